@@ -1,0 +1,2 @@
+//! The words that both sides share.
+#![no_std]

@@ -1,0 +1,2 @@
+//! The story of a packet.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Kernel program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Builds and toolchain lookup, shared with build scripts.

@@ -2,7 +2,7 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute};
 
 /// An IPv6 address, or an IPv4 address mapped into IPv6 (RFC 4291 §2.5.5.2), in network order.
 ///
@@ -24,12 +24,8 @@ impl Address {
     /// The address whose 16 bytes in network order are these.
     #[inline(always)]
     pub const fn from_v6_bytes(bytes: [u8; 16]) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
         Self {
-            words: [
-                u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-                u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
-            ],
+            words: transmute!(bytes),
         }
     }
 
@@ -61,9 +57,7 @@ impl Address {
     /// All sixteen bytes in network order.
     #[inline(always)]
     pub const fn v6_bytes(self) -> [u8; 16] {
-        let [a, b, c, d, e, f, g, h] = self.words[0].to_ne_bytes();
-        let [i, j, k, l, m, n, o, p] = self.words[1].to_ne_bytes();
-        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+        transmute!(self.words)
     }
 }
 

@@ -47,11 +47,21 @@ impl Key {
             words: [word(1), word(2), word(3), word(4), word(5)],
         }
     }
+}
+
+/// Where a key's words come from: a [`Key`], or constants that the loader patched into a program,
+/// where each word that is not needed is a load that is not done.
+pub trait Secret {
+    /// XXH64's seed.
+    fn seed(&self) -> u64;
+
+    /// The word that is combined with the input's word of the same index, below 5.
+    fn word(&self, index: usize) -> u64;
 
     /// Places a client's endpoint in the flow table. The VIP and the target are left out, so that
     /// both directions of a translated flow meet in one bucket.
     #[inline(always)]
-    pub fn table(&self, client: Address, port: U16, protocol: u8) -> u64 {
+    fn table(&self, client: Address, port: U16, protocol: u8) -> u64 {
         let meta = raw(port) | u64::from(protocol) << 16;
         if client.is_v4() {
             self.hash(&[(client.words[1] >> 32) | meta << 32])
@@ -62,7 +72,7 @@ impl Key {
 
     /// Chooses a target for a five-tuple.
     #[inline(always)]
-    pub fn select(
+    fn select(
         &self,
         client: Address,
         client_port: U16,
@@ -87,12 +97,24 @@ impl Key {
 
     /// Keyed XXH64 of up to five words.
     #[inline(always)]
-    pub fn hash<const N: usize>(&self, words: &[u64; N]) -> u64 {
+    fn hash<const N: usize>(&self, words: &[u64; N]) -> u64 {
         let mut keyed = *words;
-        for (word, secret) in keyed.iter_mut().zip(&self.words) {
-            *word ^= *secret;
+        for (index, word) in keyed.iter_mut().enumerate() {
+            *word ^= self.word(index);
         }
-        xxh64(self.seed, &keyed)
+        xxh64(self.seed(), &keyed)
+    }
+}
+
+impl Secret for Key {
+    #[inline(always)]
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    #[inline(always)]
+    fn word(&self, index: usize) -> u64 {
+        self.words.get(index).copied().unwrap_or_default()
     }
 }
 

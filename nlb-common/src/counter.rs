@@ -1,4 +1,4 @@
-//! What is counted per listener and per target, each on one cache line per CPU.
+//! What is counted per listener and per target, per CPU, and as large as a cache line.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
-#[repr(C, align(64))]
+#[repr(C)]
 pub struct Traffic {
     /// Packets from clients that were sent on to a target.
     pub packets: u64,

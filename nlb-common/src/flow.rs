@@ -7,12 +7,7 @@
 //! there is one insertion per flow, one state, one time-out, and two flows of a client's port to
 //! different VIPs lie in the same bucket, where a collision between them at a target can be seen.
 
-use core::sync::atomic::{
-    AtomicU8, AtomicU16, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-};
-
-use zerocopy::{FromBytes, IntoBytes, KnownLayout, big_endian::U16};
+use zerocopy::big_endian::U16;
 
 use crate::{
     address::Address,
@@ -20,6 +15,7 @@ use crate::{
     next_hop::{Epoch, NextHopId},
     target::TargetId,
     tick::Tick,
+    word::Word,
 };
 
 /// Entries of a bucket.
@@ -131,28 +127,76 @@ const CLOSING_TICKS: u16 = Tick::count_of_seconds(120);
 /// Long enough for the last acknowledgements.
 const OVER_TICKS: u16 = Tick::count_of_seconds(10);
 
+/// What changes while a flow lives, next to the half of its key that fills the word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// How far the flow has come.
+    pub state: FlowState,
+    /// When a packet of the flow was last seen.
+    pub last_seen: Tick,
+    /// The epoch of the way back, as it was when the flow asked the routes.
+    pub epoch: Epoch,
+    /// Client's port and protocol, as they stand in the word.
+    endpoint: u32,
+}
+
+impl Progress {
+    /// The progress as an entry's word.
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        self.endpoint as u64
+            | (self.state.0 as u64) << 24
+            | (self.last_seen.0 as u64) << 32
+            | (self.epoch.0 as u64) << 48
+    }
+
+    /// The progress after one more packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn after(self, state: FlowState, now: Tick, epoch: Epoch) -> Self {
+        Self {
+            state,
+            last_seen: now,
+            epoch,
+            ..self
+        }
+    }
+
+    /// The progress in an entry's word.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "takes the word apart")]
+    pub const fn of_word(word: u64) -> Self {
+        Self {
+            endpoint: word as u32 & ENDPOINT,
+            state: FlowState((word >> 24) as u8),
+            last_seen: Tick((word >> 32) as u16),
+            epoch: Epoch((word >> 48) as u16),
+        }
+    }
+}
+
+/// The bits of [`FlowEntry::progress`] that hold the client's port and the protocol.
+const ENDPOINT: u32 = 0x00ff_ffff;
+
 /// A remembered flow.
 ///
 /// `choice` is both content and lock. Whoever wants to fill an entry swaps the word that it saw
 /// there for [`Choice::BUSY`] (compare and swap), writes the rest, and stores the new choice last.
 /// Whoever reads takes `choice`, compares the client, and takes `choice` again: if the two words
-/// are equal, the client belongs to them.
-#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
+/// are equal, the client belongs to them. `progress` changes by compare and swap only; since it
+/// holds half of the key, news of an old flow never reach the one that took its place.
+#[derive(Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout)]
 #[repr(C, align(32))]
 pub struct FlowEntry {
     /// [`Choice`], or empty, or busy.
-    pub choice: AtomicU64,
-    client: [AtomicU64; 2],
-    /// Raw, in network order.
-    client_port: AtomicU16,
-    last_seen: AtomicU16,
-    epoch: AtomicU16,
-    state: AtomicU8,
-    protocol: AtomicU8,
+    pub choice: Word,
+    client: [Word; 2],
+    /// [`Progress`].
+    pub progress: Word,
 }
 
 /// Entries that one hash leads to: two cache lines that the processor fetches together.
-#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
+#[derive(Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout)]
 #[repr(C, align(64))]
 pub struct Bucket {
     /// The entries, in no order.
@@ -170,22 +214,28 @@ pub struct Client {
     pub protocol: u8,
 }
 
+impl Client {
+    #[inline(always)]
+    fn endpoint(&self) -> u32 {
+        u32::from(u16::from_ne_bytes(self.port.to_bytes())) | u32::from(self.protocol) << 16
+    }
+}
+
 impl FlowEntry {
     /// The choice's word, if the entry holds a flow of this client.
     #[inline(always)]
     pub fn choice_for(&self, client: &Client) -> Option<u64> {
-        if self.client[1].load(Relaxed) != client.address.words[1] {
+        if self.client[1].load() != client.address.words[1] {
             return None;
         }
-        let word = self.choice.load(Acquire);
+        let word = self.choice.load();
         if word == Choice::EMPTY || word == Choice::BUSY {
             return None;
         }
-        if self.client[0].load(Relaxed) != client.address.words[0]
-            || self.client[1].load(Relaxed) != client.address.words[1]
-            || self.client_port.load(Relaxed) != u16::from_ne_bytes(client.port.to_bytes())
-            || self.protocol.load(Relaxed) != client.protocol
-            || self.choice.load(Acquire) != word
+        if self.client[0].load() != client.address.words[0]
+            || self.client[1].load() != client.address.words[1]
+            || self.progress().endpoint != client.endpoint()
+            || self.choice.load() != word
         {
             return None;
         }
@@ -195,66 +245,34 @@ impl FlowEntry {
     /// Fills an entry that the caller has made busy, and opens it.
     #[inline(always)]
     pub fn fill(&self, client: &Client, choice: Choice, state: FlowState, now: Tick) {
-        self.client[0].store(client.address.words[0], Relaxed);
-        self.client[1].store(client.address.words[1], Relaxed);
-        self.client_port
-            .store(u16::from_ne_bytes(client.port.to_bytes()), Relaxed);
-        self.protocol.store(client.protocol, Relaxed);
-        self.epoch.store(0, Relaxed);
-        self.state.store(state.0, Relaxed);
-        self.last_seen.store(now.0, Relaxed);
-        self.choice.store(choice.to_word(), Release);
+        self.client[0].store(client.address.words[0]);
+        self.client[1].store(client.address.words[1]);
+        let progress = Progress {
+            state,
+            last_seen: now,
+            epoch: Epoch(0),
+            endpoint: client.endpoint(),
+        };
+        self.progress.store(progress.to_word());
+        self.choice.store(choice.to_word());
     }
 
     /// The client's end.
     pub fn client(&self) -> Client {
+        let [port_0, port_1, protocol, _] = self.progress().endpoint.to_le_bytes();
         Client {
             address: Address {
-                words: [self.client[0].load(Relaxed), self.client[1].load(Relaxed)],
+                words: [self.client[0].load(), self.client[1].load()],
             },
-            port: U16::from_bytes(self.client_port.load(Relaxed).to_ne_bytes()),
-            protocol: self.protocol.load(Relaxed),
+            port: U16::from_bytes(u16::from_le_bytes([port_0, port_1]).to_ne_bytes()),
+            protocol,
         }
     }
 
-    /// How far the flow has come.
+    /// How far the flow has come, and when.
     #[inline(always)]
-    pub fn state(&self) -> FlowState {
-        FlowState(self.state.load(Relaxed))
-    }
-
-    /// Notes how far the flow has come; writes only what is new, to keep the cache line clean.
-    #[inline(always)]
-    pub fn set_state(&self, state: FlowState) {
-        if self.state() != state {
-            self.state.store(state.0, Relaxed);
-        }
-    }
-
-    /// When a packet of the flow was last seen.
-    #[inline(always)]
-    pub fn last_seen(&self) -> Tick {
-        Tick(self.last_seen.load(Relaxed))
-    }
-
-    /// Notes that a packet was seen; writes about once a second.
-    #[inline(always)]
-    pub fn touch(&self, now: Tick) {
-        if self.last_seen() != now {
-            self.last_seen.store(now.0, Relaxed);
-        }
-    }
-
-    /// The epoch of the way back, as it was when the flow asked the routes.
-    #[inline(always)]
-    pub fn epoch(&self) -> Epoch {
-        Epoch(self.epoch.load(Relaxed))
-    }
-
-    /// Notes the epoch of the way back.
-    #[inline(always)]
-    pub fn set_epoch(&self, epoch: Epoch) {
-        self.epoch.store(epoch.0, Relaxed);
+    pub fn progress(&self) -> Progress {
+        Progress::of_word(self.progress.load())
     }
 }
 
@@ -294,7 +312,11 @@ mod tests {
             None
         );
         assert_eq!(entry.client(), client(1));
-        assert_eq!(entry.last_seen(), Tick(5));
+        assert_eq!(entry.progress().last_seen, Tick(5));
+        assert_eq!(
+            Progress::of_word(entry.progress().to_word()),
+            entry.progress()
+        );
     }
 
     #[test]
@@ -306,7 +328,7 @@ mod tests {
             protocol: 0,
         };
         assert_eq!(entry.choice_for(&nobody), None);
-        entry.choice.store(Choice::BUSY, Relaxed);
+        entry.choice.store(Choice::BUSY);
         assert_eq!(entry.choice_for(&nobody), None);
     }
 

@@ -8,13 +8,15 @@
 //! * [`settings`]: constants patched in when the program is loaded.
 //! * [`maps`]: every map's name, and the layout version of all of this.
 //!
-//! Records that the daemon changes while packets read them are made of atomic words of eight bytes
-//! at most. Both sides map the same memory, so each change is one store, and the order of stores
+//! Records that the daemon changes while packets read them are made of [`word::Word`]s of
+//! eight bytes. Both sides map the same memory, so each change is one store, and the order of stores
 //! written down with each record is all the protocol there is: no packet sees half of a change.
+//!
+//! zerocopy proves the layout of every record: no padding, any bytes legal.
 //!
 //! No I/O and no policy here.
 #![no_std]
-#![cfg_attr(not(feature = "user"), forbid(unsafe_code))]
+#![deny(unsafe_code)]
 
 pub mod address;
 pub mod counter;
@@ -32,3 +34,4 @@ pub mod stop;
 pub mod target;
 pub mod tick;
 pub mod wire;
+pub mod word;

@@ -1,13 +1,8 @@
 //! A listener as packets know it: one (address, protocol, port) of a VIP.
 
-use core::sync::atomic::{
-    AtomicU64,
-    Ordering::{Relaxed, Release},
-};
-
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, big_endian::U16};
 
-use crate::address::Address;
+use crate::{address::Address, word::Word};
 
 /// Names a listener's record. 0 is never valid, so an unwritten word is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,16 +46,16 @@ impl ListenerKey {
 ///
 /// Written once per id before the index names it ([`Listener::write`]); afterwards only `policy`
 /// changes, by one store. An id is never given to another key while the data plane lives.
-#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
+#[derive(Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout)]
 #[repr(C, align(64))]
 pub struct Listener {
-    address: [AtomicU64; 2],
+    address: [Word; 2],
     /// port (raw, low 16 bits), protocol (bits 16–23), 1 in bit 24: written
-    endpoint: AtomicU64,
+    endpoint: Word,
     /// target group (low 16 bits), idle ticks (16–31)
-    policy: AtomicU64,
+    policy: Word,
     /// Room for what listeners will be able to do, zero.
-    zero: [AtomicU64; 4],
+    zero: [Word; 4],
 }
 
 /// Bit of `endpoint` that says the record was written.
@@ -79,23 +74,23 @@ impl Listener {
     /// Fills the record, the key first and the mark that it is whole last.
     pub fn write(&self, key: &ListenerKey, policy: ListenerPolicy) {
         self.set_policy(policy);
-        self.address[0].store(key.address.words[0], Relaxed);
-        self.address[1].store(key.address.words[1], Relaxed);
+        self.address[0].store(key.address.words[0]);
+        self.address[1].store(key.address.words[1]);
         let port = u64::from(u16::from_ne_bytes(key.port.to_bytes()));
         self.endpoint
-            .store(port | u64::from(key.protocol) << 16 | WRITTEN, Release);
+            .store(port | u64::from(key.protocol) << 16 | WRITTEN);
     }
 
     /// Replaces what the listener does with its flows: one store.
     pub fn set_policy(&self, policy: ListenerPolicy) {
         let word = u64::from(policy.group) | u64::from(policy.idle_ticks) << 16;
-        self.policy.store(word, Release);
+        self.policy.store(word);
     }
 
     /// The (address, protocol, port) if the record was written.
     #[inline(always)]
     pub fn key(&self) -> Option<ListenerKey> {
-        let endpoint = self.endpoint.load(Relaxed);
+        let endpoint = self.endpoint.load();
         if endpoint & WRITTEN == 0 {
             return None;
         }
@@ -108,7 +103,7 @@ impl Listener {
     #[inline(always)]
     pub fn address(&self) -> Address {
         Address {
-            words: [self.address[0].load(Relaxed), self.address[1].load(Relaxed)],
+            words: [self.address[0].load(), self.address[1].load()],
         }
     }
 
@@ -117,13 +112,13 @@ impl Listener {
     pub fn is(&self, address: Address, protocol: u8, port: U16) -> bool {
         let endpoint =
             u64::from(u16::from_ne_bytes(port.to_bytes())) | u64::from(protocol) << 16 | WRITTEN;
-        self.endpoint.load(Relaxed) == endpoint && self.address() == address
+        self.endpoint.load() == endpoint && self.address() == address
     }
 
     /// What the listener does with its flows.
     #[inline(always)]
     pub fn policy(&self) -> ListenerPolicy {
-        let [a, b, c, d, ..] = self.policy.load(Relaxed).to_le_bytes();
+        let [a, b, c, d, ..] = self.policy.load().to_le_bytes();
         ListenerPolicy {
             group: u16::from_le_bytes([a, b]),
             idle_ticks: u16::from_le_bytes([c, d]),

@@ -15,11 +15,9 @@
 //! | `EVENTS` | ring buffer of [`Event`](crate::event::Event) | packet | daemon |
 //! | `HEADER` | – → [`Header`] | daemon | daemon |
 
-use core::sync::atomic::AtomicU64;
+use zerocopy::big_endian::U16;
 
-use zerocopy::{FromBytes, IntoBytes, KnownLayout, big_endian::U16};
-
-use crate::address::Address;
+use crate::{address::Address, word::Word};
 
 /// Changes with the layout or the meaning of any map. A daemon adopts pinned maps only if they
 /// have its own version.
@@ -40,11 +38,11 @@ pub const EVENT_BYTES: u32 = 1 << 16;
 /// A packet looks for its destination (does it go to a VIP?) and its source (does it come from a
 /// translated target?). A clear bit is an answer; a set bit means that it is worth looking. Bits
 /// are set before and cleared after what they stand for.
-#[derive(Debug, FromBytes, IntoBytes, KnownLayout)]
+#[derive(Debug, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout)]
 #[repr(C)]
 pub struct Prefilter {
     /// The bits.
-    pub words: [AtomicU64; PREFILTER_WORDS],
+    pub words: [Word; PREFILTER_WORDS],
 }
 
 /// Which end of a packet an endpoint is looked for at.
@@ -76,17 +74,17 @@ impl Prefilter {
 }
 
 /// What a daemon must know about maps that it finds pinned.
-#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
+#[derive(Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout)]
 #[repr(C)]
 pub struct Header {
     /// [`LAYOUT_VERSION`] of the daemon that made the maps; 0 until they are complete.
-    pub layout_version: AtomicU64,
+    pub layout_version: Word,
     /// The generation of the configuration that is live.
-    pub generation: AtomicU64,
+    pub generation: Word,
     /// The secret that the flow table's key is derived from: it must survive with the table.
-    pub table_secret: [AtomicU64; 4],
+    pub table_secret: [Word; 4],
     /// Zero.
-    pub zero: [AtomicU64; 2],
+    pub zero: [Word; 2],
 }
 
 #[cfg(test)]

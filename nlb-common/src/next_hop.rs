@@ -1,13 +1,8 @@
 //! A next hop: the interface and the MAC addresses that lead to a neighbour.
 
-use core::sync::atomic::{
-    AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-};
-
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{address::Address, wire::ethernet::MacAddress};
+use crate::{address::Address, wire::ethernet::MacAddress, word::Word};
 
 /// Names a next hop's record. 0 is never valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,17 +55,17 @@ pub struct NextHop {
 ///
 /// A reader that finds `control` invalid, or changed while it read, asks the kernel's routes
 /// instead; so a writer invalidates first and validates last, and nobody waits for anybody.
-#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
+#[derive(Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout)]
 #[repr(C, align(32))]
 pub struct NextHopSlot {
     /// MTU (low 16 bits), epoch (16–31), 1 in bit 32: valid
-    control: AtomicU64,
+    control: Word,
     /// destination MAC, first two bytes of the source MAC: as the first eight bytes of a frame
-    macs: AtomicU64,
+    macs: Word,
     /// last four bytes of the source MAC (low 32 bits), interface index (high 32 bits)
-    rest: AtomicU64,
+    rest: Word,
     /// No meaning, zero.
-    zero: AtomicU64,
+    zero: Word,
 }
 
 /// Bit of `control` that says the record may be used.
@@ -88,18 +83,17 @@ impl NextHopSlot {
         let [a, b, c, d, e, f] = next_hop.destination_mac.0;
         let [g, h, i, j, k, l] = next_hop.source_mac.0;
         self.macs
-            .store(u64::from_ne_bytes([a, b, c, d, e, f, g, h]), Relaxed);
+            .store(u64::from_ne_bytes([a, b, c, d, e, f, g, h]));
         let tail = u64::from(u32::from_ne_bytes([i, j, k, l]));
-        self.rest
-            .store(tail | u64::from(next_hop.interface) << 32, Relaxed);
+        self.rest.store(tail | u64::from(next_hop.interface) << 32);
         let control = u64::from(next_hop.mtu_bytes) | u64::from(epoch.0) << 16 | VALID;
-        self.control.store(control, Release);
+        self.control.store(control);
     }
 
     /// Makes packets ask the kernel's routes until the next `write`; returns the new epoch.
     pub fn invalidate(&self) -> Epoch {
         let epoch = Epoch(self.epoch().0.wrapping_add(1));
-        self.control.store(u64::from(epoch.0) << 16, Release);
+        self.control.store(u64::from(epoch.0) << 16);
         epoch
     }
 
@@ -113,20 +107,20 @@ impl NextHopSlot {
     /// The present epoch.
     #[inline(always)]
     pub fn epoch(&self) -> Epoch {
-        let [_, _, a, b, ..] = self.control.load(Relaxed).to_le_bytes();
+        let [_, _, a, b, ..] = self.control.load().to_le_bytes();
         Epoch(u16::from_le_bytes([a, b]))
     }
 
     /// The next hop and its epoch, unless it is invalid or being changed.
     #[inline(always)]
     pub fn read(&self) -> Option<(NextHop, Epoch)> {
-        let control = self.control.load(Acquire);
+        let control = self.control.load();
         if control & VALID == 0 {
             return None;
         }
-        let [a, b, c, d, e, f, g, h] = self.macs.load(Relaxed).to_ne_bytes();
-        let rest = self.rest.load(Relaxed);
-        if self.control.load(Acquire) != control {
+        let [a, b, c, d, e, f, g, h] = self.macs.load().to_ne_bytes();
+        let rest = self.rest.load();
+        if self.control.load() != control {
             return None;
         }
         let [r0, r1, r2, r3, i0, i1, i2, i3] = rest.to_le_bytes();

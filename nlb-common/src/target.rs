@@ -1,13 +1,8 @@
 //! A target as packets know it: where a flow goes, and how.
 
-use core::sync::atomic::{
-    AtomicU64,
-    Ordering::{Relaxed, Release},
-};
+use zerocopy::big_endian::U16;
 
-use zerocopy::{FromBytes, IntoBytes, KnownLayout, big_endian::U16};
-
-use crate::{address::Address, next_hop::NextHopId};
+use crate::{address::Address, next_hop::NextHopId, word::Word};
 
 /// Names a target's record. 0 is never valid, so an unwritten ring slot is seen and counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,42 +47,42 @@ pub struct TargetControl {
 ///
 /// The identity is written once per id, before any ring names it; afterwards only `control`
 /// changes, by one store.
-#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
+#[derive(Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout)]
 #[repr(C, align(32))]
 pub struct Target {
     /// mode (low 8 bits, 0 = unwritten), next hop (bits 16–31)
-    control: AtomicU64,
-    address: [AtomicU64; 2],
+    control: Word,
+    address: [Word; 2],
     /// port (raw, low 16 bits), group (16–31), group fingerprint (32–63)
-    identity: AtomicU64,
+    identity: Word,
 }
 
 impl Target {
     /// Fills the record, `control`, which marks it as written, last.
     pub fn write(&self, identity: &TargetIdentity, control: TargetControl) {
-        self.address[0].store(identity.address.words[0], Relaxed);
-        self.address[1].store(identity.address.words[1], Relaxed);
+        self.address[0].store(identity.address.words[0]);
+        self.address[1].store(identity.address.words[1]);
         let port = u64::from(u16::from_ne_bytes(identity.port.to_bytes()));
         let group = u64::from(identity.group) << 16 | u64::from(identity.group_fingerprint) << 32;
-        self.identity.store(port | group, Relaxed);
+        self.identity.store(port | group);
         self.set_control(control);
     }
 
     /// Replaces mode and next hop: one store.
     pub fn set_control(&self, control: TargetControl) {
         let word = u64::from(control.mode.0) | u64::from(control.next_hop.0) << 16;
-        self.control.store(word, Release);
+        self.control.store(word);
     }
 
     /// Takes the record out of use; only when no flow and no ring names it any more.
     pub fn clear(&self) {
-        self.control.store(0, Release);
+        self.control.store(0);
     }
 
     /// Mode and next hop, if the record was written.
     #[inline(always)]
     pub fn control(&self) -> Option<TargetControl> {
-        let [mode, _, a, b, ..] = self.control.load(Relaxed).to_le_bytes();
+        let [mode, _, a, b, ..] = self.control.load().to_le_bytes();
         if mode == 0 {
             return None;
         }
@@ -101,20 +96,20 @@ impl Target {
     #[inline(always)]
     pub fn address(&self) -> Address {
         Address {
-            words: [self.address[0].load(Relaxed), self.address[1].load(Relaxed)],
+            words: [self.address[0].load(), self.address[1].load()],
         }
     }
 
     /// Where the target listens.
     #[inline(always)]
     pub fn port(&self) -> U16 {
-        let [a, b, ..] = self.identity.load(Relaxed).to_le_bytes();
+        let [a, b, ..] = self.identity.load().to_le_bytes();
         U16::from_bytes(u16::from_le_bytes([a, b]).to_ne_bytes())
     }
 
     /// Everything that an id stands for.
     pub fn identity(&self) -> TargetIdentity {
-        let [_, _, a, b, c, d, e, f] = self.identity.load(Relaxed).to_le_bytes();
+        let [_, _, a, b, c, d, e, f] = self.identity.load().to_le_bytes();
         TargetIdentity {
             address: self.address(),
             port: self.port(),

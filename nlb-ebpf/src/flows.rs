@@ -6,7 +6,7 @@
 //! An established flow whose time has not run out is never displaced.
 
 use nlb_common::{
-    flow::{Bucket, Choice, Client, FlowEntry, FlowState},
+    flow::{Bucket, Choice, Client, FlowEntry, FlowState, Progress},
     hash::Secret as _,
     tick::Tick,
 };
@@ -92,8 +92,10 @@ fn rank<T: Tables>(tables: &T, entry: &FlowEntry, word: u64, now: Tick) -> u8 {
         Some(listener) => listener.policy().idle_ticks,
         None => 0,
     };
-    let state = entry.state();
-    if now.since(entry.last_seen()) > state.idle_ticks(limit) {
+    let Progress {
+        state, last_seen, ..
+    } = entry.progress();
+    if now.since(last_seen) > state.idle_ticks(limit) {
         1
     } else if state.is_over() {
         2
@@ -121,7 +123,7 @@ pub fn pin<T: Tables>(
         let mut best = None;
         let mut best_rank = worst;
         for entry in &bucket.entries {
-            let word = entry.choice.load(core::sync::atomic::Ordering::Relaxed);
+            let word = entry.choice.load();
             if word == Choice::BUSY {
                 continue;
             }
@@ -161,4 +163,13 @@ pub fn refill<T: Tables>(
     }
     found.entry.fill(client, choice, state, now);
     true
+}
+
+/// Notes what one more packet says about a flow. Most packets say nothing new, and write nothing.
+#[inline(always)]
+pub fn note<T: Tables>(tables: &T, entry: &FlowEntry, old: Progress, new: Progress) {
+    if new != old {
+        // Lost if another core noted something in between: the next packet says it again.
+        tables.swap(&entry.progress, old.to_word(), new.to_word());
+    }
 }

@@ -15,7 +15,7 @@ use crate::kernel::{frame::XdpFrame, maps::Maps, redirect};
 
 /// One packet.
 #[xdp]
-pub fn nlb(context: XdpContext) -> u32 {
+fn nlb(context: XdpContext) -> u32 {
     match handle(&mut XdpFrame::new(&context), &Maps { context: &context }) {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,

@@ -3,13 +3,7 @@
 //! The records are the very types that the kernel's maps hold.
 extern crate std;
 
-use core::{
-    cell::{Cell, RefCell},
-    sync::atomic::{
-        AtomicU64,
-        Ordering::{AcqRel, Acquire, Relaxed},
-    },
-};
+use core::cell::{Cell, RefCell};
 use std::{collections::HashMap, vec::Vec};
 
 use nlb_common::{
@@ -24,6 +18,7 @@ use nlb_common::{
     stop::Stop,
     target::{Mode, Target, TargetControl, TargetId, TargetIdentity},
     tick::Tick,
+    word::Word,
 };
 use zerocopy::big_endian::U16;
 
@@ -227,8 +222,8 @@ impl Tables for MemoryTables {
         self.buckets.get(hash as usize & (self.buckets.len() - 1))
     }
 
-    fn swap(&self, word: &AtomicU64, seen: u64, new: u64) -> bool {
-        word.compare_exchange(seen, new, AcqRel, Acquire).is_ok()
+    fn swap(&self, word: &Word, seen: u64, new: u64) -> bool {
+        word.swap(seen, new)
     }
 
     fn next_hop(&self, id: NextHopId) -> Option<&NextHopSlot> {
@@ -289,6 +284,6 @@ pub fn occupied(buckets: &[Bucket]) -> usize {
     buckets
         .iter()
         .flat_map(|bucket| &bucket.entries)
-        .filter(|entry| entry.choice.load(Relaxed) != Choice::EMPTY)
+        .filter(|entry| entry.choice.load() != Choice::EMPTY)
         .count()
 }

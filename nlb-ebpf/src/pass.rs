@@ -10,7 +10,7 @@ use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 
 /// One packet.
 #[xdp]
-pub fn pass(_: XdpContext) -> u32 {
+fn pass(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 

@@ -1,7 +1,5 @@
 //! Everything that a packet may ask or tell: maps in the kernel, collections in memory.
 
-use core::sync::atomic::AtomicU64;
-
 use nlb_common::{
     address::Address,
     event::Event,
@@ -12,6 +10,7 @@ use nlb_common::{
     stop::Stop,
     target::{Target, TargetId},
     tick::Tick,
+    word::Word,
 };
 
 /// A question to the kernel's routes.
@@ -96,7 +95,7 @@ pub trait Tables {
     /// Stores `new` in `word` if it holds `seen`; says whether it did.
     ///
     /// Here because the BPF target of Rust's `core` has no compare-and-swap.
-    fn swap(&self, word: &AtomicU64, seen: u64, new: u64) -> bool;
+    fn swap(&self, word: &Word, seen: u64, new: u64) -> bool;
 
     /// A next hop's record.
     fn next_hop(&self, id: NextHopId) -> Option<&NextHopSlot>;

@@ -2,7 +2,7 @@
 
 use nlb_common::{
     flow::{Choice, Client, FlowState},
-    next_hop::{NeighbourKey, NextHop, NextHopId},
+    next_hop::{Epoch, NeighbourKey, NextHop},
     stop::Stop,
     target::Mode,
     wire::tcp::{FIN, RST},
@@ -57,10 +57,16 @@ pub fn to_client<F: Frame, T: Tables>(
         .ok_or(Stop::UnwrittenListener)?;
     let key = listener.key().ok_or(Stop::UnwrittenListener)?;
     has_a_hop_left(packet)?;
-    let next_hop = way(frame, packet, tables, &found, choice)?;
+    let progress = found.entry.progress();
+    let (next_hop, epoch) = way(frame, packet, tables, &found, progress.epoch)?;
     fits(packet, &next_hop)?;
-    found.entry.touch(tables.now());
-    found.entry.set_state(advance(found.entry.state(), packet));
+    let state = advance(progress.state, packet);
+    flows::note(
+        tables,
+        found.entry,
+        progress,
+        progress.after(state, tables.now(), epoch),
+    );
     translate(frame, packet, End::Source, key.address, key.port)?;
     tables.count(&Passage {
         listener: choice.listener,
@@ -84,40 +90,37 @@ const fn advance(state: FlowState, packet: &Packet) -> FlowState {
     state
 }
 
-/// The way back to the client: what the flow remembers, if nothing has changed since, or else what
-/// the kernel's routes say, which the flow then remembers.
+/// The way back to the client and its epoch: what the flow remembers, if nothing has changed since,
+/// or else what the kernel's routes say, which the flow then remembers.
 #[inline(always)]
 fn way<F: Frame, T: Tables>(
     frame: &F,
     packet: &Packet,
     tables: &T,
     found: &Found<'_>,
-    choice: Choice,
-) -> Result<NextHop, Stop> {
+    remembered: Epoch,
+) -> Result<(NextHop, Epoch), Stop> {
+    let choice = Choice::of_word(found.word);
     if let Some(slot) = tables.next_hop(choice.next_hop)
         && let Some((next_hop, epoch)) = slot.read()
-        && epoch == found.entry.epoch()
+        && epoch == remembered
     {
-        return Ok(next_hop);
+        return Ok((next_hop, epoch));
     }
     let route = route(frame, tables, packet, packet.source, packet.destination)?;
     let neighbour = NeighbourKey::new(route.next_hop.interface, route.neighbour);
     if let Some(id) = tables.next_hop_id(&neighbour)
-        && id != NextHopId::NONE
         && let Some(slot) = tables.next_hop(id)
         && let Some((known, epoch)) = slot.read()
         && known == route.next_hop
     {
-        found.entry.set_epoch(epoch);
-        tables.swap(
-            &found.entry.choice,
-            found.word,
-            Choice {
-                next_hop: id,
-                ..choice
-            }
-            .to_word(),
-        );
+        let choice = Choice {
+            next_hop: id,
+            ..choice
+        };
+        if tables.swap(&found.entry.choice, found.word, choice.to_word()) {
+            return Ok((route.next_hop, epoch));
+        }
     }
-    Ok(route.next_hop)
+    Ok((route.next_hop, remembered))
 }

@@ -90,15 +90,19 @@ fn decide<'t, T: Tables>(packet: &Packet, tables: &'t T) -> Result<Decision<'t>,
         });
     }
     if let Some(found) = found {
-        let state = found.entry.state();
-        let is_expired = now.since(found.entry.last_seen()) > state.idle_ticks(idle_ticks);
+        let progress = found.entry.progress();
+        let state = progress.state;
+        let is_expired = now.since(progress.last_seen) > state.idle_ticks(idle_ticks);
         if !is_expired && !(opens(packet) && state.is_over()) {
             let choice = Choice::of_word(found.word);
             let target = Chosen::of(tables, choice.target)?;
-            found.entry.touch(now);
-            found
-                .entry
-                .set_state(advance(state, packet, target.control.mode));
+            let state = advance(state, packet, target.control.mode);
+            flows::note(
+                tables,
+                found.entry,
+                progress,
+                progress.after(state, now, progress.epoch),
+            );
             return Ok(Decision {
                 listener: choice.listener,
                 target,

@@ -7,7 +7,7 @@ use nlb_ebpf::frame::{Frame, Header, Offset};
 ///
 /// VERIFIER: both ends are read once and kept as `usize`; read from the context again in a function
 /// of its own, they become scalars ("R2 pointer arithmetic with <<= operator prohibited").
-pub struct XdpFrame<'c> {
+pub(crate) struct XdpFrame<'c> {
     data: usize,
     end: usize,
     context: &'c XdpContext,
@@ -16,8 +16,12 @@ pub struct XdpFrame<'c> {
 impl<'c> XdpFrame<'c> {
     /// The packet that the kernel called us for.
     #[inline(always)]
-    pub fn new(context: &'c XdpContext) -> Self {
-        Self { data: context.data(), end: context.data_end(), context }
+    pub(crate) fn new(context: &'c XdpContext) -> Self {
+        Self {
+            data: context.data(),
+            end: context.data_end(),
+            context,
+        }
     }
 
     /// The address of a header that lies in the packet as a whole.
@@ -54,7 +58,10 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "the kernel's index is a `u32`")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the kernel's index is a `u32`"
+    )]
     fn interface(&self) -> u32 {
         self.context.ingress_ifindex() as u32
     }

@@ -1,10 +1,8 @@
 //! [`Tables`] over the kernel's maps.
 
-use core::sync::atomic::AtomicU64;
-
 use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf},
-    helpers::r#gen::bpf_ktime_get_coarse_ns,
+    helpers::generated::bpf_ktime_get_coarse_ns,
     macros::btf_map,
     programs::XdpContext,
 };
@@ -14,15 +12,14 @@ use nlb_common::{
     flow::Bucket,
     hash::{Key, Secret},
     listener::{Listener, ListenerId, ListenerKey},
-    maps::{
-        EVENT_BYTES, Header, MAX_NEXT_HOPS, MAX_TARGET_GROUPS, PREFILTER_WORDS, Prefilter,
-    },
+    maps::{EVENT_BYTES, Header, MAX_NEXT_HOPS, MAX_TARGET_GROUPS, PREFILTER_WORDS, Prefilter},
     next_hop::{NeighbourKey, NextHopId, NextHopSlot},
     ring::Ring,
     settings::Settings,
     stop::Stop,
     target::{Target, TargetId},
     tick::Tick,
+    word::Word,
 };
 use nlb_ebpf::tables::{Passage, PassageKind, Route, RouteQuery, Tables};
 
@@ -67,8 +64,14 @@ static HEADER: Array<Header, 1, MMAPABLE> = Array::new();
 /// verifier's work.
 #[unsafe(no_mangle)]
 static SETTINGS: Settings = Settings {
-    select_key: Key { seed: 0, words: [0; 5] },
-    table_key: Key { seed: 0, words: [0; 5] },
+    select_key: Key {
+        seed: 0,
+        words: [0; 5],
+    },
+    table_key: Key {
+        seed: 0,
+        words: [0; 5],
+    },
     bucket_mask: 0,
     zero: 0,
 };
@@ -124,9 +127,9 @@ impl Secret for SelectKey {
 }
 
 /// The kernel's maps, and the packet's context, which the kernel's routes are asked with.
-pub struct Maps<'c> {
+pub(crate) struct Maps<'c> {
     /// The context.
-    pub context: &'c XdpContext,
+    pub(crate) context: &'c XdpContext,
 }
 
 impl Tables for Maps<'_> {
@@ -153,7 +156,7 @@ impl Tables for Maps<'_> {
         };
         // The index is masked for the verifier; `Prefilter::bit` never makes a larger one.
         match prefilter.words.get(word & (PREFILTER_WORDS - 1)) {
-            Some(word) => word.load(core::sync::atomic::Ordering::Relaxed) & mask != 0,
+            Some(word) => word.load() & mask != 0,
             None => false,
         }
     }
@@ -190,7 +193,7 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
-    fn swap(&self, word: &AtomicU64, seen: u64, new: u64) -> bool {
+    fn swap(&self, word: &Word, seen: u64, new: u64) -> bool {
         let place = word.as_ptr();
         let mut found = seen;
         // SAFETY: `place` points into a map value that stays for the program's life; the
@@ -225,7 +228,10 @@ impl Tables for Maps<'_> {
 
     #[inline(always)]
     fn count(&self, passage: &Passage) {
-        add(LISTENER_COUNTERS.get_ptr_mut(u32::from(passage.listener.0)), passage);
+        add(
+            LISTENER_COUNTERS.get_ptr_mut(u32::from(passage.listener.0)),
+            passage,
+        );
         add(TARGET_COUNTERS.get_ptr_mut(passage.target.0), passage);
     }
 

@@ -5,7 +5,7 @@ use aya_ebpf::{
     bindings::{
         BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
     },
-    helpers::r#gen::bpf_fib_lookup,
+    helpers::generated::bpf_fib_lookup,
     programs::XdpContext,
 };
 use nlb_common::{
@@ -41,7 +41,7 @@ const FAMILY_V6: u8 = 10;
 
 /// The way to a destination. An unknown neighbour is told to the daemon, which has it resolved.
 #[inline(always)]
-pub fn look_up(
+pub(crate) fn look_up(
     context: &XdpContext,
     query: &RouteQuery,
     tell: impl FnOnce(&Event),
@@ -66,15 +66,15 @@ pub fn look_up(
         destination_mac: [0; 6],
     };
     // SAFETY: the context is this call's, the structure is the kernel's and its size is given.
-    let answer = unsafe {
-        bpf_fib_lookup(context.as_ptr(), (&raw mut parameters).cast(), 64, 0)
-    };
+    let answer = unsafe { bpf_fib_lookup(context.as_ptr(), (&raw mut parameters).cast(), 64, 0) };
     let neighbour = if is_v4 {
         Address::from_v4_bytes(parameters.destination[0].to_ne_bytes())
     } else {
         let [a, b, c, d] = parameters.destination;
         let word = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-        Address { words: [word(a, b), word(c, d)] }
+        Address {
+            words: [word(a, b), word(c, d)],
+        }
     };
     match u32::try_from(answer) {
         Ok(BPF_FIB_LKUP_RET_SUCCESS) => Ok(Route {

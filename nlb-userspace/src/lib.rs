@@ -1,1 +1,2 @@
 //! The story of a config change.
+pub mod ring;

@@ -1,6 +1,6 @@
 //! Health checks: from a socket to a verdict on a target.
 //!
-//! `probe` asks a target once, `schedule` asks it again and again, and [`state`] makes a
+//! [`probe`] asks a target once, [`schedule`] asks it again and again, and [`state`] makes a
 //! verdict of the answers. The first two do I/O; the third is a pure state machine. What stands
 //! here is what they hand to each other, so that neither half needs the other.
 
@@ -8,6 +8,8 @@ use std::{io, ops::RangeInclusive, time::Duration};
 
 use serde::{Serialize, Serializer};
 
+pub mod probe;
+pub mod schedule;
 pub mod state;
 
 /// How to ask a target whether it is well. (The interval belongs to the schedule, thresholds to

@@ -1,1 +1,4 @@
 //! The story of a config change.
+pub mod health;
+pub mod ring;
+pub mod target_state;

@@ -1,4 +1,6 @@
 //! The story of a config change.
+
 pub mod health;
+pub mod next_hop;
 pub mod ring;
 pub mod target_state;

@@ -1,1 +1,3 @@
 //! The story of a config change.
+
+pub mod config;

@@ -11,8 +11,8 @@ use std::{
 
 use nlb_userspace::config::{
     self, Capacity, Desired, HashKey, HashKeySource, HealthCheck, HealthCheckPort,
-    HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Mode, Node, Protocol,
-    Suspicion, Target, TargetGroup, XdpMode, schema,
+    HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Mode, Node, Problem,
+    Protocol, Suspicion, Target, TargetGroup, XdpMode, schema,
 };
 use proptest::prelude::*;
 
@@ -445,6 +445,41 @@ fn the_reference_lists_exactly_the_keys_there_are() {
         .filter(|line| line.starts_with("| `"))
         .count();
     assert!(env::var_os("NLB_BLESS").is_some() || rows == schema::KEYS.len());
+}
+
+#[test]
+fn every_key_of_the_table_is_read() {
+    for key in schema::KEYS {
+        let (mut text, mut table) = (String::new(), String::new());
+        let mut rest = key.path;
+        while let Some((name, below)) = rest.split_once('.') {
+            let path = if table.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{table}.{name}")
+            };
+            let repeats = schema::KEYS.iter().any(|key| key.path == path);
+            if !repeats && path != "node" {
+                break;
+            }
+            text += if repeats { "[[" } else { "[" };
+            text += &path;
+            text += if repeats { "]]\n" } else { "]\n" };
+            (table, rest) = (path, below);
+        }
+        // A date belongs nowhere.
+        text += rest;
+        text += " = 2026-01-01\n";
+        let faults = config::parse("nlb.toml", &text).unwrap_err();
+        let place = Some(text.lines().count());
+        assert!(
+            faults.iter().any(|fault| fault.field.ends_with(rest)
+                && fault.position.map(|position| position.line) == place
+                && fault.problem != Problem::UnknownKey),
+            "{} is not read: {faults}",
+            key.path
+        );
+    }
 }
 
 /// Pieces that mutated files are made of, besides slices of the file itself.

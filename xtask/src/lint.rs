@@ -73,25 +73,21 @@ const FORBIDDING: [&str; 3] = [
 pub(crate) fn lint() -> Result<bool> {
     let root = workspace_root();
     let mut breaches = Vec::new();
-    let mut count = 0;
-    for file in FOLDERS
-        .iter()
-        .map(|folder| sources(&root.join(folder)))
-        .collect::<Result<Vec<_>>>()?
-        .into_iter()
-        .flatten()
-    {
+    let mut files = Vec::new();
+    for folder in FOLDERS {
+        files.extend(sources(&root.join(folder))?);
+    }
+    for file in &files {
         let text =
-            fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-        let name = file.strip_prefix(&root).unwrap_or(&file).to_string_lossy();
+            fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+        let name = file.strip_prefix(&root).unwrap_or(file).to_string_lossy();
         breaches.extend(breaches_in(&name, &text));
-        count += 1;
     }
     for breach in &breaches {
         println!("lint: {breach}");
     }
     if breaches.is_empty() {
-        println!("lint: {count} files keep the rules");
+        println!("lint: {} files keep the rules", files.len());
     }
     Ok(breaches.is_empty())
 }
@@ -129,10 +125,10 @@ fn breaches_in(name: &str, text: &str) -> Vec<String> {
             }
         })
     });
+    let code = code_of(text);
     for rule in rules {
-        for (index, line) in text.lines().enumerate() {
-            let code = code_of(line);
-            let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+        for (index, line) in code.lines().enumerate() {
+            let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
             if let Some(word) = words.find(|word| rule.words.contains(word)) {
                 let (line, why) = (index + 1, rule.why);
                 let places = rule.places.join(", ");
@@ -145,26 +141,52 @@ fn breaches_in(name: &str, text: &str) -> Vec<String> {
     breaches
 }
 
-/// A line without its comment and without what stands in its string literals.
-///
-/// Line by line is enough: rustfmt puts no code on the lines of a long string, and the words
-/// looked for do not occur in one.
-fn code_of(line: &str) -> String {
+/// A file without its comments and without what stands in its string literals; lines stay lines.
+fn code_of(text: &str) -> String {
     let mut code = String::new();
-    let mut characters = line.chars().peekable();
-    let mut quoted = false;
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' if quoted => {
-                characters.next();
+    let mut rest = text;
+    while let Some(character) = rest.chars().next() {
+        let length = match character {
+            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            '/' if rest.starts_with("/*") => end_of(rest, "*/"),
+            '"' => string_length(rest),
+            'r' if rest.starts_with("r\"") => end_of(rest, "\""),
+            'r' if rest.starts_with("r#\"") => end_of(rest, "\"#"),
+            // A quotation mark as a character begins no string.
+            '\'' if rest.starts_with("'\"'") => 3,
+            '\'' if rest.starts_with("'\\\"'") => 4,
+            _ => {
+                code.push(character);
+                rest = &rest[character.len_utf8()..];
+                continue;
             }
-            '"' => quoted = !quoted,
-            '/' if !quoted && characters.peek() == Some(&'/') => break,
-            _ if !quoted => code.push(character),
+        };
+        let (dropped, after) = rest.split_at(length);
+        code.extend(dropped.chars().filter(|character| *character == '\n'));
+        code.push(' ');
+        rest = after;
+    }
+    code
+}
+
+/// The length up to and with the mark that ends what begins here.
+fn end_of(text: &str, mark: &str) -> usize {
+    text.get(2..)
+        .and_then(|body| body.find(mark))
+        .map_or(text.len(), |at| 2 + at + mark.len())
+}
+
+fn string_length(text: &str) -> usize {
+    let mut is_escaped = false;
+    for (at, character) in text.char_indices().skip(1) {
+        match character {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            '"' => return at + 1,
             _ => {}
         }
     }
-    code
+    text.len()
 }
 
 #[cfg(test)]
@@ -194,6 +216,18 @@ mod tests {
         let text = "// aya is elsewhere\nlet x = \"aya \\\" unsafe\"; // unsafe\nlet ayah = maya;\n\
                     #![deny(unsafe_code)]\nlet url = \"http://aya\";";
         assert!(breaches_in("nlb-userspace/src/plan.rs", text).is_empty());
+    }
+
+    #[test]
+    fn strings_may_go_over_lines_and_hold_quotation_marks() {
+        let text = "let a = '\"';\nlet b = \"\n unsafe aya\n\";\nlet c = r#\"a \"aya\" b\"#;\n\
+                    /* unsafe\n */ let d = r\"\\\";\nunsafe {}\n";
+        let breaches = breaches_in("nlb-userspace/src/plan.rs", text);
+        assert_eq!(breaches.len(), 1);
+        assert!(
+            breaches[0].starts_with("nlb-userspace/src/plan.rs:8: "),
+            "{breaches:?}"
+        );
     }
 
     #[test]

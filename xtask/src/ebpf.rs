@@ -14,9 +14,9 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
+    environment::outside_cargo,
     toolchain::{
         self, BPF_TARGET, Compiler, Core, RUSTC_VARIABLE, cargo_for, find_compiler, find_linker,
-        outside_cargo,
     },
     workspace_root,
 };

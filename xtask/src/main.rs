@@ -6,6 +6,8 @@ mod lint;
 mod packages;
 mod run;
 mod setup;
+mod suites;
+mod tally;
 mod test;
 
 use std::{env, process::ExitCode};

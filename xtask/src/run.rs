@@ -72,7 +72,14 @@ pub(crate) fn cargo() -> Command {
 /// A command as a person would type it.
 pub(crate) fn shown(command: &Command) -> String {
     let program = Path::new(command.get_program());
-    let mut words = vec![program.file_name().map_or_else(OsString::new, Into::into)];
+    let mut words: Vec<OsString> = Vec::new();
+    for (name, value) in command.get_envs() {
+        // Variables that are taken away are of no interest to who types.
+        if let Some(value) = value {
+            words.push([name, "=".as_ref(), value].into_iter().collect());
+        }
+    }
+    words.push(program.file_name().map_or_else(OsString::new, Into::into));
     words.extend(command.get_args().map(Into::into));
     let words: Vec<String> = words
         .iter()
@@ -124,8 +131,14 @@ mod tests {
     #[test]
     fn a_shown_command_can_be_typed_again() {
         let mut command = Command::new("/opt/bin/cargo");
-        command.args(["test", "--config", "a = 1"]);
-        assert_eq!(shown(&command), "cargo test --config \"a = 1\"");
+        command
+            .args(["test", "--config", "a = 1"])
+            .env("LLVM_PREFIX", "/llvm")
+            .env_remove("RUSTC");
+        assert_eq!(
+            shown(&command),
+            "LLVM_PREFIX=/llvm cargo test --config \"a = 1\""
+        );
     }
 
     #[test]

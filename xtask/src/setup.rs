@@ -4,8 +4,9 @@
 use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail};
-use xtask::toolchain::{
-    Compiler, Facts, Missing, choose, find_compiler, find_linker, look, outside_cargo,
+use xtask::{
+    environment::outside_cargo,
+    toolchain::{Compiler, Facts, Missing, choose, find_compiler, find_linker, look},
 };
 
 use crate::{

@@ -1,11 +1,8 @@
 //! `cargo xtask test`: every check, the cheap ones first, to the end even after a failure.
 
 use std::{
-    collections::BTreeSet,
     fmt::Write as _,
-    fs,
     io::{self, BufRead, BufReader, IsTerminal as _},
-    path::Path,
     process::{Command, Stdio},
     sync::Mutex,
     thread,
@@ -19,65 +16,12 @@ use crate::{
     lint,
     run::{Privilege, cargo, shown},
     setup,
+    suites::{Suite, suites},
+    tally::Tally,
 };
-
-/// The suites of nlb-tests from the cheapest rung to the dearest; others come last.
-const RUNGS: [&str; 6] = [
-    "packets",
-    "properties",
-    "config",
-    "verifier",
-    "differential",
-    "netns",
-];
 
 /// Suites that load programs into the kernel and so need root.
 const WITH_KERNEL: [&str; 3] = ["verifier", "differential", "netns"];
-
-/// What the output of test programs adds up to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Tally {
-    passed: u64,
-    failed: u64,
-    ignored: u64,
-    /// `name: reason`; a set, since captured output can be shown twice.
-    skipped: BTreeSet<String>,
-}
-
-impl Tally {
-    /// Takes in one line of output.
-    fn read(&mut self, line: &str) {
-        if let Some((_, result)) = line.split_once("test result: ") {
-            for part in result.split(['.', ';']) {
-                let (count, kind) = part.trim().split_once(' ').unwrap_or_default();
-                let count = count.parse().unwrap_or(0);
-                match kind {
-                    "passed" => self.passed += count,
-                    "failed" => self.failed += count,
-                    "ignored" => self.ignored += count,
-                    _ => {}
-                }
-            }
-        } else if let Some((before, skipped)) = line.split_once("SKIPPED ") {
-            // libtest may have begun the line: `test name ... SKIPPED name: reason`.
-            let stands_alone = before.is_empty() || before.ends_with(' ');
-            if stands_alone && skipped.contains(": ") {
-                self.skipped.insert(skipped.trim_end().into());
-            }
-        }
-    }
-
-    fn add(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-        self.ignored += other.ignored;
-        self.skipped.extend(other.skipped);
-    }
-
-    fn skipped(&self) -> u64 {
-        self.ignored + self.skipped.len() as u64
-    }
-}
 
 /// One line of the summary.
 struct Outcome {
@@ -177,10 +121,18 @@ fn perform(step: &Step, place: &str) -> Outcome {
     let result = match step {
         Step::Setup => setup::setup().map(|()| true),
         Step::Lint => lint::lint(),
-        Step::Cargo(_, words) => listen(
-            cargo().current_dir(workspace_root()).args(words),
-            &mut tally,
-        ),
+        Step::Cargo(_, words) => {
+            let mut heard = Tally::default();
+            let result = listen(
+                cargo().current_dir(workspace_root()).args(words),
+                &mut heard,
+            );
+            // A difference that rustfmt shows may well hold the words looked for.
+            if words.first().is_some_and(|word| word == "test") {
+                tally = heard;
+            }
+            result
+        }
     };
     let is_ok = result.unwrap_or_else(|error| {
         println!("error: {error:#}");
@@ -251,7 +203,8 @@ fn summary(outcomes: &[Outcome], seconds: f64) -> String {
         "\n{:<16}{:<8}{:>9}{:>9}{:>9}{:>9}\n",
         "step", "", "time", "passed", "failed", "skipped"
     );
-    let mut total = Tally::default();
+    let mut total = (0, 0, 0);
+    let mut reasons = String::new();
     for Outcome {
         name,
         is_ok,
@@ -259,26 +212,25 @@ fn summary(outcomes: &[Outcome], seconds: f64) -> String {
         tally,
     } in outcomes
     {
-        let mut tally = tally.clone();
         // A test that skipped itself says `ok` to libtest.
-        tally.passed = tally.passed.saturating_sub(tally.skipped.len() as u64);
+        let passed = tally.passed.saturating_sub(tally.skipped.len() as u64);
         // What fails without a failed test (formatting, a build) counts as one.
-        tally.failed = tally.failed.max(u64::from(!is_ok));
+        let failed = tally.failed.max(u64::from(!is_ok));
+        let skipped = tally.skipped();
         let verdict = if *is_ok { "ok" } else { "FAILED" };
-        let (passed, failed, skipped) = (tally.passed, tally.failed, tally.skipped());
         let _ = writeln!(
             text,
             "{name:<16}{verdict:<8}{seconds:>7.1} s{passed:>9}{failed:>9}{skipped:>9}"
         );
-        total.add(tally);
-    }
-    if !total.skipped.is_empty() {
-        text.push_str("\nskipped:\n");
-        for skipped in &total.skipped {
-            let _ = writeln!(text, "  {skipped}");
+        total = (total.0 + passed, total.1 + failed, total.2 + skipped);
+        for skipped in &tally.skipped {
+            let _ = writeln!(reasons, "  {name}: {skipped}");
         }
     }
-    let (passed, failed, skipped) = (total.passed, total.failed, total.skipped());
+    if !reasons.is_empty() {
+        let _ = write!(text, "\nskipped:\n{reasons}");
+    }
+    let (passed, failed, skipped) = total;
     let _ = writeln!(
         text,
         "\n{seconds:.0} s\n{passed} passed, {failed} failed, {skipped} skipped"
@@ -286,107 +238,9 @@ fn summary(outcomes: &[Outcome], seconds: f64) -> String {
     text
 }
 
-/// One test program of nlb-tests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Suite {
-    name: String,
-    has_harness: bool,
-}
-
-/// The test programs of nlb-tests, in the order of [`RUNGS`]: those its manifest lists, and those
-/// that cargo finds by itself.
-fn suites(package: &Path) -> Result<Vec<Suite>> {
-    let manifest = package.join("Cargo.toml");
-    let text =
-        fs::read_to_string(&manifest).with_context(|| format!("reading {}", manifest.display()))?;
-    let mut suites = listed(&text);
-    for entry in fs::read_dir(package.join("tests"))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        let path = entry.path();
-        let is_suite = path.extension().is_some_and(|extension| extension == "rs")
-            || path.join("main.rs").is_file();
-        let name = path
-            .file_stem()
-            .map(|stem| stem.to_string_lossy().into_owned());
-        if let Some(name) = name.filter(|_| is_suite)
-            && suites.iter().all(|suite| suite.name != name)
-        {
-            suites.push(Suite {
-                name,
-                has_harness: true,
-            });
-        }
-    }
-    let rung = |suite: &Suite| {
-        RUNGS
-            .iter()
-            .position(|name| *name == suite.name)
-            .unwrap_or(RUNGS.len())
-    };
-    suites.sort_by_key(|suite| (rung(suite), suite.name.clone()));
-    Ok(suites)
-}
-
-/// The `[[test]]` tables of a manifest.
-fn listed(manifest: &str) -> Vec<Suite> {
-    let mut suites: Vec<Suite> = Vec::new();
-    let mut is_test = false;
-    for line in manifest.lines().map(str::trim) {
-        if line.starts_with('[') {
-            is_test = line == "[[test]]";
-            if is_test {
-                suites.push(Suite {
-                    name: String::new(),
-                    has_harness: true,
-                });
-            }
-        } else if let (true, Some((key, value)), Some(suite)) =
-            (is_test, line.split_once('='), suites.last_mut())
-        {
-            match (key.trim(), value.trim()) {
-                ("name", value) => suite.name = value.trim_matches('"').into(),
-                ("harness", value) => suite.has_harness = value != "false",
-                _ => {}
-            }
-        }
-    }
-    suites.retain(|suite| !suite.name.is_empty());
-    suites
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn tally(text: &str) -> Tally {
-        let mut tally = Tally::default();
-        text.lines().for_each(|line| tally.read(line));
-        tally
-    }
-
-    #[test]
-    fn results_of_several_programs_are_summed() {
-        let tally = tally(
-            "running 8 tests\n\
-             test result: ok. 8 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
-             test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 4 filtered out; finished in 1.20s",
-        );
-        assert_eq!((tally.passed, tally.failed, tally.ignored), (10, 3, 1));
-    }
-
-    #[test]
-    fn a_skipped_test_is_counted_once_however_it_is_printed() {
-        let tally = tally(
-            "SKIPPED kernel_agrees: no CAP_BPF\n\
-             test kernel_agrees ... SKIPPED kernel_agrees: no CAP_BPF\n\
-             SKIPPED netns_echo: not root\n\
-             nothing is SKIPPED here",
-        );
-        assert_eq!(tally.skipped.len(), 2);
-    }
 
     #[test]
     fn skipped_tests_are_not_counted_as_passed() {
@@ -394,9 +248,12 @@ mod tests {
             name: "netns".into(),
             is_ok: true,
             seconds: 1.0,
-            tally: tally(
-                "SKIPPED a: not root\ntest result: ok. 3 passed; 0 failed; 1 ignored; 0 measured",
-            ),
+            tally: Tally {
+                passed: 3,
+                ignored: 1,
+                skipped: ["a: not root".into()].into(),
+                failed: 0,
+            },
         };
         let text = summary(&[outcome], 1.0);
         assert!(
@@ -416,21 +273,6 @@ mod tests {
             tally,
         };
         assert!(summary(&[outcome], 1.0).ends_with("\n0 passed, 1 failed, 0 skipped\n"));
-    }
-
-    #[test]
-    fn suites_are_read_from_the_manifest() {
-        let manifest = "[package]\nname = \"nlb-tests\"\n\n[[test]]\nname = \"netns\"\n\
-                        path = \"netns/main.rs\"\nharness = false\n\n[[test]]\nname = \"packets\"\n\
-                        [[bin]]\nname = \"demo\"\n";
-        let suite = |name: &str, has_harness| Suite {
-            name: name.into(),
-            has_harness,
-        };
-        assert_eq!(
-            listed(manifest),
-            [suite("netns", false), suite("packets", true)]
-        );
     }
 
     #[test]

@@ -1,2 +1,34 @@
-//! The words that both sides share.
+//! The words that nlb's packet program and its daemon share: the contract between kernel and
+//! userspace, on one page.
+//!
+//! * [`wire`]: protocol headers as they stand in a frame.
+//! * [`address`], [`listener`], [`target`], [`next_hop`], [`flow`], [`ring`]: what the maps hold.
+//! * [`hash`]: the keyed hash that both sides compute.
+//! * [`stop`], [`counter`], [`event`]: what the packet program tells.
+//! * [`settings`]: constants patched in when the program is loaded.
+//! * [`maps`]: every map's name, and the layout version of all of this.
+//!
+//! Records that the daemon changes while packets read them are made of atomic words of eight bytes
+//! at most. Both sides map the same memory, so each change is one store, and the order of stores
+//! written down with each record is all the protocol there is: no packet sees half of a change.
+//!
+//! No I/O and no policy here.
 #![no_std]
+#![cfg_attr(not(feature = "user"), forbid(unsafe_code))]
+
+pub mod address;
+pub mod counter;
+pub mod event;
+pub mod flow;
+pub mod hash;
+pub mod listener;
+pub mod maps;
+pub mod next_hop;
+#[cfg(feature = "user")]
+pub mod plain;
+pub mod ring;
+pub mod settings;
+pub mod stop;
+pub mod target;
+pub mod tick;
+pub mod wire;

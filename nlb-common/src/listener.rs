@@ -1,0 +1,160 @@
+//! A listener as packets know it: one (address, protocol, port) of a VIP.
+
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering::{Relaxed, Release},
+};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, big_endian::U16};
+
+use crate::address::Address;
+
+/// Names a listener's record. 0 is never valid, so an unwritten word is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct ListenerId(pub u16);
+
+/// What a packet must be addressed to: the key of the listener index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ListenerKey {
+    /// The VIP.
+    pub address: Address,
+    /// The port, 0 in [`ListenerKey::vip`].
+    pub port: U16,
+    /// The IP protocol number, 0 in [`ListenerKey::vip`].
+    pub protocol: u8,
+    /// No meaning; zero, because hash maps compare every byte.
+    pub zero: [u8; 5],
+}
+
+impl ListenerKey {
+    /// The key of a listener.
+    #[inline(always)]
+    pub const fn new(address: Address, protocol: u8, port: U16) -> Self {
+        Self {
+            address,
+            port,
+            protocol,
+            zero: [0; 5],
+        }
+    }
+
+    /// The key that says that an address is a VIP at all: fragments and ICMP have no port.
+    #[inline(always)]
+    pub const fn vip(address: Address) -> Self {
+        Self::new(address, 0, U16::ZERO)
+    }
+}
+
+/// A listener's record.
+///
+/// Written once per id before the index names it ([`Listener::write`]); afterwards only `policy`
+/// changes, by one store. An id is never given to another key while the data plane lives.
+#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
+#[repr(C, align(64))]
+pub struct Listener {
+    address: [AtomicU64; 2],
+    /// port (raw, low 16 bits), protocol (bits 16–23), 1 in bit 24: written
+    endpoint: AtomicU64,
+    /// target group (low 16 bits), idle ticks (16–31)
+    policy: AtomicU64,
+    /// Room for what listeners will be able to do, zero.
+    zero: [AtomicU64; 4],
+}
+
+/// Bit of `endpoint` that says the record was written.
+const WRITTEN: u64 = 1 << 24;
+
+/// What a listener does with flows, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerPolicy {
+    /// The target group that takes new flows; names a ring.
+    pub group: u16,
+    /// How long an established flow may be silent, in ticks.
+    pub idle_ticks: u16,
+}
+
+impl Listener {
+    /// Fills the record, the key first and the mark that it is whole last.
+    pub fn write(&self, key: &ListenerKey, policy: ListenerPolicy) {
+        self.set_policy(policy);
+        self.address[0].store(key.address.words[0], Relaxed);
+        self.address[1].store(key.address.words[1], Relaxed);
+        let port = u64::from(u16::from_ne_bytes(key.port.to_bytes()));
+        self.endpoint
+            .store(port | u64::from(key.protocol) << 16 | WRITTEN, Release);
+    }
+
+    /// Replaces what the listener does with its flows: one store.
+    pub fn set_policy(&self, policy: ListenerPolicy) {
+        let word = u64::from(policy.group) | u64::from(policy.idle_ticks) << 16;
+        self.policy.store(word, Release);
+    }
+
+    /// The (address, protocol, port) if the record was written.
+    #[inline(always)]
+    pub fn key(&self) -> Option<ListenerKey> {
+        let endpoint = self.endpoint.load(Relaxed);
+        if endpoint & WRITTEN == 0 {
+            return None;
+        }
+        let [a, b, protocol, ..] = endpoint.to_le_bytes();
+        let port = U16::from_bytes(u16::from_le_bytes([a, b]).to_ne_bytes());
+        Some(ListenerKey::new(self.address(), protocol, port))
+    }
+
+    /// The VIP.
+    #[inline(always)]
+    pub fn address(&self) -> Address {
+        Address {
+            words: [self.address[0].load(Relaxed), self.address[1].load(Relaxed)],
+        }
+    }
+
+    /// Whether this is the written record of exactly this endpoint: the packet path's comparison.
+    #[inline(always)]
+    pub fn is(&self, address: Address, protocol: u8, port: U16) -> bool {
+        let endpoint =
+            u64::from(u16::from_ne_bytes(port.to_bytes())) | u64::from(protocol) << 16 | WRITTEN;
+        self.endpoint.load(Relaxed) == endpoint && self.address() == address
+    }
+
+    /// What the listener does with its flows.
+    #[inline(always)]
+    pub fn policy(&self) -> ListenerPolicy {
+        let [a, b, c, d, ..] = self.policy.load(Relaxed).to_le_bytes();
+        ListenerPolicy {
+            group: u16::from_le_bytes([a, b]),
+            idle_ticks: u16::from_le_bytes([c, d]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::IpAddr;
+
+    use super::*;
+
+    #[test]
+    fn a_listener_reads_back_what_was_written() {
+        let record = Listener::default();
+        assert_eq!(record.key(), None);
+        let key = ListenerKey::new(
+            Address::from(IpAddr::from([192, 0, 2, 1])),
+            6,
+            U16::new(443),
+        );
+        let policy = ListenerPolicy {
+            group: 7,
+            idle_ticks: 327,
+        };
+        record.write(&key, policy);
+        assert_eq!(record.key(), Some(key));
+        assert_eq!(record.policy(), policy);
+        assert!(record.is(key.address, 6, key.port));
+        assert!(!record.is(key.address, 17, key.port));
+        assert!(!record.is(key.address, 6, U16::new(444)));
+    }
+}

@@ -1,0 +1,116 @@
+//! Every map: its name, what it holds, and the version of all that together.
+//!
+//! | map | key → value | written by | read by |
+//! |---|---|---|---|
+//! | `PREFILTER` | – → bitmap of endpoints that may be ours | daemon | every packet |
+//! | `LISTENER_INDEX` | [`ListenerKey`](crate::listener::ListenerKey) → listener id | daemon | a flow's first packet |
+//! | `LISTENERS` | listener id → [`Listener`](crate::listener::Listener) | daemon | packet |
+//! | `RINGS` | target group id → [`Ring`](crate::ring::Ring), replaced whole | daemon | a flow's first packet |
+//! | `TARGETS` | target id → [`Target`](crate::target::Target) | daemon | packet |
+//! | `NEXT_HOPS` | next hop id → [`NextHopSlot`](crate::next_hop::NextHopSlot) | daemon | packet |
+//! | `NEXT_HOP_INDEX` | [`NeighbourKey`](crate::next_hop::NeighbourKey) → next hop id | daemon | a flow's first answer |
+//! | `FLOWS` | bucket → [`Bucket`](crate::flow::Bucket) | packet | packet, daemon |
+//! | `LISTENER_COUNTERS`, `TARGET_COUNTERS` | id → [`Traffic`](crate::counter::Traffic) per CPU | packet | daemon |
+//! | `STOP_COUNTERS` | [`Stop`](crate::stop::Stop) → u64 per CPU | packet | daemon |
+//! | `EVENTS` | ring buffer of [`Event`](crate::event::Event) | packet | daemon |
+//! | `HEADER` | – → [`Header`] | daemon | daemon |
+
+use core::sync::atomic::AtomicU64;
+
+use zerocopy::{FromBytes, IntoBytes, KnownLayout, big_endian::U16};
+
+use crate::address::Address;
+
+/// Changes with the layout or the meaning of any map. A daemon adopts pinned maps only if they
+/// have its own version.
+pub const LAYOUT_VERSION: u64 = 1;
+
+/// Words of the prefilter's bitmap: 65,536 bits, 8 KiB, which stay in the first-level cache.
+pub const PREFILTER_WORDS: usize = 1024;
+
+/// Target groups that the outer map of rings has room for.
+pub const MAX_TARGET_GROUPS: u32 = 1024;
+/// Next hops: as many as an id can name.
+pub const MAX_NEXT_HOPS: u32 = 1 << 16;
+/// Bytes of the events' ring buffer.
+pub const EVENT_BYTES: u32 = 1 << 16;
+
+/// The bitmap of endpoints that may be ours.
+///
+/// A packet looks for its destination (does it go to a VIP?) and its source (does it come from a
+/// translated target?). A clear bit is an answer; a set bit means that it is worth looking. Bits
+/// are set before and cleared after what they stand for.
+#[derive(Debug, FromBytes, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct Prefilter {
+    /// The bits.
+    pub words: [AtomicU64; PREFILTER_WORDS],
+}
+
+/// Which end of a packet an endpoint is looked for at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// A listener, looked for in the destination.
+    Listener,
+    /// A translated target, looked for in the source.
+    Target,
+}
+
+impl Prefilter {
+    /// The bit of an endpoint: `(word, mask)`.
+    ///
+    /// Not keyed: whoever aims at a bit gains no more than a look at the tables.
+    #[inline(always)]
+    pub const fn bit(side: Side, address: Address, protocol: u8, port: U16) -> (usize, u64) {
+        let port = u16::from_ne_bytes(port.to_bytes()) as u64;
+        let salt = match side {
+            Side::Listener => 0,
+            Side::Target => 1 << 40,
+        };
+        let folded = address.words[1] ^ address.words[0].rotate_left(23);
+        let meta = port | (protocol as u64) << 16 | salt;
+        let mixed =
+            (folded ^ meta.wrapping_mul(0x9E37_79B1_85EB_CA87)).wrapping_mul(0xC2B2_AE3D_27D4_EB4F);
+        ((mixed >> 54) as usize, 1 << (mixed >> 48 & 63))
+    }
+}
+
+/// What a daemon must know about maps that it finds pinned.
+#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct Header {
+    /// [`LAYOUT_VERSION`] of the daemon that made the maps; 0 until they are complete.
+    pub layout_version: AtomicU64,
+    /// The generation of the configuration that is live.
+    pub generation: AtomicU64,
+    /// The secret that the flow table's key is derived from: it must survive with the table.
+    pub table_secret: [AtomicU64; 4],
+    /// Zero.
+    pub zero: [AtomicU64; 2],
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::IpAddr;
+
+    use super::*;
+
+    #[test]
+    fn an_endpoints_bit_depends_on_all_of_it_and_lies_in_the_map() {
+        let address = Address::from(IpAddr::from([192, 0, 2, 1]));
+        let bit = Prefilter::bit(Side::Listener, address, 6, U16::new(80));
+        assert!(bit.0 < PREFILTER_WORDS);
+        assert_eq!(bit.1.count_ones(), 1);
+        let other = Address::from(IpAddr::from([192, 0, 2, 2]));
+        assert_ne!(bit, Prefilter::bit(Side::Target, address, 6, U16::new(80)));
+        assert_ne!(bit, Prefilter::bit(Side::Listener, other, 6, U16::new(80)));
+        assert_ne!(
+            bit,
+            Prefilter::bit(Side::Listener, address, 17, U16::new(80))
+        );
+        assert_ne!(
+            bit,
+            Prefilter::bit(Side::Listener, address, 6, U16::new(81))
+        );
+    }
+}

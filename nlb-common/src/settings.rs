@@ -1,0 +1,20 @@
+//! Constants that the loader patches into the program before the verifier sees it.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::hash::Key;
+
+/// The constants of one loaded program. Fields are read one by one: reading the whole at once
+/// doubles the verifier's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Settings {
+    /// Chooses targets: shared by all nodes of a deployment.
+    pub select_key: Key,
+    /// Places flows in this node's table: drawn afresh when the table is made.
+    pub table_key: Key,
+    /// Number of buckets − 1; the number is a power of two.
+    pub bucket_mask: u32,
+    /// No meaning, zero.
+    pub zero: u32,
+}

@@ -1,0 +1,98 @@
+//! Every way in which a packet that is ours leaves early: one reason, one counter, one sentence.
+
+/// What becomes of a packet that is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopVerdict {
+    /// To the host's own stack, untouched.
+    Pass,
+    /// Dropped.
+    Drop,
+}
+
+macro_rules! stops {
+    ($($(#[doc = $meaning:literal])+ $name:ident $text:literal $verdict:ident,)+) => {
+        /// A reason. The number is its index in the counters' map.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Stop {
+            $($(#[doc = $meaning])+ $name,)+
+        }
+
+        impl Stop {
+            /// All reasons, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The name in CLI, API and metrics.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+
+            /// What it means, for an operator.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($meaning,)+),)+ }
+            }
+
+            /// What becomes of the packet.
+            #[inline(always)]
+            pub const fn verdict(self) -> StopVerdict {
+                match self { $(Self::$name => StopVerdict::$verdict,)+ }
+            }
+        }
+    };
+}
+
+stops! {
+    /// Not addressed to a listener and no packet of a flow; passed on untouched and not counted.
+    NotOurs "not_ours" Pass,
+    /// Addressed to a VIP with a protocol header that is cut short or contradicts itself.
+    Malformed "malformed" Drop,
+    /// A fragment addressed to a VIP; fragments carry no ports and are not followed yet.
+    Fragment "fragment" Drop,
+    /// ICMP addressed to a VIP; left to the host's stack, which answers echo if it owns the VIP.
+    Icmp "icmp" Pass,
+    /// A VLAN-tagged frame for a VIP; left to the host's stack, tags are not handled yet.
+    VlanTagged "vlan_tagged" Pass,
+    /// The listener's target group has no target that takes new flows.
+    NoTarget "no_target" Drop,
+    /// The index names a listener without a record: a fault of the daemon.
+    UnwrittenListener "unwritten_listener" Drop,
+    /// A ring or a flow names a target without a record: a fault of the daemon.
+    UnwrittenTarget "unwritten_target" Drop,
+    /// Both buckets of a new translated flow are full of live flows; it cannot be translated back.
+    FlowTableFull "flow_table_full" Drop,
+    /// The TTL or hop limit would reach zero here.
+    TtlExpired "ttl_expired" Drop,
+    /// The packet is larger than the next hop's MTU.
+    TooBig "too_big" Drop,
+    /// The kernel has no route to the target or the client, or the route forbids it.
+    NoRoute "no_route" Drop,
+    /// IP forwarding is off on the interface, so the kernel's routes cannot be asked.
+    ForwardingOff "forwarding_off" Drop,
+    /// The next hop's MAC address is not known yet; the daemon was asked to have it resolved.
+    NeighbourUnknown "neighbour_unknown" Drop,
+    /// The target of a dsr-l2 group is behind a router, where a MAC address cannot reach it.
+    NotOnLink "not_on_link" Drop,
+}
+
+impl Stop {
+    /// How many reasons there are.
+    pub const COUNT: usize = Self::ALL.len();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_stop_is_found_under_its_own_number_and_has_a_name_of_its_own() {
+        for (index, stop) in Stop::ALL.iter().enumerate() {
+            assert_eq!(*stop as usize, index);
+            assert!(stop.meaning().ends_with('.'));
+            assert!(
+                Stop::ALL[..index]
+                    .iter()
+                    .all(|other| other.name() != stop.name())
+            );
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! One packet's bytes. The only bounds check of the packet path lives behind [`Frame::get`].
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Where something stands in a frame, in bytes from its start.
+///
+/// A `u8`, because the verifier then knows its range wherever it was kept in the meantime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offset(pub u8);
+
+impl Offset {
+    /// This many bytes on, or nothing where that leaves the part of a frame that we look at.
+    #[inline(always)]
+    pub const fn plus(self, bytes: u16) -> Option<Self> {
+        let sum = self.0 as u16 + bytes;
+        if sum > Self::LAST.0 as u16 {
+            return None;
+        }
+        // VERIFIER: the mask is what bounds the offset; `as u8` alone may be optimised away.
+        Some(Self((sum & 0xff) as u8))
+    }
+
+    /// Headers that begin later than this are not looked at: room for two VLAN tags, the longest
+    /// IPv4 options, or a chain of IPv6 extension headers.
+    pub const LAST: Self = Self(160);
+}
+
+/// Bytes that any header type may be read from and written to.
+pub trait Header: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned {}
+impl<H: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned> Header for H {}
+
+/// One packet's bytes, in the kernel or in memory.
+pub trait Frame {
+    /// The header at `at`, if the frame reaches to its end.
+    fn get<H: Header>(&self, at: Offset) -> Option<&H>;
+
+    /// The same, to be written.
+    fn get_mut<H: Header>(&mut self, at: Offset) -> Option<&mut H>;
+
+    /// How many bytes the frame has.
+    fn length_bytes(&self) -> usize;
+
+    /// The index of the interface that it came in through.
+    fn interface(&self) -> u32;
+}

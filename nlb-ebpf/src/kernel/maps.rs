@@ -1,0 +1,271 @@
+//! [`Tables`] over the kernel's maps.
+
+use core::sync::atomic::AtomicU64;
+
+use aya_ebpf::{
+    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf},
+    helpers::r#gen::bpf_ktime_get_coarse_ns,
+    macros::btf_map,
+    programs::XdpContext,
+};
+use nlb_common::{
+    counter::Traffic,
+    event::Event,
+    flow::Bucket,
+    hash::{Key, Secret},
+    listener::{Listener, ListenerId, ListenerKey},
+    maps::{
+        EVENT_BYTES, Header, MAX_NEXT_HOPS, MAX_TARGET_GROUPS, PREFILTER_WORDS, Prefilter,
+    },
+    next_hop::{NeighbourKey, NextHopId, NextHopSlot},
+    ring::Ring,
+    settings::Settings,
+    stop::Stop,
+    target::{Target, TargetId},
+    tick::Tick,
+};
+use nlb_ebpf::tables::{Passage, PassageKind, Route, RouteQuery, Tables};
+
+use super::route;
+
+/// `BPF_F_MMAPABLE`: the daemon maps these and changes them word by word.
+const MMAPABLE: usize = 1 << 10;
+/// `BPF_F_NO_PREALLOC`.
+const NO_PREALLOC: usize = 1;
+
+// Capacities marked "set by the loader" come from the configuration.
+#[btf_map]
+static PREFILTER: Array<Prefilter, 1, MMAPABLE> = Array::new();
+#[btf_map]
+static LISTENER_INDEX: HashMap<ListenerKey, u32, 1024> = HashMap::new(); // set by the loader
+#[btf_map]
+static LISTENERS: Array<Listener, 1024, MMAPABLE> = Array::new(); // set by the loader
+#[btf_map]
+static RINGS: ArrayOfMaps<Array<Ring, 1, MMAPABLE>, { MAX_TARGET_GROUPS as usize }> =
+    ArrayOfMaps::new();
+#[btf_map]
+static TARGETS: Array<Target, 4096, MMAPABLE> = Array::new(); // set by the loader
+#[btf_map]
+static NEXT_HOPS: Array<NextHopSlot, { MAX_NEXT_HOPS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+static NEXT_HOP_INDEX: HashMap<NeighbourKey, u32, { MAX_NEXT_HOPS as usize }, NO_PREALLOC> =
+    HashMap::new();
+#[btf_map]
+static FLOWS: Array<Bucket, 1024, MMAPABLE> = Array::new(); // set by the loader
+#[btf_map]
+static LISTENER_COUNTERS: PerCpuArray<Traffic, 1024> = PerCpuArray::new(); // set by the loader
+#[btf_map]
+static TARGET_COUNTERS: PerCpuArray<Traffic, 4096> = PerCpuArray::new(); // set by the loader
+#[btf_map]
+static STOP_COUNTERS: PerCpuArray<u64, { Stop::COUNT }> = PerCpuArray::new();
+#[btf_map]
+static EVENTS: RingBuf<Event, { EVENT_BYTES as usize }> = RingBuf::new();
+#[btf_map]
+static HEADER: Array<Header, 1, MMAPABLE> = Array::new();
+
+/// Patched by the loader. Each field is read for itself: reading the whole would double the
+/// verifier's work.
+#[unsafe(no_mangle)]
+static SETTINGS: Settings = Settings {
+    select_key: Key { seed: 0, words: [0; 5] },
+    table_key: Key { seed: 0, words: [0; 5] },
+    bucket_mask: 0,
+    zero: 0,
+};
+
+/// Reads one of the loader's constants where it stands.
+macro_rules! setting {
+    ($field:expr) => {{
+        let place = &raw const $field;
+        // SAFETY: a field of a static that lives as long as the program and that nobody writes
+        // after loading; volatile, because the compiler must not take the value it knows.
+        unsafe { place.read_volatile() }
+    }};
+}
+
+/// The key that places flows.
+struct TableKey;
+
+impl Secret for TableKey {
+    #[inline(always)]
+    fn seed(&self) -> u64 {
+        setting!(SETTINGS.table_key.seed)
+    }
+
+    #[inline(always)]
+    fn word(&self, index: usize) -> u64 {
+        match index {
+            0 => setting!(SETTINGS.table_key.words[0]),
+            1 => setting!(SETTINGS.table_key.words[1]),
+            _ => setting!(SETTINGS.table_key.words[2]),
+        }
+    }
+}
+
+/// The key that chooses targets.
+struct SelectKey;
+
+impl Secret for SelectKey {
+    #[inline(always)]
+    fn seed(&self) -> u64 {
+        setting!(SETTINGS.select_key.seed)
+    }
+
+    #[inline(always)]
+    fn word(&self, index: usize) -> u64 {
+        match index {
+            0 => setting!(SETTINGS.select_key.words[0]),
+            1 => setting!(SETTINGS.select_key.words[1]),
+            2 => setting!(SETTINGS.select_key.words[2]),
+            3 => setting!(SETTINGS.select_key.words[3]),
+            _ => setting!(SETTINGS.select_key.words[4]),
+        }
+    }
+}
+
+/// The kernel's maps, and the packet's context, which the kernel's routes are asked with.
+pub struct Maps<'c> {
+    /// The context.
+    pub context: &'c XdpContext,
+}
+
+impl Tables for Maps<'_> {
+    #[inline(always)]
+    fn table_key(&self) -> impl Secret {
+        TableKey
+    }
+
+    #[inline(always)]
+    fn select_key(&self) -> impl Secret {
+        SelectKey
+    }
+
+    #[inline(always)]
+    fn now(&self) -> Tick {
+        // SAFETY: a helper without arguments.
+        Tick::of_nanos(unsafe { bpf_ktime_get_coarse_ns() })
+    }
+
+    #[inline(always)]
+    fn prefilter(&self, word: usize, mask: u64) -> bool {
+        let Some(prefilter) = PREFILTER.get(0) else {
+            return false;
+        };
+        // The index is masked for the verifier; `Prefilter::bit` never makes a larger one.
+        match prefilter.words.get(word & (PREFILTER_WORDS - 1)) {
+            Some(word) => word.load(core::sync::atomic::Ordering::Relaxed) & mask != 0,
+            None => false,
+        }
+    }
+
+    #[inline(always)]
+    fn listener_id(&self, key: &ListenerKey) -> Option<ListenerId> {
+        // SAFETY: the value is copied at once; the daemon replaces it as a whole or deletes it, and
+        // a deleted element that is reused holds another listener's id, whose record is then
+        // compared with the packet by no one worse off than one packet earlier.
+        let id = unsafe { LISTENER_INDEX.get(key) }?;
+        u16::try_from(*id).ok().map(ListenerId)
+    }
+
+    #[inline(always)]
+    fn listener(&self, id: ListenerId) -> Option<&Listener> {
+        LISTENERS.get(u32::from(id.0))
+    }
+
+    #[inline(always)]
+    fn target(&self, id: TargetId) -> Option<&Target> {
+        TARGETS.get(id.0)
+    }
+
+    #[inline(always)]
+    fn ring_slot(&self, group: u16, slot: usize) -> Option<TargetId> {
+        let ring = RINGS.get_value(u32::from(group), &0)?;
+        let id = *ring.slots.get(slot)?;
+        if id == 0 { None } else { Some(TargetId(id)) }
+    }
+
+    #[inline(always)]
+    fn bucket(&self, hash: u32) -> Option<&Bucket> {
+        FLOWS.get(hash & setting!(SETTINGS.bucket_mask))
+    }
+
+    #[inline(always)]
+    fn swap(&self, word: &AtomicU64, seen: u64, new: u64) -> bool {
+        let place = word.as_ptr();
+        let mut found = seen;
+        // SAFETY: `place` points into a map value that stays for the program's life; the
+        // instruction (BPF_CMPXCHG, kernel 5.12) is the atomic operation that `core` lacks here.
+        unsafe {
+            core::arch::asm!(
+                "r0 = cmpxchg_64({place} + 0, r0, {new})",
+                place = in(reg) place,
+                new = in(reg) new,
+                inlateout("r0") found,
+            );
+        }
+        found == seen
+    }
+
+    #[inline(always)]
+    fn next_hop(&self, id: NextHopId) -> Option<&NextHopSlot> {
+        NEXT_HOPS.get(u32::from(id.0))
+    }
+
+    #[inline(always)]
+    fn next_hop_id(&self, neighbour: &NeighbourKey) -> Option<NextHopId> {
+        // SAFETY: copied at once, and compared with what the routes said before it is used.
+        let id = unsafe { NEXT_HOP_INDEX.get(neighbour) }?;
+        u16::try_from(*id).ok().map(NextHopId)
+    }
+
+    #[inline(always)]
+    fn route(&self, query: &RouteQuery) -> Result<Route, Stop> {
+        route::look_up(self.context, query, |event| self.tell(event))
+    }
+
+    #[inline(always)]
+    fn count(&self, passage: &Passage) {
+        add(LISTENER_COUNTERS.get_ptr_mut(u32::from(passage.listener.0)), passage);
+        add(TARGET_COUNTERS.get_ptr_mut(passage.target.0), passage);
+    }
+
+    #[inline(always)]
+    fn count_stop(&self, stop: Stop) {
+        if let Some(count) = STOP_COUNTERS.get_ptr_mut(stop as u32) {
+            // SAFETY: this CPU's own value, and XDP programs do not interrupt each other on a CPU.
+            unsafe { *count += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn tell(&self, event: &Event) {
+        // A full buffer means that the daemon has work already.
+        let _ = EVENTS.output(*event, 0);
+    }
+}
+
+#[inline(always)]
+fn add(traffic: Option<*mut Traffic>, passage: &Passage) {
+    let Some(traffic) = traffic else {
+        return;
+    };
+    // SAFETY: this CPU's own value, and XDP programs do not interrupt each other on a CPU.
+    let traffic = unsafe { &mut *traffic };
+    let bytes = u64::from(passage.length_bytes);
+    match passage.kind {
+        PassageKind::Return => {
+            traffic.return_packets += 1;
+            traffic.return_bytes += bytes;
+        }
+        kind => {
+            traffic.packets += 1;
+            traffic.bytes += bytes;
+            if matches!(kind, PassageKind::New) {
+                traffic.new_flows += 1;
+            }
+            if matches!(kind, PassageKind::Unpinned) {
+                traffic.unpinned_packets += 1;
+            }
+        }
+    }
+}

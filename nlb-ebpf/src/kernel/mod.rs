@@ -1,0 +1,16 @@
+//! Where the packet path touches the kernel: the only packet pointers, map statics and helpers.
+
+pub mod frame;
+pub mod maps;
+pub mod route;
+
+use aya_ebpf::{bindings::xdp_action, helpers::r#gen::bpf_redirect};
+
+/// Sends the frame out through another interface.
+#[inline(always)]
+pub fn redirect(interface: u32) -> u32 {
+    // SAFETY: a helper without pointers; an interface that is gone makes the kernel drop the frame
+    // and count it as `xdp_redirect_err`.
+    let action = unsafe { bpf_redirect(interface, 0) };
+    u32::try_from(action).unwrap_or(xdp_action::XDP_ABORTED)
+}

@@ -1,0 +1,294 @@
+//! [`Frame`] and [`Tables`] over ordinary memory: for tests, fuzzing, benches and `nlb explain`.
+//!
+//! The records are the very types that the kernel's maps hold.
+extern crate std;
+
+use core::{
+    cell::{Cell, RefCell},
+    sync::atomic::{
+        AtomicU64,
+        Ordering::{AcqRel, Acquire, Relaxed},
+    },
+};
+use std::{collections::HashMap, vec::Vec};
+
+use nlb_common::{
+    address::Address,
+    counter::Traffic,
+    event::Event,
+    flow::Bucket,
+    hash::{Key, Secret},
+    listener::{Listener, ListenerId, ListenerKey, ListenerPolicy},
+    maps::{Prefilter, Side},
+    next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
+    stop::Stop,
+    target::{Mode, Target, TargetControl, TargetId, TargetIdentity},
+    tick::Tick,
+};
+use zerocopy::big_endian::U16;
+
+use crate::{
+    frame::{Frame, Header, Offset},
+    tables::{Passage, PassageKind, Route, RouteQuery, Tables},
+};
+
+/// A frame in a vector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryFrame {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// The index of the interface that it came in through.
+    pub interface: u32,
+}
+
+impl Frame for MemoryFrame {
+    fn get<H: Header>(&self, at: Offset) -> Option<&H> {
+        let (header, _) = H::ref_from_prefix(self.bytes.get(usize::from(at.0)..)?).ok()?;
+        Some(header)
+    }
+
+    fn get_mut<H: Header>(&mut self, at: Offset) -> Option<&mut H> {
+        let (header, _) = H::mut_from_prefix(self.bytes.get_mut(usize::from(at.0)..)?).ok()?;
+        Some(header)
+    }
+
+    fn length_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn interface(&self) -> u32 {
+        self.interface
+    }
+}
+
+/// All maps, in memory.
+#[derive(Debug)]
+pub struct MemoryTables {
+    /// The secret that places flows.
+    pub table_key: Key,
+    /// The secret that chooses targets.
+    pub select_key: Key,
+    /// The present tick.
+    pub now: Cell<u16>,
+    /// The bits of endpoints that may be ours.
+    pub prefilter: Vec<Cell<u64>>,
+    /// Listener ids by key.
+    pub listener_index: HashMap<ListenerKey, ListenerId>,
+    /// Listeners by id.
+    pub listeners: Vec<Listener>,
+    /// Targets by id.
+    pub targets: Vec<Target>,
+    /// Rings by target group.
+    pub rings: HashMap<u16, Vec<u32>>,
+    /// Next hops by id.
+    pub next_hops: Vec<NextHopSlot>,
+    /// Next hop ids by neighbour.
+    pub next_hop_index: HashMap<NeighbourKey, NextHopId>,
+    /// The flow table; a power of two.
+    pub buckets: Vec<Bucket>,
+    /// The kernel's routes, by destination; anything else has none.
+    pub routes: HashMap<Address, Result<Route, Stop>>,
+    /// What was counted per listener.
+    pub listener_counters: RefCell<HashMap<ListenerId, Traffic>>,
+    /// What was counted per target.
+    pub target_counters: RefCell<HashMap<TargetId, Traffic>>,
+    /// What was counted per stop.
+    pub stop_counters: RefCell<[u64; Stop::COUNT]>,
+    /// What was told.
+    pub events: RefCell<Vec<Event>>,
+}
+
+fn records<R: Default>(count: usize) -> Vec<R> {
+    core::iter::repeat_with(R::default).take(count).collect()
+}
+
+impl MemoryTables {
+    /// Empty tables with these capacities; `buckets` is rounded up to a power of two.
+    pub fn new(table_key: Key, select_key: Key, buckets: usize) -> Self {
+        Self {
+            table_key,
+            select_key,
+            now: Cell::new(0),
+            prefilter: (0..nlb_common::maps::PREFILTER_WORDS)
+                .map(|_| Cell::new(0))
+                .collect(),
+            listener_index: HashMap::new(),
+            listeners: records(64),
+            targets: records(64),
+            rings: HashMap::new(),
+            next_hops: records(64),
+            next_hop_index: HashMap::new(),
+            buckets: records(buckets.next_power_of_two()),
+            routes: HashMap::new(),
+            listener_counters: RefCell::default(),
+            target_counters: RefCell::default(),
+            stop_counters: RefCell::new([0; Stop::COUNT]),
+            events: RefCell::default(),
+        }
+    }
+
+    /// Sets an endpoint's bit.
+    pub fn admit(&self, side: Side, address: Address, protocol: u8, port: U16) {
+        let (word, mask) = Prefilter::bit(side, address, protocol, port);
+        if let Some(word) = self.prefilter.get(word) {
+            word.set(word.get() | mask);
+        }
+    }
+
+    /// Adds a listener and its VIP.
+    pub fn add_listener(&mut self, id: ListenerId, key: ListenerKey, policy: ListenerPolicy) {
+        if let Some(record) = self.listeners.get(usize::from(id.0)) {
+            record.write(&key, policy);
+        }
+        let vip = ListenerKey::vip(key.address);
+        self.listener_index.insert(key, id);
+        self.listener_index.insert(vip, id);
+        self.admit(Side::Listener, key.address, key.protocol, key.port);
+        self.admit(Side::Listener, vip.address, vip.protocol, vip.port);
+    }
+
+    /// Adds a target; `protocol` is what its listeners speak.
+    pub fn add_target(
+        &self,
+        id: TargetId,
+        identity: &TargetIdentity,
+        control: TargetControl,
+        protocol: u8,
+    ) {
+        if let Some(record) = self.targets.get(id.0 as usize) {
+            record.write(identity, control);
+        }
+        if control.mode == Mode::NAT {
+            self.admit(Side::Target, identity.address, protocol, identity.port);
+        }
+    }
+
+    /// Gives a target group a ring.
+    pub fn set_ring(&mut self, group: u16, slots: &[u32]) {
+        self.rings.insert(group, slots.to_vec());
+    }
+
+    /// Adds a next hop that the index knows.
+    pub fn add_next_hop(&mut self, id: NextHopId, neighbour: Address, next_hop: &NextHop) {
+        if let Some(slot) = self.next_hops.get(usize::from(id.0)) {
+            slot.write(next_hop);
+        }
+        self.next_hop_index
+            .insert(NeighbourKey::new(next_hop.interface, neighbour), id);
+    }
+
+    /// How often a stop was counted.
+    pub fn stops(&self, stop: Stop) -> u64 {
+        self.stop_counters
+            .borrow()
+            .get(stop as usize)
+            .copied()
+            .unwrap_or_default()
+    }
+}
+
+impl Tables for MemoryTables {
+    fn table_key(&self) -> impl Secret {
+        self.table_key
+    }
+
+    fn select_key(&self) -> impl Secret {
+        self.select_key
+    }
+
+    fn now(&self) -> Tick {
+        Tick(self.now.get())
+    }
+
+    fn prefilter(&self, word: usize, mask: u64) -> bool {
+        self.prefilter
+            .get(word)
+            .is_some_and(|word| word.get() & mask != 0)
+    }
+
+    fn listener_id(&self, key: &ListenerKey) -> Option<ListenerId> {
+        self.listener_index.get(key).copied()
+    }
+
+    fn listener(&self, id: ListenerId) -> Option<&Listener> {
+        self.listeners.get(usize::from(id.0))
+    }
+
+    fn target(&self, id: TargetId) -> Option<&Target> {
+        self.targets.get(id.0 as usize)
+    }
+
+    fn ring_slot(&self, group: u16, slot: usize) -> Option<TargetId> {
+        let id = *self.rings.get(&group)?.get(slot)?;
+        (id != 0).then_some(TargetId(id))
+    }
+
+    fn bucket(&self, hash: u32) -> Option<&Bucket> {
+        self.buckets.get(hash as usize & (self.buckets.len() - 1))
+    }
+
+    fn swap(&self, word: &AtomicU64, seen: u64, new: u64) -> bool {
+        word.compare_exchange(seen, new, AcqRel, Acquire).is_ok()
+    }
+
+    fn next_hop(&self, id: NextHopId) -> Option<&NextHopSlot> {
+        self.next_hops.get(usize::from(id.0))
+    }
+
+    fn next_hop_id(&self, neighbour: &NeighbourKey) -> Option<NextHopId> {
+        self.next_hop_index.get(neighbour).copied()
+    }
+
+    fn route(&self, query: &RouteQuery) -> Result<Route, Stop> {
+        self.routes
+            .get(&query.destination)
+            .copied()
+            .unwrap_or(Err(Stop::NoRoute))
+    }
+
+    fn count(&self, passage: &Passage) {
+        let bytes = u64::from(passage.length_bytes);
+        let add = |traffic: &mut Traffic| match passage.kind {
+            PassageKind::Return => {
+                traffic.return_packets += 1;
+                traffic.return_bytes += bytes;
+            }
+            kind => {
+                traffic.packets += 1;
+                traffic.bytes += bytes;
+                traffic.new_flows += u64::from(kind == PassageKind::New);
+                traffic.unpinned_packets += u64::from(kind == PassageKind::Unpinned);
+            }
+        };
+        add(self
+            .listener_counters
+            .borrow_mut()
+            .entry(passage.listener)
+            .or_default());
+        add(self
+            .target_counters
+            .borrow_mut()
+            .entry(passage.target)
+            .or_default());
+    }
+
+    fn count_stop(&self, stop: Stop) {
+        if let Some(count) = self.stop_counters.borrow_mut().get_mut(stop as usize) {
+            *count += 1;
+        }
+    }
+
+    fn tell(&self, event: &Event) {
+        self.events.borrow_mut().push(*event);
+    }
+}
+
+/// How many entries of these buckets hold a flow.
+pub fn occupied(buckets: &[Bucket]) -> usize {
+    use nlb_common::flow::Choice;
+    buckets
+        .iter()
+        .flat_map(|bucket| &bucket.entries)
+        .filter(|entry| entry.choice.load(Relaxed) != Choice::EMPTY)
+        .count()
+}

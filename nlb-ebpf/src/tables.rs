@@ -1,0 +1,118 @@
+//! Everything that a packet may ask or tell: maps in the kernel, collections in memory.
+
+use core::sync::atomic::AtomicU64;
+
+use nlb_common::{
+    address::Address,
+    event::Event,
+    flow::Bucket,
+    hash::Secret,
+    listener::{Listener, ListenerId, ListenerKey},
+    next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
+    stop::Stop,
+    target::{Target, TargetId},
+    tick::Tick,
+};
+
+/// A question to the kernel's routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteQuery {
+    /// Where the packet goes.
+    pub destination: Address,
+    /// Where it comes from; policy rules may look at it.
+    pub source: Address,
+    /// The interface that it came in through.
+    pub interface: u32,
+    /// DSCP and ECN.
+    pub traffic_class: u8,
+    /// The IP protocol.
+    pub protocol: u8,
+}
+
+/// The kernel's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where the frame goes.
+    pub next_hop: NextHop,
+    /// The neighbour's address: the destination itself, or the gateway.
+    pub neighbour: Address,
+}
+
+/// What is counted about a packet that was sent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passage {
+    /// The listener that it belongs to.
+    pub listener: ListenerId,
+    /// The target that it goes to or comes from.
+    pub target: TargetId,
+    /// Bytes of the IP packet.
+    pub length_bytes: u16,
+    /// What kind of packet it was.
+    pub kind: PassageKind,
+}
+
+/// The kinds of packets that are sent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassageKind {
+    /// To the target, of a remembered flow.
+    Known,
+    /// To the target, the first of a flow.
+    New,
+    /// To the target, by the ring alone: there is no room to remember the flow.
+    Unpinned,
+    /// To the client.
+    Return,
+}
+
+/// What a packet may ask and tell.
+pub trait Tables {
+    /// The secret behind [`Secret::table`].
+    fn table_key(&self) -> impl Secret;
+
+    /// The secret behind [`Secret::select`].
+    fn select_key(&self) -> impl Secret;
+
+    /// The present tick.
+    fn now(&self) -> Tick;
+
+    /// Whether any of these bits of the prefilter's word is set.
+    fn prefilter(&self, word: usize, mask: u64) -> bool;
+
+    /// The listener under this key.
+    fn listener_id(&self, key: &ListenerKey) -> Option<ListenerId>;
+
+    /// A listener's record.
+    fn listener(&self, id: ListenerId) -> Option<&Listener>;
+
+    /// A target's record.
+    fn target(&self, id: TargetId) -> Option<&Target>;
+
+    /// The target in a slot, below [`nlb_common::ring::SLOTS`], of a group's ring.
+    fn ring_slot(&self, group: u16, slot: usize) -> Option<TargetId>;
+
+    /// The bucket that a hash leads to.
+    fn bucket(&self, hash: u32) -> Option<&Bucket>;
+
+    /// Stores `new` in `word` if it holds `seen`; says whether it did.
+    ///
+    /// Here because the BPF target of Rust's `core` has no compare-and-swap.
+    fn swap(&self, word: &AtomicU64, seen: u64, new: u64) -> bool;
+
+    /// A next hop's record.
+    fn next_hop(&self, id: NextHopId) -> Option<&NextHopSlot>;
+
+    /// The id of a neighbour that the daemon knows.
+    fn next_hop_id(&self, neighbour: &NeighbourKey) -> Option<NextHopId>;
+
+    /// Asks the kernel's routes and neighbours.
+    fn route(&self, query: &RouteQuery) -> Result<Route, Stop>;
+
+    /// Counts a packet that was sent on.
+    fn count(&self, passage: &Passage);
+
+    /// Counts a packet that was stopped.
+    fn count_stop(&self, stop: Stop);
+
+    /// Tells the daemon something; lost if it does not listen.
+    fn tell(&self, event: &Event);
+}

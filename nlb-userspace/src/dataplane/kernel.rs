@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use aya::{
     Ebpf,
     maps::{
-        Array, ArrayOfMaps, HashMap, Map, MapData, MapError, MapFd, PerCpuArray, RingBuf,
+        Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf,
     },
 };
 use nlb_common::{
@@ -37,7 +37,7 @@ pub struct KernelMaps {
     flows: Shared<Bucket>,
     listener_index: HashMap<MapData, Plain<ListenerKey>, u32>,
     next_hop_index: HashMap<MapData, Plain<NeighbourKey>, u32>,
-    rings: ArrayOfMaps<MapData, MapFd>,
+    rings: ArrayOfMaps<MapData, Array<MapData, Plain<Ring>>>,
     listener_counters: PerCpuArray<MapData, Plain<Traffic>>,
     target_counters: PerCpuArray<MapData, Plain<Traffic>>,
     stop_counters: PerCpuArray<MapData, u64>,
@@ -272,10 +272,8 @@ impl KernelMaps {
         let mut inner = Array::<MapData, Plain<Ring>>::create(1, MMAPABLE)
             .map_err(map_error("make a ring for", "RINGS"))?;
         inner.set(0, &*ring, 0).map_err(map_error("fill a ring for", "RINGS"))?;
-        let map = Map::from(inner);
-        let data = map_data(&map).ok_or(DataplaneError::NoMap("RINGS"))?;
         self.rings
-            .set(group.into(), data.fd(), 0)
+            .set(group.into(), &inner, 0)
             .map_err(map_error("replace a ring of", "RINGS"))
     }
 }

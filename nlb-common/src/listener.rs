@@ -87,6 +87,11 @@ impl Listener {
         self.policy.store(word);
     }
 
+    /// Takes the record out of use; only when no flow and no index entry names it any more.
+    pub fn clear(&self) {
+        self.endpoint.store(0);
+    }
+
     /// The (address, protocol, port) if the record was written.
     #[inline(always)]
     pub fn key(&self) -> Option<ListenerKey> {

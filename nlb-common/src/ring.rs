@@ -8,7 +8,7 @@ pub const SLOTS: usize = 65_537;
 
 /// A ring: the target id of each slot, 0 where there is none. One map value, so that a new ring
 /// replaces the old one at once.
-#[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]
 pub struct Ring {
     /// Target ids.

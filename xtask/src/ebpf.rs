@@ -14,15 +14,16 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
+    environment::outside_cargo,
     toolchain::{
         self, BPF_TARGET, Compiler, Core, RUSTC_VARIABLE, cargo_for, find_compiler, find_linker,
-        outside_cargo,
     },
     workspace_root,
 };
 
-/// The BPF instruction set: `v2` (kernel 4.14) has the jumps `<` and `<=`. `v3` (kernel 5.1) adds
-/// 32-bit arithmetic, and with it the atomics that return a value, such as compare-and-swap.
+/// The BPF instruction set. With LLVM 22, `v2` (kernel 4.14) has compare-and-swap and atomic addition
+/// whose result is not used; `v3` (kernel 5.1) has the result, too. `load` and `store` of Rust's
+/// atomics are selected for `v4` alone, which kernels before 6.6 do not take.
 const BPF_CPU: &str = "v2";
 
 /// x86 and arm64 load packet fields unaligned, and so does their BPF; without this feature LLVM

@@ -1,10 +1,11 @@
 //! What build scripts share with `cargo xtask`: finding a compiler for BPF ([`toolchain`]) and
-//! building the kernel programs with it ([`ebpf`]).
+//! building the kernel programs with it ([`ebpf`]), away from the outer build ([`environment`]).
 //!
 //! `nlb-userspace/build.rs` depends on this library, so it stays on std and anyhow.
 #![forbid(unsafe_code)]
 
 pub mod ebpf;
+pub mod environment;
 pub mod toolchain;
 
 use std::path::{Path, PathBuf};

@@ -12,32 +12,34 @@ use nlb_common::{
     address::Address, event::Event, next_hop::NextHop, stop::Stop, wire::ethernet::MacAddress,
 };
 use nlb_ebpf::tables::{Route, RouteQuery};
-use zerocopy::big_endian::U16;
 
-/// `struct bpf_fib_lookup` of `linux/bpf.h` without its unions: the fields that we fill and read.
-#[repr(C)]
-struct Parameters {
-    family: u8,
-    l4_protocol: u8,
-    ports: [u16; 2],
-    /// In: 0, no length to check. Out: the route's MTU.
-    mtu: u16,
-    interface: u32,
-    /// TOS in the first byte for IPv4, flow information for IPv6.
-    flow: [u8; 4],
-    source: [u32; 4],
-    destination: [u32; 4],
-    vlan_protocol: U16,
-    vlan_control: U16,
-    source_mac: [u8; 6],
-    destination_mac: [u8; 6],
+/// `struct bpf_fib_lookup` of `linux/bpf.h` as the 16 words that it is.
+///
+/// VERIFIER: with fields of its own sizes, LLVM joins neighbouring stores into words that straddle
+/// ("misaligned stack access off -94 size 4"; Linux 6.18, rustc 1.96).
+type Parameters = [u32; 16];
+
+/// Where the fields stand in [`Parameters`], in words.
+mod word {
+    /// Address family (8 bits), IP protocol (8), source port (16).
+    pub(super) const FAMILY: usize = 0;
+    /// Destination port (16 bits); in: length to check, 0 for none; out: the route's MTU (16).
+    pub(super) const MTU: usize = 1;
+    /// In: where the packet came in; out: where it leaves.
+    pub(super) const INTERFACE: usize = 2;
+    /// IPv4: TOS (8 bits); IPv6: flow information in network order.
+    pub(super) const FLOW: usize = 3;
+    /// Four words, an IPv4 address in the first.
+    pub(super) const SOURCE: usize = 4;
+    /// Four words; out: the gateway, if there is one.
+    pub(super) const DESTINATION: usize = 8;
+    /// Three words: source MAC (6 bytes), destination MAC (6).
+    pub(super) const MACS: usize = 13;
 }
 
-const _: () = assert!(size_of::<Parameters>() == 64);
-
 /// `AF_INET` and `AF_INET6` of Linux.
-const FAMILY_V4: u8 = 2;
-const FAMILY_V6: u8 = 10;
+const FAMILY_V4: u32 = 2;
+const FAMILY_V6: u32 = 10;
 
 /// The way to a destination. An unknown neighbour is told to the daemon, which has it resolved.
 #[inline(always)]
@@ -47,49 +49,62 @@ pub(crate) fn look_up(
     tell: impl FnOnce(&Event),
 ) -> Result<Route, Stop> {
     let is_v4 = query.destination.is_v4();
-    let mut parameters = Parameters {
-        family: if is_v4 { FAMILY_V4 } else { FAMILY_V6 },
-        l4_protocol: query.protocol,
-        ports: [0; 2],
-        mtu: 0,
-        interface: query.interface,
-        flow: if is_v4 {
-            [query.traffic_class, 0, 0, 0]
-        } else {
-            [query.traffic_class >> 4, query.traffic_class << 4, 0, 0]
-        },
-        source: words(query.source, is_v4),
-        destination: words(query.destination, is_v4),
-        vlan_protocol: U16::ZERO,
-        vlan_control: U16::ZERO,
-        source_mac: [0; 6],
-        destination_mac: [0; 6],
+    let class = query.traffic_class;
+    let mut parameters: Parameters = [0; 16];
+    parameters[word::FAMILY] =
+        if is_v4 { FAMILY_V4 } else { FAMILY_V6 } | u32::from(query.protocol) << 8;
+    parameters[word::INTERFACE] = query.interface;
+    parameters[word::FLOW] = if is_v4 {
+        u32::from(class)
+    } else {
+        u32::from_ne_bytes([class >> 4, class << 4, 0, 0])
     };
+    let [a, b, c, d] = words(query.source, is_v4);
+    parameters[word::SOURCE] = a;
+    parameters[word::SOURCE + 1] = b;
+    parameters[word::SOURCE + 2] = c;
+    parameters[word::SOURCE + 3] = d;
+    let [a, b, c, d] = words(query.destination, is_v4);
+    parameters[word::DESTINATION] = a;
+    parameters[word::DESTINATION + 1] = b;
+    parameters[word::DESTINATION + 2] = c;
+    parameters[word::DESTINATION + 3] = d;
     // SAFETY: the context is this call's, the structure is the kernel's and its size is given.
     let answer = unsafe { bpf_fib_lookup(context.as_ptr(), (&raw mut parameters).cast(), 64, 0) };
+    let [a, b, c, d] = [
+        parameters[word::DESTINATION],
+        parameters[word::DESTINATION + 1],
+        parameters[word::DESTINATION + 2],
+        parameters[word::DESTINATION + 3],
+    ];
     let neighbour = if is_v4 {
-        Address::from_v4_bytes(parameters.destination[0].to_ne_bytes())
+        Address::from_v4_bytes(a.to_ne_bytes())
     } else {
-        let [a, b, c, d] = parameters.destination;
         let word = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
         Address {
             words: [word(a, b), word(c, d)],
         }
     };
     match u32::try_from(answer) {
-        Ok(BPF_FIB_LKUP_RET_SUCCESS) => Ok(Route {
-            next_hop: NextHop {
-                destination_mac: MacAddress(parameters.destination_mac),
-                source_mac: MacAddress(parameters.source_mac),
-                interface: parameters.interface,
-                mtu_bytes: parameters.mtu,
-            },
-            neighbour,
-        }),
+        Ok(BPF_FIB_LKUP_RET_SUCCESS) => {
+            let [s0, s1, s2, s3] = parameters[word::MACS].to_ne_bytes();
+            let [s4, s5, d0, d1] = parameters[word::MACS + 1].to_ne_bytes();
+            let [d2, d3, d4, d5] = parameters[word::MACS + 2].to_ne_bytes();
+            let [_, _, m0, m1] = parameters[word::MTU].to_ne_bytes();
+            Ok(Route {
+                next_hop: NextHop {
+                    destination_mac: MacAddress([d0, d1, d2, d3, d4, d5]),
+                    source_mac: MacAddress([s0, s1, s2, s3, s4, s5]),
+                    interface: parameters[word::INTERFACE],
+                    mtu_bytes: u16::from_ne_bytes([m0, m1]),
+                },
+                neighbour,
+            })
+        }
         Ok(BPF_FIB_LKUP_RET_NO_NEIGH) => {
             tell(&Event {
                 kind: Event::NEIGHBOUR_WANTED,
-                interface: parameters.interface,
+                interface: parameters[word::INTERFACE],
                 address: neighbour,
             });
             Err(Stop::NeighbourUnknown)

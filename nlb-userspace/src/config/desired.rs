@@ -1,0 +1,289 @@
+//! What the operator wants, complete and resolved: every default filled in, every reference found,
+//! every rule of one file checked. The rest of the control plane relies on it without looking again.
+
+use std::{
+    fmt,
+    net::IpAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Serialize;
+
+use super::error::Warning;
+pub use super::{
+    hash_key::{HashKey, HashKeyError, HashKeySource},
+    http_codes::HttpCodes,
+};
+
+/// A whole valid configuration; load balancers, listeners, groups and targets in the order of the
+/// file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// This node.
+    pub node: Node,
+    /// The load balancers.
+    pub load_balancers: Vec<LoadBalancer>,
+    /// The target groups.
+    pub target_groups: Vec<TargetGroup>,
+    /// What is legal but seldom meant.
+    pub warnings: Vec<Warning>,
+}
+
+/// What concerns this machine only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Interfaces on which the program is attached; at least one, each once.
+    pub interfaces: Vec<String>,
+    /// Where XDP runs.
+    pub xdp_mode: XdpMode,
+    /// Where the hash key comes from.
+    pub hash_key: HashKeySource,
+    /// A mounted bpffs; see [`Node::pins`].
+    pub bpffs: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// Sizes of the maps.
+    pub capacity: Capacity,
+}
+
+impl Node {
+    /// The folder in which maps and links are pinned.
+    pub fn pins(&self) -> PathBuf {
+        Path::new(&self.bpffs).join("nlb")
+    }
+}
+
+/// Sizes of the maps, fixed while the data plane is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Flows remembered at once; a power of two.
+    pub flows: NonZeroU32,
+    /// Targets over all groups.
+    pub targets: NonZeroU32,
+    /// Entries of address, protocol and port.
+    pub listeners: NonZeroU32,
+    /// Target groups.
+    pub target_groups: NonZeroU32,
+}
+
+/// Where XDP runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver if it can, else generic.
+    Auto,
+    /// In the driver.
+    Driver,
+    /// In the stack, after the socket buffer has been made.
+    Generic,
+}
+
+/// Addresses and the listeners on them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadBalancer {
+    /// NLB's `Name`.
+    pub name: String,
+    /// The VIPs; at least one, each in no other load balancer.
+    pub addresses: Vec<IpAddr>,
+    /// The listeners. No two take the same packet.
+    pub listeners: Vec<Listener>,
+}
+
+/// Where new flows are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Unique in the file: `edge/TCP/80`, or `edge/TCP/80/ipv6` where a listener of the other IP
+    /// version shares protocol and port.
+    pub name: String,
+    /// What it takes.
+    pub protocol: Protocol,
+    /// Where it listens.
+    pub port: u16,
+    /// The VIPs it answers on: those of its target group's IP version; never empty.
+    pub addresses: Vec<IpAddr>,
+    /// Index of its group in [`Desired::target_groups`].
+    pub target_group: usize,
+    /// Name of its group.
+    pub target_group_name: String,
+    /// NLB's `tcp.idle_timeout.seconds`; means nothing to a UDP listener.
+    pub tcp_idle_timeout: Duration,
+    /// Its counterpart for UDP; means nothing to a TCP listener.
+    pub udp_idle_timeout: Duration,
+}
+
+/// Targets with a common health check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetGroup {
+    /// NLB's `Name`.
+    pub name: String,
+    /// What its targets speak.
+    pub protocol: Protocol,
+    /// The port of targets that name none.
+    pub port: u16,
+    /// How packets reach a target.
+    pub mode: Mode,
+    /// IP version of all its targets; none while it has no target.
+    pub ip_version: Option<IpVersion>,
+    /// NLB's `deregistration_delay.timeout_seconds`.
+    pub deregistration_delay: Duration,
+    /// How targets are checked.
+    pub health_check: HealthCheck,
+    /// The targets; no two with the same address and port.
+    pub targets: Vec<Target>,
+}
+
+/// One server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// Its address.
+    pub address: IpAddr,
+    /// Where it serves.
+    pub port: u16,
+    /// Its share of new flows, 0 to 999.
+    pub weight: u16,
+}
+
+/// How the targets of a group are checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// If not, targets are `unavailable` (`Target.HealthCheckDisabled`) and get traffic as if
+    /// healthy.
+    pub enabled: bool,
+    /// What a check is.
+    pub protocol: HealthCheckProtocol,
+    /// Where it goes.
+    pub port: HealthCheckPort,
+    /// Time between two checks of one target.
+    pub interval: Duration,
+    /// A check without an answer by then has failed; never longer than the interval.
+    pub timeout: Duration,
+    /// Checks in a row that must pass, 2 to 10.
+    pub healthy_threshold: u32,
+    /// Checks in a row that must fail, 2 to 10.
+    pub unhealthy_threshold: u32,
+}
+
+/// What a health check does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HealthCheckProtocol {
+    /// Opens a connection.
+    Tcp,
+    /// GETs a path and looks at the status.
+    Http {
+        /// The path, beginning with `/`; printable ASCII only.
+        path: String,
+        /// Statuses that pass.
+        matcher: HttpCodes,
+    },
+}
+
+/// Where a health check goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HealthCheckPort {
+    /// To the port that the target serves on.
+    TrafficPort,
+    /// To this port, whatever the target's.
+    Port(u16),
+}
+
+/// Protocol of a listener or a target group. `Display` prints NLB's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Protocol {
+    /// TCP.
+    #[serde(rename = "TCP")]
+    Tcp,
+    /// UDP.
+    #[serde(rename = "UDP")]
+    Udp,
+    /// Both on one port.
+    #[serde(rename = "TCP_UDP")]
+    TcpUdp,
+}
+
+impl Protocol {
+    /// Whether it takes TCP.
+    pub const fn has_tcp(self) -> bool {
+        matches!(self, Self::Tcp | Self::TcpUdp)
+    }
+
+    /// Whether it takes UDP.
+    pub const fn has_udp(self) -> bool {
+        matches!(self, Self::Udp | Self::TcpUdp)
+    }
+
+    /// Whether one packet could be for both.
+    pub const fn overlaps(self, other: Self) -> bool {
+        (self.has_tcp() && other.has_tcp()) || (self.has_udp() && other.has_udp())
+    }
+
+    /// Whether a listener of this protocol may forward to a group of that one: the group must take
+    /// all that the listener takes.
+    pub const fn may_use(self, group: Self) -> bool {
+        (!self.has_tcp() || group.has_tcp()) && (!self.has_udp() || group.has_udp())
+    }
+
+    /// NLB's word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::TcpUdp => "TCP_UDP",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.word())
+    }
+}
+
+/// How packets reach a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// The destination is rewritten; answers come back through this node.
+    Nat,
+    /// The destination MAC is rewritten; the target answers the client directly.
+    DsrL2,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Nat => "nat",
+            Self::DsrL2 => "dsr-l2",
+        })
+    }
+}
+
+/// An IP version. `Display` prints `IPv4` or `IPv6`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IpVersion {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl IpVersion {
+    /// The version of an address.
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::Ipv4,
+            IpAddr::V6(_) => Self::Ipv6,
+        }
+    }
+}
+
+impl fmt::Display for IpVersion {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+        })
+    }
+}

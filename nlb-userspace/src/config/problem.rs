@@ -1,0 +1,303 @@
+//! What is wrong: the first half of a fault's message, one variant for each kind of mistake.
+
+use std::io;
+
+use super::{Protocol, schema::seconds};
+
+/// The shape of a TOML value, for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Shape {
+    /// A string.
+    #[error("a string")]
+    Text,
+    /// An integer.
+    #[error("a whole number")]
+    Whole,
+    /// A float, or either kind of number where both are taken.
+    #[error("a number")]
+    Number,
+    /// A boolean.
+    #[error("a boolean")]
+    Switch,
+    /// A date or time.
+    #[error("a date")]
+    Date,
+    /// An array.
+    #[error("a list")]
+    List,
+    /// A table.
+    #[error("a table")]
+    Table,
+}
+
+/// What is wrong. Each variant reads on after the value as written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    // The file as a whole.
+    /// The file could not be read.
+    #[error("cannot be read: {0}")]
+    Unreadable(io::ErrorKind),
+    /// The file is not UTF-8 from here on.
+    #[error("is not UTF-8 text from here on")]
+    NotText,
+    /// Not TOML; the words are the TOML parser's.
+    #[error("is not TOML: {0}")]
+    Syntax(String),
+
+    // Keys and shapes.
+    /// A key that means nothing in this table.
+    #[error("is not a known key")]
+    UnknownKey,
+    /// A required key or table is absent.
+    #[error("is missing")]
+    Missing,
+    /// A value of another shape.
+    #[error("is {found} where {wanted} belongs")]
+    WrongShape {
+        /// The shape as written.
+        found: Shape,
+        /// The shape that belongs here.
+        wanted: Shape,
+    },
+    /// `[x]` for `[[x]]`.
+    #[error("is a single table, but there may be several")]
+    SingleTable,
+    /// A number outside its range.
+    #[error("is out of range")]
+    OutOfRange,
+    /// A word that means nothing here.
+    #[error("is not one of the known words")]
+    UnknownWord,
+    /// A planned word or key.
+    #[error("is not supported yet")]
+    NotYet,
+    /// `preserve_client_ip.enabled = false`.
+    #[error("needs the mode `full-nat`, which is not supported yet")]
+    NeedsFullNat,
+    /// Nothing in a list that must not be empty.
+    #[error("is empty")]
+    Empty,
+
+    // Names and paths.
+    /// A name with a character NLB does not take.
+    #[error("has the character {0:?}, which a name cannot have")]
+    NameCharacter(char),
+    /// A name longer than 32 characters.
+    #[error("is {0} characters long")]
+    NameLength(usize),
+    /// A name that begins or ends with `-`.
+    #[error("begins or ends with `-`")]
+    NameHyphen,
+    /// A name that begins with `internal-`.
+    #[error("begins with `internal-`, which NLB keeps to itself")]
+    NameInternal,
+    /// A name that is already taken.
+    #[error("is already the name of another {kind} (line {line})")]
+    NameTaken {
+        /// `load balancer` or `target group`.
+        kind: &'static str,
+        /// Line of the first.
+        line: usize,
+    },
+    /// A name no Linux interface can have.
+    #[error("cannot be the name of a network interface")]
+    InterfaceName,
+    /// An interface listed again.
+    #[error("is listed twice (line {line})")]
+    ListedTwice {
+        /// Line of the first.
+        line: usize,
+    },
+    /// A path that depends on a working directory.
+    #[error("is not an absolute path")]
+    RelativePath,
+    /// A socket path that does not fit `sockaddr_un`.
+    #[error("is {0} bytes long, and the kernel takes at most 107 for a socket")]
+    SocketPathLength(usize),
+
+    // The hash key.
+    /// Both ways of giving the key.
+    #[error("is given as well as `hash_key_file`")]
+    TwoHashKeys,
+    /// Not 64 digits.
+    #[error("has {0} characters (the value is not shown)")]
+    HashKeyLength(usize),
+    /// Not hexadecimal.
+    #[error("has a character that is not a hexadecimal digit (the value is not shown)")]
+    HashKeyDigit,
+
+    // Sizes.
+    /// A number of flows that is not a power of two.
+    #[error("is not a power of two")]
+    NotPowerOfTwo,
+    /// More than a map will hold.
+    #[error("is less than the {needed} {what} of this file")]
+    CapacityExceeded {
+        /// How many the file needs.
+        needed: usize,
+        /// Of what.
+        what: &'static str,
+    },
+
+    // Addresses.
+    /// Not an address at all.
+    #[error("is not an IP address")]
+    NotAddress,
+    /// A name where an address belongs.
+    #[error("is a host name, and names are not looked up")]
+    HostName,
+    /// `10.0.0.1:80`.
+    #[error("has a port")]
+    AddressWithPort,
+    /// `10.0.0.0/24`.
+    #[error("has a prefix length")]
+    AddressWithPrefix,
+    /// `fe80::1%eth0`.
+    #[error("has a zone")]
+    AddressWithZone,
+    /// An address that cannot be a VIP or a target.
+    #[error("is {0}")]
+    AddressClass(AddressClass),
+    /// An address that another load balancer, or the same one, has already.
+    #[error("is already an address of load balancer {owner:?} (line {line})")]
+    AddressTaken {
+        /// The load balancer that has it.
+        owner: String,
+        /// Line of the first.
+        line: usize,
+    },
+    /// A target that would be the balancer itself.
+    #[error("is itself an address of load balancer {owner:?} (line {line}), so flows would loop")]
+    TargetIsVip {
+        /// The load balancer that has it.
+        owner: String,
+        /// Line of it.
+        line: usize,
+    },
+    /// A target of the other IP version.
+    #[error("is {found}, while the group's first target (line {line}) is {wanted}")]
+    MixedVersions {
+        /// Its IP version.
+        found: super::IpVersion,
+        /// The group's.
+        wanted: super::IpVersion,
+        /// Line of the first target.
+        line: usize,
+    },
+    /// The same address and port again.
+    #[error("with port {port} is already a target of this group (line {line})")]
+    TargetTwice {
+        /// The port of both.
+        port: u16,
+        /// Line of the first.
+        line: usize,
+    },
+
+    // Listeners.
+    /// No such group.
+    #[error("is not a target group of this file")]
+    UnknownGroup,
+    /// A group that cannot serve the listener.
+    #[error("is a {group} group, which a {listener} listener cannot use")]
+    ProtocolMismatch {
+        /// The listener's protocol.
+        listener: Protocol,
+        /// The group's protocol.
+        group: Protocol,
+    },
+    /// A group of another load balancer.
+    #[error("is already used by load balancer {owner:?} (line {line})")]
+    GroupOfAnother {
+        /// The load balancer that uses it first.
+        owner: String,
+        /// Line of that use.
+        line: usize,
+    },
+    /// No address of the version of the group.
+    #[error("has {version} targets, but its load balancer has no {version} address")]
+    NoAddressOfVersion {
+        /// The group's IP version.
+        version: super::IpVersion,
+    },
+    /// Two listeners for the same packets.
+    #[error("is already listened on with {protocol} at {address} (line {line})")]
+    ListenerTaken {
+        /// Protocol of the first.
+        protocol: Protocol,
+        /// An address both would answer on.
+        address: std::net::IpAddr,
+        /// Line of the first.
+        line: usize,
+    },
+    /// A timeout of the other protocol.
+    #[error("is set on a {0} listener, where it means nothing")]
+    TimeoutOfOther(Protocol),
+
+    // Target groups.
+    /// `dsr-l2` with two ports.
+    #[error(
+        "differs from port {listener_port} of listener \"{listener}\", and dsr-l2 cannot change \
+         the port"
+    )]
+    DsrPort {
+        /// The listener.
+        listener: String,
+        /// Its port.
+        listener_port: u16,
+    },
+    /// An HTTP key in a TCP check.
+    #[error("is set, but the health check's protocol is TCP")]
+    HttpOnly,
+    /// A path without `/`.
+    #[error("does not begin with `/`")]
+    PathStart,
+    /// A path with a character a request line cannot carry.
+    #[error("has the character {0:?}, which a request line cannot carry")]
+    PathCharacter(char),
+    /// A path longer than 1024 characters.
+    #[error("is {0} characters long")]
+    PathLength(usize),
+    /// A timeout longer than the interval.
+    #[error("is longer than the interval of {} seconds", seconds(*.interval_millis))]
+    TimeoutAboveInterval {
+        /// The interval.
+        interval_millis: u64,
+    },
+    /// A part of a matcher that is neither a number nor a range.
+    #[error("has the part {0:?}, which is neither a status nor a range of statuses")]
+    MatcherPart(String),
+    /// A status outside 200 to 599.
+    #[error("has the status {0}, which is outside 200 to 599")]
+    MatcherStatus(u16),
+    /// A range that ends before it begins.
+    #[error("has the range {first}-{last}, which ends before it begins")]
+    MatcherBackwards {
+        /// Its first status.
+        first: u16,
+        /// Its last status.
+        last: u16,
+    },
+}
+
+/// Classes of addresses that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AddressClass {
+    /// `0.0.0.0/8`, `::`.
+    #[error("an unspecified address")]
+    Unspecified,
+    /// `127.0.0.0/8`, `::1`.
+    #[error("a loopback address")]
+    Loopback,
+    /// `224.0.0.0/4`, `ff00::/8`.
+    #[error("a multicast address")]
+    Multicast,
+    /// `255.255.255.255`.
+    #[error("the broadcast address")]
+    Broadcast,
+    /// `169.254.0.0/16`, `fe80::/10`.
+    #[error("a link-local address")]
+    LinkLocal,
+    /// `::ffff:0:0/96`.
+    #[error("an IPv4 address inside an IPv6 address")]
+    V4Mapped,
+}

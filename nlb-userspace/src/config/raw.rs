@@ -1,0 +1,231 @@
+//! The file as written: every value has the right shape and range and knows its place, but nothing
+//! is yet compared with anything else. `resolve` turns this into [`super::Desired`].
+
+use std::time::Duration;
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    reader::{Field, PortChoice, Reader, Table},
+    report::{At, Spot},
+};
+
+/// The whole file.
+#[derive(Debug)]
+pub(super) struct RawFile {
+    /// Absent if there is no such table, which has been recorded.
+    pub(super) node: Option<RawNode>,
+    pub(super) load_balancers: Vec<RawLoadBalancer>,
+    pub(super) target_groups: Vec<RawTargetGroup>,
+    /// False if some are likely to stand under a mistyped key.
+    pub(super) groups_complete: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct RawNode {
+    pub(super) interfaces: Field<Vec<At<String>>>,
+    pub(super) xdp_mode: Field<String>,
+    pub(super) hash_key_file: Field<String>,
+    pub(super) hash_key: Field<String>,
+    pub(super) bpffs: Field<String>,
+    pub(super) socket: Field<String>,
+    pub(super) flows: Field<u64>,
+    pub(super) targets: Field<u64>,
+    pub(super) listeners: Field<u64>,
+    pub(super) target_groups: Field<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct RawLoadBalancer {
+    pub(super) spot: Spot,
+    pub(super) name: Field<String>,
+    pub(super) addresses: Field<Vec<At<String>>>,
+    pub(super) listeners: Vec<RawListener>,
+}
+
+#[derive(Debug)]
+pub(super) struct RawListener {
+    pub(super) protocol: Field<String>,
+    pub(super) port: Field<u64>,
+    pub(super) target_group: Field<String>,
+    pub(super) tcp_idle_timeout_seconds: Field<u64>,
+    pub(super) udp_idle_timeout_seconds: Field<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct RawTargetGroup {
+    pub(super) spot: Spot,
+    pub(super) name: Field<String>,
+    pub(super) protocol: Field<String>,
+    pub(super) port: Field<u64>,
+    pub(super) mode: Field<String>,
+    pub(super) deregistration_delay_seconds: Field<u64>,
+    pub(super) preserve_client_ip: Field<bool>,
+    pub(super) health_check: RawHealthCheck,
+    pub(super) targets: Vec<RawTarget>,
+}
+
+#[derive(Debug)]
+pub(super) struct RawHealthCheck {
+    pub(super) enabled: Field<bool>,
+    pub(super) protocol: Field<String>,
+    pub(super) port: Field<PortChoice>,
+    pub(super) path: Field<String>,
+    pub(super) interval: Field<Duration>,
+    pub(super) timeout: Field<Duration>,
+    pub(super) healthy_threshold: Field<u64>,
+    pub(super) unhealthy_threshold: Field<u64>,
+    pub(super) http_code: Field<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct RawTarget {
+    pub(super) address: Field<String>,
+    pub(super) port: Field<u64>,
+    pub(super) weight: Field<u64>,
+}
+
+impl RawFile {
+    pub(super) fn read(reader: &mut Reader<'_, '_>, file: &Spanned<DeTable<'_>>) -> Self {
+        let top = reader.top(file);
+        let node = reader
+            .table(&top, "node")
+            .map(|table| RawNode::read(reader, &table));
+        let load_balancers = reader
+            .tables(&top, "load_balancer", name_of)
+            .iter()
+            .map(|table| RawLoadBalancer::read(reader, table))
+            .collect();
+        let target_groups = reader
+            .tables(&top, "target_group", name_of)
+            .iter()
+            .map(|table| RawTargetGroup::read(reader, table))
+            .collect();
+        Self {
+            node,
+            load_balancers,
+            target_groups,
+            groups_complete: !top.has_mistyped("target_group"),
+        }
+    }
+}
+
+impl RawNode {
+    fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
+        Self {
+            interfaces: reader.texts(table, "interfaces"),
+            xdp_mode: reader.word(table, "xdp_mode"),
+            hash_key_file: reader.text(table, "hash_key_file"),
+            hash_key: reader.secret(table, "hash_key"),
+            bpffs: reader.text(table, "bpffs"),
+            socket: reader.text(table, "socket"),
+            flows: reader.whole(table, "capacity.flows"),
+            targets: reader.whole(table, "capacity.targets"),
+            listeners: reader.whole(table, "capacity.listeners"),
+            target_groups: reader.whole(table, "capacity.target_groups"),
+        }
+    }
+}
+
+impl RawLoadBalancer {
+    fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
+        Self {
+            spot: table.spot.clone(),
+            name: reader.text(table, "name"),
+            addresses: reader.texts(table, "addresses"),
+            listeners: reader
+                .tables(table, "listener", protocol_and_port_of)
+                .iter()
+                .map(|table| RawListener::read(reader, table))
+                .collect(),
+        }
+    }
+}
+
+impl RawListener {
+    fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
+        Self {
+            protocol: reader.word(table, "protocol"),
+            port: reader.whole(table, "port"),
+            target_group: reader.text(table, "target_group"),
+            tcp_idle_timeout_seconds: reader.whole(table, "tcp.idle_timeout.seconds"),
+            udp_idle_timeout_seconds: reader.whole(table, "udp.idle_timeout.seconds"),
+        }
+    }
+}
+
+impl RawTargetGroup {
+    fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
+        reader.not_yet(table, "deregistration_delay.connection_termination.enabled");
+        Self {
+            spot: table.spot.clone(),
+            name: reader.text(table, "name"),
+            protocol: reader.word(table, "protocol"),
+            port: reader.whole(table, "port"),
+            mode: reader.word(table, "mode"),
+            deregistration_delay_seconds: reader
+                .whole(table, "deregistration_delay.timeout_seconds"),
+            preserve_client_ip: reader.switch(table, "preserve_client_ip.enabled"),
+            health_check: RawHealthCheck::read(reader, table),
+            targets: reader
+                .tables(table, "target", address_of)
+                .iter()
+                .map(|table| RawTarget::read(reader, table))
+                .collect(),
+        }
+    }
+}
+
+impl RawHealthCheck {
+    /// Reads the keys below `health_check` of a target group's table.
+    fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
+        Self {
+            enabled: reader.switch(table, "health_check.enabled"),
+            protocol: reader.word(table, "health_check.protocol"),
+            port: reader.port_choice(table, "health_check.port"),
+            path: reader.text(table, "health_check.path"),
+            interval: reader.seconds(table, "health_check.interval_seconds"),
+            timeout: reader.seconds(table, "health_check.timeout_seconds"),
+            healthy_threshold: reader.whole(table, "health_check.healthy_threshold_count"),
+            unhealthy_threshold: reader.whole(table, "health_check.unhealthy_threshold_count"),
+            http_code: reader.text(table, "health_check.matcher.http_code"),
+        }
+    }
+}
+
+impl RawTarget {
+    fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
+        Self {
+            address: reader.text(table, "address"),
+            port: reader.whole(table, "port"),
+            weight: reader.whole(table, "weight"),
+        }
+    }
+}
+
+fn name_of(table: &DeTable<'_>) -> Option<String> {
+    label(table.get("name")?.get_ref())
+}
+
+fn address_of(table: &DeTable<'_>) -> Option<String> {
+    label(table.get("address")?.get_ref())
+}
+
+fn protocol_and_port_of(table: &DeTable<'_>) -> Option<String> {
+    let protocol = label(table.get("protocol")?.get_ref())?;
+    let port = match table.get("port")?.get_ref() {
+        DeValue::Integer(number) => number.to_string(),
+        other => label(other)?,
+    };
+    Some(format!("{protocol}/{port}"))
+}
+
+/// A string that can stand in a message as it is.
+fn label(value: &DeValue<'_>) -> Option<String> {
+    let text = value.as_str()?;
+    let fits = !text.is_empty() && text.len() <= 64 && !text.contains(|c: char| c.is_control());
+    fits.then(|| text.to_owned())
+}

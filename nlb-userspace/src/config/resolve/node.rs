@@ -1,0 +1,146 @@
+//! The rules of `[node]`.
+
+use std::{collections::HashMap, num::NonZeroU32, path::PathBuf};
+
+use super::super::{
+    desired::{Capacity, HashKey, HashKeyError, HashKeySource, Node, XdpMode},
+    error::{Problem, Remedy},
+    raw::RawNode,
+    reader::Field,
+    report::{At, Report},
+};
+
+/// `sun_path` of `sockaddr_un` has 108 bytes, one of them for the terminating zero.
+const SOCKET_PATH: usize = 107;
+/// `IFNAMSIZ` less the terminating zero.
+const INTERFACE_NAME: usize = 15;
+
+pub(super) fn resolve(raw: Option<&RawNode>, report: &mut Report<'_>) -> Node {
+    let Some(raw) = raw else {
+        return Node {
+            interfaces: Vec::new(),
+            xdp_mode: XdpMode::Auto,
+            hash_key: HashKeySource::Kept,
+            bpffs: PathBuf::new(),
+            socket: PathBuf::new(),
+            capacity: Capacity {
+                flows: NonZeroU32::MIN,
+                targets: NonZeroU32::MIN,
+                listeners: NonZeroU32::MIN,
+                target_groups: NonZeroU32::MIN,
+            },
+        };
+    };
+    let socket = absolute(&raw.socket, report);
+    let length = socket.as_os_str().len();
+    if let Some(at) = raw.socket.value()
+        && length > SOCKET_PATH
+    {
+        report.fault(
+            &at.spot,
+            Problem::SocketPathLength(length),
+            Remedy::WriteShorterPath,
+        );
+    }
+    Node {
+        interfaces: interfaces(raw, report),
+        xdp_mode: match raw.xdp_mode.value().map(|at| at.value.as_str()) {
+            Some("driver") => XdpMode::Driver,
+            Some("generic") => XdpMode::Generic,
+            _ => XdpMode::Auto,
+        },
+        hash_key: hash_key(raw, report),
+        bpffs: absolute(&raw.bpffs, report),
+        socket,
+        capacity: Capacity {
+            flows: flows(&raw.flows, report),
+            targets: size(&raw.targets),
+            listeners: size(&raw.listeners),
+            target_groups: size(&raw.target_groups),
+        },
+    }
+}
+
+fn interfaces(raw: &RawNode, report: &mut Report<'_>) -> Vec<String> {
+    let mut lines: HashMap<&str, usize> = HashMap::new();
+    let mut interfaces = Vec::new();
+    for at in raw
+        .interfaces
+        .value()
+        .map_or(&[][..], |at| at.value.as_slice())
+    {
+        let name = at.value.as_str();
+        // The rule of the kernel's `dev_valid_name`.
+        if name.is_empty()
+            || name.len() > INTERFACE_NAME
+            || name == "."
+            || name == ".."
+            || name.contains(|c: char| matches!(c, '/' | ':' | '\0') || c.is_whitespace())
+        {
+            report.fault(&at.spot, Problem::InterfaceName, Remedy::WriteInterface);
+        } else if let Some(&line) = lines.get(name) {
+            report.fault(&at.spot, Problem::ListedTwice { line }, Remedy::Once);
+        } else {
+            lines.insert(name, report.line(&at.spot));
+            interfaces.push(name.to_owned());
+        }
+    }
+    interfaces
+}
+
+fn hash_key(raw: &RawNode, report: &mut Report<'_>) -> HashKeySource {
+    let file = raw
+        .hash_key_file
+        .value()
+        .map(|at| (at, absolute(&raw.hash_key_file, report)));
+    let Some(At { value, spot, .. }) = raw.hash_key.value() else {
+        return file.map_or(HashKeySource::Kept, |(_, path)| HashKeySource::File(path));
+    };
+    if file.is_some() {
+        report.fault(spot, Problem::TwoHashKeys, Remedy::KeepOne);
+    }
+    match HashKey::from_hex(value) {
+        Ok(key) => HashKeySource::Written(key),
+        Err(error) => {
+            let problem = match error {
+                HashKeyError::Length(length) => Problem::HashKeyLength(length),
+                HashKeyError::Digit => Problem::HashKeyDigit,
+            };
+            report.fault(spot, problem, Remedy::WriteHashKey);
+            HashKeySource::Kept
+        }
+    }
+}
+
+fn absolute(field: &Field<String>, report: &mut Report<'_>) -> PathBuf {
+    let Some(at) = field.value() else {
+        return PathBuf::new();
+    };
+    // A daemon's working directory is not the one its file was written in.
+    if !at.value.starts_with('/') || at.value.contains('\0') {
+        report.fault(&at.spot, Problem::RelativePath, Remedy::WriteAbsolute);
+    }
+    PathBuf::from(&at.value)
+}
+
+fn flows(field: &Field<u64>, report: &mut Report<'_>) -> NonZeroU32 {
+    if let Some(at) = field.value()
+        && !at.value.is_power_of_two()
+    {
+        let next = at.value.next_power_of_two();
+        report.fault(
+            &at.spot,
+            Problem::NotPowerOfTwo,
+            Remedy::WritePowerOfTwo(next),
+        );
+    }
+    size(field)
+}
+
+fn size(field: &Field<u64>) -> NonZeroU32 {
+    field
+        .copied()
+        .and_then(|size| u32::try_from(size).ok())
+        .and_then(NonZeroU32::new)
+        .unwrap_or(NonZeroU32::MIN)
+}

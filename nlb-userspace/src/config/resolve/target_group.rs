@@ -1,0 +1,236 @@
+//! The rules of target groups and their targets.
+
+use std::{collections::HashMap, net::IpAddr, time::Duration};
+
+use super::{
+    super::{
+        address,
+        desired::{HealthCheckPort, IpVersion, Mode, Protocol, Target, TargetGroup},
+        error::{Problem, Remedy, Suspicion},
+        raw::{RawTarget, RawTargetGroup},
+        reader::Field,
+        report::{At, Report, Spot},
+    },
+    Vips, health_check,
+    name::Names,
+};
+
+/// The IP version of a group's targets, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Versions {
+    /// An address is wrong, or they differ; either has been recorded.
+    Unknown,
+    /// There is no target.
+    None,
+    /// All have this one.
+    One(IpVersion),
+}
+
+/// A target group, and what only resolving needs to know of it.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// The group; placeholders stand where a fault was recorded.
+    pub(super) resolved: TargetGroup,
+    /// Its table, for warnings.
+    spot: Spot,
+    /// Its name, unless that is missing.
+    pub(super) name: Option<String>,
+    /// Its protocol, unless that is wrong.
+    pub(super) protocol: Option<Protocol>,
+    /// Its mode, unless that is wrong.
+    pub(super) mode: Option<Mode>,
+    /// See [`Versions`].
+    pub(super) versions: Versions,
+    /// For each distinct port that targets serve on, where it is written: at the target or at the
+    /// group.
+    pub(super) target_ports: Vec<(u16, Spot)>,
+    /// The first load balancer that uses it, and the line of that use.
+    pub(super) user: Option<(usize, String, usize)>,
+    /// Whether a port was written for the health check.
+    check_port_written: bool,
+}
+
+impl Group {
+    /// Records what is legal but seldom meant.
+    pub(super) fn warn(&self, report: &mut Report<'_>) {
+        let group = &self.resolved;
+        if self.user.is_none() {
+            report.warn(&self.spot, Suspicion::UnusedGroup);
+        } else if group.targets.is_empty() {
+            report.warn(&self.spot, Suspicion::NoTarget);
+        }
+        if !group.targets.is_empty() && group.targets.iter().all(|target| target.weight == 0) {
+            report.warn(&self.spot, Suspicion::AllWeightsZero);
+        }
+        let check = &group.health_check;
+        if group.protocol == Protocol::Udp
+            && check.enabled
+            && check.port == HealthCheckPort::TrafficPort
+            && !self.check_port_written
+            && !group.targets.is_empty()
+        {
+            report.warn(&self.spot, Suspicion::UdpCheckedByTcp);
+        }
+    }
+}
+
+pub(super) fn resolve(
+    groups: &[RawTargetGroup],
+    vips: &Vips,
+    report: &mut Report<'_>,
+) -> Vec<Group> {
+    let mut names = Names::new("target group");
+    groups
+        .iter()
+        .map(|raw| {
+            if let Some(name) = raw.name.value() {
+                names.check(name, report);
+            }
+            resolve_one(raw, vips, report)
+        })
+        .collect()
+}
+
+fn resolve_one(raw: &RawTargetGroup, vips: &Vips, report: &mut Report<'_>) -> Group {
+    if let Some(At {
+        value: false, spot, ..
+    }) = raw.preserve_client_ip.value()
+    {
+        report.fault(spot, Problem::NeedsFullNat, Remedy::Remove);
+    }
+    let protocol = protocol(&raw.protocol);
+    let mode = raw.mode.value().map(|at| match at.value.as_str() {
+        "dsr-l2" => Mode::DsrL2,
+        _ => Mode::Nat,
+    });
+    let targets = Targets::resolve(raw, vips, report);
+    let name = raw.name.value().map(|at| at.value.clone());
+    let seconds = raw.deregistration_delay_seconds.copied().unwrap_or(0);
+    Group {
+        resolved: TargetGroup {
+            name: name.clone().unwrap_or_default(),
+            protocol: protocol.unwrap_or(Protocol::Tcp),
+            port: port(&raw.port).unwrap_or(u16::MAX),
+            mode: mode.unwrap_or(Mode::Nat),
+            ip_version: match targets.versions {
+                Versions::One(version) => Some(version),
+                Versions::None | Versions::Unknown => None,
+            },
+            deregistration_delay: Duration::from_secs(seconds),
+            health_check: health_check::resolve(&raw.health_check, report),
+            targets: targets.list,
+        },
+        spot: raw.spot.clone(),
+        name,
+        protocol,
+        mode,
+        versions: targets.versions,
+        target_ports: targets.ports,
+        user: None,
+        check_port_written: raw.health_check.port.value().is_some_and(|at| at.written),
+    }
+}
+
+/// The targets of one group as they are read.
+struct Targets {
+    list: Vec<Target>,
+    versions: Versions,
+    ports: Vec<(u16, Spot)>,
+}
+
+impl Targets {
+    fn resolve(group: &RawTargetGroup, vips: &Vips, report: &mut Report<'_>) -> Self {
+        let mut first: Option<(IpVersion, usize)> = None;
+        let mut known = true;
+        let mut lines: HashMap<(IpAddr, u16), usize> = HashMap::new();
+        let mut this = Self {
+            list: Vec::new(),
+            versions: Versions::None,
+            ports: Vec::new(),
+        };
+        for raw in &group.targets {
+            let port = this.port(raw, group);
+            let Some(at) = raw.address.value() else {
+                known = false;
+                continue;
+            };
+            let Some(address) = address::target(report, at) else {
+                known = false;
+                continue;
+            };
+            let line = report.line(&at.spot);
+            if let Some((owner, line)) = vips.get(&address) {
+                let problem = Problem::TargetIsVip {
+                    owner: owner.clone(),
+                    line: *line,
+                };
+                report.fault(&at.spot, problem, Remedy::WriteTarget);
+            }
+            let found = IpVersion::of(address);
+            let (wanted, first_line) = *first.get_or_insert((found, line));
+            if found != wanted {
+                known = false;
+                let problem = Problem::MixedVersions {
+                    found,
+                    wanted,
+                    line: first_line,
+                };
+                report.fault(&at.spot, problem, Remedy::GroupPerVersion);
+            }
+            if let Some(port) = port {
+                if let Some(&line) = lines.get(&(address, port)) {
+                    report.fault(
+                        &at.spot,
+                        Problem::TargetTwice { port, line },
+                        Remedy::OtherTarget,
+                    );
+                } else {
+                    lines.insert((address, port), line);
+                }
+            }
+            this.list.push(Target {
+                address,
+                port: port.unwrap_or(u16::MAX),
+                weight: raw
+                    .weight
+                    .copied()
+                    .and_then(|weight| weight.try_into().ok())
+                    .unwrap_or(1),
+            });
+        }
+        this.versions = match first {
+            _ if !known => Versions::Unknown,
+            Some((version, _)) => Versions::One(version),
+            None => Versions::None,
+        };
+        this
+    }
+
+    /// The port of a target, its own or the group's; remembers where it is written.
+    fn port(&mut self, raw: &RawTarget, group: &RawTargetGroup) -> Option<u16> {
+        let field = match &raw.port {
+            Field::Absent => &group.port,
+            own => own,
+        };
+        let number = port(field)?;
+        let spot = &field.value()?.spot;
+        if !self.ports.iter().any(|(_, seen)| seen.span == spot.span) {
+            self.ports.push((number, spot.clone()));
+        }
+        Some(number)
+    }
+}
+
+/// A protocol, unless it is wrong.
+pub(super) fn protocol(field: &Field<String>) -> Option<Protocol> {
+    field.value().map(|at| match at.value.as_str() {
+        "UDP" => Protocol::Udp,
+        "TCP_UDP" => Protocol::TcpUdp,
+        _ => Protocol::Tcp,
+    })
+}
+
+/// A port, unless it is wrong.
+pub(super) fn port(field: &Field<u64>) -> Option<u16> {
+    field.copied().and_then(|port| port.try_into().ok())
+}

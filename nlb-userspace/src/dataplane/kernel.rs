@@ -1,0 +1,365 @@
+//! The kernel's maps: taking the steps of a plan, reading what is there, counting.
+
+use std::os::fd::AsFd as _;
+
+use aya::{
+    Ebpf,
+    maps::{
+        Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf,
+    },
+};
+use nlb_common::{
+    counter::Traffic,
+    flow::{Bucket, Choice},
+    listener::{Listener, ListenerId, ListenerKey, ListenerPolicy},
+    maps::{Header, Prefilter},
+    next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
+    plain::Plain,
+    ring::Ring,
+    stop::Stop,
+    target::{Target, TargetControl, TargetId, TargetIdentity},
+    tick::Tick,
+};
+use zerocopy::FromZeros as _;
+
+use super::{Dataplane, DataplaneError, Step, shared::Shared};
+
+/// `BPF_F_MMAPABLE` of `linux/bpf.h`: the inner maps of `RINGS` must have the template's flags.
+const MMAPABLE: u32 = 1 << 10;
+
+/// Every map that the daemon uses.
+pub struct KernelMaps {
+    header: Shared<Header>,
+    prefilter: Shared<Prefilter>,
+    listeners: Shared<Listener>,
+    targets: Shared<Target>,
+    next_hops: Shared<NextHopSlot>,
+    flows: Shared<Bucket>,
+    listener_index: HashMap<MapData, Plain<ListenerKey>, u32>,
+    next_hop_index: HashMap<MapData, Plain<NeighbourKey>, u32>,
+    rings: ArrayOfMaps<MapData, Array<MapData, Plain<Ring>>>,
+    listener_counters: PerCpuArray<MapData, Plain<Traffic>>,
+    target_counters: PerCpuArray<MapData, Plain<Traffic>>,
+    stop_counters: PerCpuArray<MapData, u64>,
+}
+
+/// What a daemon finds in maps that another one left.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    /// The generation that was live.
+    pub generation: u64,
+    /// Listeners' records.
+    pub listeners: Vec<(ListenerId, ListenerKey, ListenerPolicy)>,
+    /// What new flows find.
+    pub listener_index: Vec<(ListenerKey, ListenerId)>,
+    /// Targets' records.
+    pub targets: Vec<(TargetId, TargetIdentity, TargetControl)>,
+    /// The prefilter's bitmap.
+    pub prefilter: Vec<u64>,
+    /// Next hops by neighbour; `None` where the record is invalid.
+    pub next_hops: Vec<(NeighbourKey, NextHopId, Option<NextHop>)>,
+}
+
+/// What a sweep over the flow table saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sweep {
+    /// Flows whose time has not run out.
+    pub active: u64,
+    /// How many of them each listener has, by id.
+    pub by_listener: Vec<u64>,
+    /// How many of them each target has, by id.
+    pub by_target: Vec<u64>,
+    /// Entries that were emptied because their time had run out.
+    pub forgotten: u64,
+}
+
+fn map_error(action: &'static str, map: &'static str) -> impl Fn(MapError) -> DataplaneError {
+    move |source| DataplaneError::Map { action, map, source }
+}
+
+fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, DataplaneError> {
+    object.take_map(name).ok_or(DataplaneError::NoMap(name))
+}
+
+fn share<R>(object: &mut Ebpf, name: &'static str) -> Result<Shared<R>, DataplaneError>
+where
+    Shared<R>: NewShared,
+{
+    let Map::Array(data) = take(object, name)? else {
+        return Err(DataplaneError::NoMap(name));
+    };
+    let count = data.info().map_err(map_error("look at", name))?.max_entries();
+    Shared::<R>::over(&data, count as usize)
+        .map_err(|source| map_error("map the memory of", name)(MapError::IoError(source)))
+}
+
+/// Lets `share` be written once for all records.
+trait NewShared: Sized {
+    fn over(map: &MapData, count: usize) -> std::io::Result<Self>;
+}
+
+macro_rules! new_shared {
+    ($($record:ty),+) => {$(
+        impl NewShared for Shared<$record> {
+            fn over(map: &MapData, count: usize) -> std::io::Result<Self> {
+                Self::new(map.fd().as_fd(), count)
+            }
+        }
+    )+};
+}
+
+new_shared!(Bucket, Header, Listener, NextHopSlot, Prefilter, Target);
+
+fn slot<'r, R>(map: &'static str, records: &'r [R], index: usize) -> Result<&'r R, DataplaneError> {
+    let capacity = records.len();
+    records.get(index).ok_or(DataplaneError::Full { map, capacity, index })
+}
+
+impl KernelMaps {
+    /// Takes the maps out of a loaded object; the events' ring buffer apart, because it is waited
+    /// for.
+    pub fn take(object: &mut Ebpf) -> Result<(Self, RingBuf<MapData>), DataplaneError> {
+        let events = RingBuf::try_from(take(object, "EVENTS")?)
+            .map_err(map_error("use", "EVENTS"))?;
+        let maps = Self {
+            header: share(object, "HEADER")?,
+            prefilter: share(object, "PREFILTER")?,
+            listeners: share(object, "LISTENERS")?,
+            targets: share(object, "TARGETS")?,
+            next_hops: share(object, "NEXT_HOPS")?,
+            flows: share(object, "FLOWS")?,
+            listener_index: HashMap::try_from(take(object, "LISTENER_INDEX")?)
+                .map_err(map_error("use", "LISTENER_INDEX"))?,
+            next_hop_index: HashMap::try_from(take(object, "NEXT_HOP_INDEX")?)
+                .map_err(map_error("use", "NEXT_HOP_INDEX"))?,
+            rings: ArrayOfMaps::try_from(take(object, "RINGS")?)
+                .map_err(map_error("use", "RINGS"))?,
+            listener_counters: PerCpuArray::try_from(take(object, "LISTENER_COUNTERS")?)
+                .map_err(map_error("use", "LISTENER_COUNTERS"))?,
+            target_counters: PerCpuArray::try_from(take(object, "TARGET_COUNTERS")?)
+                .map_err(map_error("use", "TARGET_COUNTERS"))?,
+            stop_counters: PerCpuArray::try_from(take(object, "STOP_COUNTERS")?)
+                .map_err(map_error("use", "STOP_COUNTERS"))?,
+        };
+        Ok((maps, events))
+    }
+
+    /// The maps' own description.
+    pub fn header(&self) -> Option<&Header> {
+        self.header.first()
+    }
+
+    /// How many flows the table has room for.
+    pub fn flow_capacity(&self) -> u64 {
+        (self.flows.len() * nlb_common::flow::WAYS) as u64
+    }
+
+    /// Reads everything that a daemon needs to go on where another one stopped.
+    pub fn read(&self) -> Result<Found, DataplaneError> {
+        let listeners = (0u16..)
+            .zip(self.listeners.iter())
+            .filter_map(|(id, record)| Some((ListenerId(id), record.key()?, record.policy())))
+            .collect();
+        let targets = (0u32..)
+            .zip(self.targets.iter())
+            .filter_map(|(id, record)| {
+                Some((TargetId(id), record.identity(), record.control()?))
+            })
+            .collect();
+        let listener_index = self
+            .listener_index
+            .iter()
+            .map(|entry| {
+                let (Plain(key), id) = entry.map_err(map_error("read", "LISTENER_INDEX"))?;
+                Ok((key, ListenerId(u16::try_from(id).unwrap_or_default())))
+            })
+            .collect::<Result<_, DataplaneError>>()?;
+        let next_hops = self
+            .next_hop_index
+            .iter()
+            .map(|entry| {
+                let (Plain(key), id) = entry.map_err(map_error("read", "NEXT_HOP_INDEX"))?;
+                let id = NextHopId(u16::try_from(id).unwrap_or_default());
+                let next_hop = self
+                    .next_hops
+                    .get(usize::from(id.0))
+                    .and_then(NextHopSlot::read)
+                    .map(|(next_hop, _)| next_hop);
+                Ok((key, id, next_hop))
+            })
+            .collect::<Result<_, DataplaneError>>()?;
+        Ok(Found {
+            generation: self.header().map_or(0, |header| header.generation.load()),
+            listeners,
+            listener_index,
+            targets,
+            prefilter: self
+                .prefilter
+                .iter()
+                .flat_map(|prefilter| &prefilter.words)
+                .map(nlb_common::word::Word::load)
+                .collect(),
+            next_hops,
+        })
+    }
+
+    /// What was counted of a listener.
+    pub fn listener_traffic(&self, id: ListenerId) -> Result<Traffic, DataplaneError> {
+        traffic(&self.listener_counters, id.0.into(), "LISTENER_COUNTERS")
+    }
+
+    /// What was counted of a target.
+    pub fn target_traffic(&self, id: TargetId) -> Result<Traffic, DataplaneError> {
+        traffic(&self.target_counters, id.0, "TARGET_COUNTERS")
+    }
+
+    /// How often packets were stopped for a reason.
+    pub fn stop_count(&self, stop: Stop) -> Result<u64, DataplaneError> {
+        let values = self
+            .stop_counters
+            .get(&(stop as u32), 0)
+            .map_err(map_error("read", "STOP_COUNTERS"))?;
+        Ok(values.iter().sum())
+    }
+
+    /// Goes over the whole flow table: counts flows, and empties entries whose time has run out.
+    ///
+    /// An entry is emptied by compare and swap, so that a flow that came back in the meantime
+    /// keeps its place.
+    pub fn sweep(&self, now: Tick) -> Sweep {
+        let mut sweep = Sweep {
+            by_listener: vec![0; self.listeners.len()],
+            by_target: vec![0; self.targets.len()],
+            ..Sweep::default()
+        };
+        for entry in self.flows.iter().flat_map(|bucket| &bucket.entries) {
+            let word = entry.choice.load();
+            if word == Choice::EMPTY || word == Choice::BUSY {
+                continue;
+            }
+            let choice = Choice::of_word(word);
+            let idle_ticks = self
+                .listeners
+                .get(usize::from(choice.listener.0))
+                .map_or(0, |listener| listener.policy().idle_ticks);
+            let progress = entry.progress();
+            // A tick of grace: a packet may have stamped the entry just after `now` was read.
+            let silent = now.since(progress.last_seen);
+            if silent > progress.state.idle_ticks(idle_ticks).saturating_add(1)
+                && silent < u16::MAX / 2
+            {
+                if entry.choice.swap(word, Choice::EMPTY) {
+                    sweep.forgotten += 1;
+                }
+                continue;
+            }
+            sweep.active += 1;
+            if let Some(count) = sweep.by_listener.get_mut(usize::from(choice.listener.0)) {
+                *count += 1;
+            }
+            if let Some(count) = sweep.by_target.get_mut(choice.target.0 as usize) {
+                *count += 1;
+            }
+        }
+        sweep
+    }
+
+    fn replace_ring(&mut self, group: u16, slots: &[u32]) -> Result<(), DataplaneError> {
+        let mut ring = Box::new(Plain(Ring::new_zeroed()));
+        for (slot, id) in ring.0.slots.iter_mut().zip(slots) {
+            *slot = *id;
+        }
+        let mut inner = Array::<MapData, Plain<Ring>>::create(1, MMAPABLE)
+            .map_err(map_error("make a ring for", "RINGS"))?;
+        inner.set(0, &*ring, 0).map_err(map_error("fill a ring for", "RINGS"))?;
+        self.rings
+            .set(group.into(), &inner, 0)
+            .map_err(map_error("replace a ring of", "RINGS"))
+    }
+}
+
+fn traffic(
+    counters: &PerCpuArray<MapData, Plain<Traffic>>,
+    index: u32,
+    map: &'static str,
+) -> Result<Traffic, DataplaneError> {
+    let values = counters.get(&index, 0).map_err(map_error("read", map))?;
+    let mut sum = Traffic::default();
+    for Plain(value) in values.iter() {
+        sum += *value;
+    }
+    Ok(sum)
+}
+
+impl Dataplane for KernelMaps {
+    fn take(&mut self, step: &Step) -> Result<(), DataplaneError> {
+        match step {
+            Step::WriteNextHop { id, next_hop } => {
+                slot("NEXT_HOPS", &self.next_hops, id.0.into())?.write(next_hop);
+            }
+            Step::InvalidateNextHop { id } => {
+                slot("NEXT_HOPS", &self.next_hops, id.0.into())?.invalidate();
+            }
+            Step::RenewNextHop { id } => {
+                slot("NEXT_HOPS", &self.next_hops, id.0.into())?.renew();
+            }
+            Step::IndexNextHop { neighbour, id } => self
+                .next_hop_index
+                .insert(Plain(*neighbour), u32::from(id.0), 0)
+                .map_err(map_error("write", "NEXT_HOP_INDEX"))?,
+            Step::UnindexNextHop { neighbour } => {
+                absent_is_well(self.next_hop_index.remove(&Plain(*neighbour)))
+                    .map_err(map_error("write", "NEXT_HOP_INDEX"))?;
+            }
+            Step::WriteTarget { id, identity, control } => {
+                slot("TARGETS", &self.targets, id.0 as usize)?.write(identity, *control);
+            }
+            Step::ControlTarget { id, control } => {
+                slot("TARGETS", &self.targets, id.0 as usize)?.set_control(*control);
+            }
+            Step::ClearTarget { id } => slot("TARGETS", &self.targets, id.0 as usize)?.clear(),
+            Step::ReplaceRing { group, slots } => self.replace_ring(*group, slots)?,
+            Step::WriteListener { id, key, policy } => {
+                slot("LISTENERS", &self.listeners, id.0.into())?.write(key, *policy);
+            }
+            Step::ChangeListener { id, policy } => {
+                slot("LISTENERS", &self.listeners, id.0.into())?.set_policy(*policy);
+            }
+            Step::ClearListener { id } => {
+                slot("LISTENERS", &self.listeners, id.0.into())?.clear();
+            }
+            Step::IndexListener { key, id } => self
+                .listener_index
+                .insert(Plain(*key), u32::from(id.0), 0)
+                .map_err(map_error("write", "LISTENER_INDEX"))?,
+            Step::UnindexListener { key } => {
+                absent_is_well(self.listener_index.remove(&Plain(*key)))
+                    .map_err(map_error("write", "LISTENER_INDEX"))?;
+            }
+            Step::Prefilter { index, bits } => {
+                if let Some(word) = self.prefilter.first().and_then(|map| map.words.get(*index)) {
+                    word.store(*bits);
+                }
+            }
+            Step::Publish { generation } => {
+                if let Some(header) = self.header.first() {
+                    header.generation.store(*generation);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removing what is not there leaves what was asked for.
+fn absent_is_well(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,380 @@
+//! Load, adopt, attach, replace, pin, detach.
+//!
+//! Maps and links are pinned, so the data plane goes on without a daemon. A daemon that starts
+//! finds the pins, loads its own program over the same maps, and replaces the program behind each
+//! link in one step: there is no moment without one.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{MapData, MapError, RingBuf},
+    programs::{
+        ProgramError, Xdp, XdpMode as AttachMode,
+        links::{FdLink, PinnedLink},
+        xdp::XdpLink,
+    },
+};
+use nlb_common::{
+    flow::WAYS,
+    hash::Key,
+    maps::{Header, LAYOUT_VERSION},
+    settings::Settings,
+};
+use zerocopy::IntoBytes as _;
+
+use super::{DataplaneError, XDP_OBJECT, kernel::KernelMaps, shared::Shared};
+use crate::config::{Capacity, XdpMode};
+
+/// Names of the maps that are pinned under their own names.
+const PINNED_MAPS: [&str; 13] = [
+    "HEADER",
+    "PREFILTER",
+    "LISTENER_INDEX",
+    "LISTENERS",
+    "RINGS",
+    "TARGETS",
+    "NEXT_HOPS",
+    "NEXT_HOP_INDEX",
+    "FLOWS",
+    "LISTENER_COUNTERS",
+    "TARGET_COUNTERS",
+    "STOP_COUNTERS",
+    "EVENTS",
+];
+
+/// What the name of a pinned link begins with; the interface's index follows.
+const LINK_PREFIX: &str = "link-";
+
+/// `bpf_statfs.f_type` of a bpffs: `BPF_FS_MAGIC` of `linux/magic.h`.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// What the program and its maps are made for.
+#[derive(Clone, Debug)]
+pub struct Request<'r> {
+    /// The mounted bpffs.
+    pub bpffs: &'r Path,
+    /// The folder in it for our pins.
+    pub pins: &'r Path,
+    /// Sizes of maps that are not there yet.
+    pub capacity: Capacity,
+    /// The secret that all nodes of a deployment share.
+    pub secret: &'r [u8; 32],
+    /// A fresh secret for the flow table, used if the table is not there yet.
+    pub table_secret: [u64; 4],
+}
+
+/// A loaded program and its maps.
+pub struct Loaded {
+    object: Ebpf,
+    pins: PathBuf,
+    /// The maps.
+    pub maps: KernelMaps,
+    /// What the packet program tells.
+    pub events: RingBuf<MapData>,
+    /// Whether the maps were there before us.
+    pub is_adopted: bool,
+    /// Sizes that differ from the configuration, because the maps were there before us.
+    pub kept_sizes: Vec<KeptSize>,
+}
+
+/// A map that keeps the size it was made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptSize {
+    /// The key of the configuration.
+    pub key: &'static str,
+    /// What it has.
+    pub kept: u32,
+    /// What the configuration asks for.
+    pub asked: u32,
+}
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// The program behind an existing link was replaced.
+    Replaced,
+    /// A new link in the driver.
+    Driver,
+    /// A new link in the kernel's generic hook, which is slower.
+    Generic,
+}
+
+fn io_error<'p>(action: &'static str, path: &'p Path) -> impl Fn(io::Error) -> DataplaneError + 'p {
+    move |source| DataplaneError::Io { action, path: path.to_owned(), source }
+}
+
+/// Loads the program over new or pinned maps.
+pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
+    require_bpffs(request.bpffs)?;
+    let pins = request.pins;
+    fs::create_dir_all(pins).map_err(io_error("make", pins))?;
+    let adopted_secret = adoptable(pins)?;
+    let is_adopted = adopted_secret.is_some();
+    let table_secret = adopted_secret.unwrap_or(request.table_secret);
+    let mut kept_sizes = Vec::new();
+    let mut size = |key: &'static str, map: &'static str, asked: u32| {
+        let kept = if is_adopted { pinned_size(pins, map).unwrap_or(asked) } else { asked };
+        if kept != asked {
+            kept_sizes.push(KeptSize { key, kept, asked });
+        }
+        kept
+    };
+    let capacity = request.capacity;
+    #[expect(clippy::cast_possible_truncation, reason = "WAYS is 4")]
+    let buckets = size("flows", "FLOWS", (capacity.flows.get() / WAYS as u32).max(1));
+    // Id 0 is never used, so one record more.
+    let listeners = size("listeners", "LISTENERS", capacity.listeners.get() + 1);
+    let targets = size("targets", "TARGETS", capacity.targets.get() + 1);
+    let settings = Settings {
+        select_key: Key::derive(request.secret, SELECT_PURPOSE),
+        table_key: Key::derive(&secret_bytes(table_secret), TABLE_PURPOSE),
+        bucket_mask: buckets.next_power_of_two() - 1,
+        zero: 0,
+    };
+    let pin_paths: Vec<PathBuf> = PINNED_MAPS.iter().map(|name| pins.join(name)).collect();
+    let mut loader = EbpfLoader::new();
+    loader
+        .map_max_entries("FLOWS", buckets)
+        .map_max_entries("LISTENERS", listeners)
+        .map_max_entries("LISTENER_COUNTERS", listeners)
+        // VIPs are in the index beside their listeners.
+        .map_max_entries("LISTENER_INDEX", listeners * 2)
+        .map_max_entries("TARGETS", targets)
+        .map_max_entries("TARGET_COUNTERS", targets)
+        .override_global("SETTINGS", settings.as_bytes(), true);
+    for (name, path) in PINNED_MAPS.iter().zip(&pin_paths) {
+        loader.map_pin_path(name, path.as_path());
+    }
+    let mut object = loader.load(XDP_OBJECT)?;
+    program(&mut object)?.load().map_err(DataplaneError::Program)?;
+    let (maps, events) = KernelMaps::take(&mut object)?;
+    if !is_adopted && let Some(header) = maps.header() {
+        for (word, secret) in header.table_secret.iter().zip(table_secret) {
+            word.store(secret);
+        }
+        // Last: from here on another daemon may adopt the maps.
+        header.layout_version.store(LAYOUT_VERSION);
+    }
+    Ok(Loaded { object, pins: pins.to_owned(), maps, events, is_adopted, kept_sizes })
+}
+
+/// Tells the two keys apart that come from one kind of secret.
+const SELECT_PURPOSE: u64 = 1;
+const TABLE_PURPOSE: u64 = 2;
+
+fn secret_bytes(words: [u64; 4]) -> [u8; 32] {
+    zerocopy::transmute!(words)
+}
+
+fn program(object: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
+    object
+        .program_mut("nlb")
+        .and_then(|program| program.try_into().ok())
+        .ok_or(DataplaneError::NoProgram("nlb"))
+}
+
+fn require_bpffs(path: &Path) -> Result<(), DataplaneError> {
+    let stat = rustix::fs::statfs(path)
+        .map_err(|error| io_error("look at", path)(io::Error::from(error)))?;
+    if i64::from(stat.f_type) != BPF_FS_MAGIC {
+        return Err(DataplaneError::NotBpffs { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+/// The flow table's secret, if the pinned maps can be adopted; maps that a daemon did not live to
+/// complete are removed.
+fn adoptable(pins: &Path) -> Result<Option<[u64; 4]>, DataplaneError> {
+    let path = pins.join("HEADER");
+    if !path.try_exists().map_err(io_error("look at", &path))? {
+        // Without a header nothing else here can be understood.
+        remove_pins(pins)?;
+        return Ok(None);
+    }
+    let use_header = |source| DataplaneError::Map { action: "use", map: "HEADER", source };
+    let data = MapData::from_pin(&path).map_err(use_header)?;
+    let header = Shared::<Header>::new(std::os::fd::AsFd::as_fd(data.fd()), 1)
+        .map_err(|error| use_header(MapError::IoError(error)))?;
+    let Some(header) = header.first() else {
+        return Ok(None);
+    };
+    match header.layout_version.load() {
+        LAYOUT_VERSION => {
+            let [a, b, c, d] = &header.table_secret;
+            Ok(Some([a.load(), b.load(), c.load(), d.load()]))
+        }
+        0 => {
+            tracing::warn!(pins = %pins.display(), "removing maps that were never completed");
+            remove_pins(pins)?;
+            Ok(None)
+        }
+        found => Err(DataplaneError::Layout {
+            path: pins.to_owned(),
+            found,
+            ours: LAYOUT_VERSION,
+            flows: u64::from(pinned_size(pins, "FLOWS").unwrap_or(0)) * WAYS as u64,
+        }),
+    }
+}
+
+fn pinned_size(pins: &Path, map: &str) -> Option<u32> {
+    let data = MapData::from_pin(pins.join(map)).ok()?;
+    Some(data.info().ok()?.max_entries())
+}
+
+impl Loaded {
+    /// Puts the program on an interface: behind its pinned link, or with a new link.
+    pub fn attach(
+        &mut self,
+        interface: &str,
+        index: u32,
+        mode: XdpMode,
+    ) -> Result<Attached, DataplaneError> {
+        let path = self.pins.join(format!("{LINK_PREFIX}{index}"));
+        if path.try_exists().map_err(io_error("look at", &path))? {
+            match self.replace(&path) {
+                Ok(()) => return Ok(Attached::Replaced),
+                Err(error) => {
+                    // The interface under this index is not the one that the link was made for.
+                    tracing::warn!(%interface, %error, "the pinned link is dead; attaching anew");
+                    fs::remove_file(&path).map_err(io_error("remove", &path))?;
+                }
+            }
+        }
+        let attempts: &[(AttachMode, &'static str, Attached)] = match mode {
+            XdpMode::Auto => &[DRIVER, GENERIC],
+            XdpMode::Driver => &[DRIVER],
+            XdpMode::Generic => &[GENERIC],
+        };
+        let mut refused = None;
+        for (attempt, name, attached) in attempts {
+            match program(&mut self.object)?.attach_to_if_index(index, *attempt) {
+                Ok(id) => {
+                    let link = program(&mut self.object)?
+                        .take_link(id)
+                        .map_err(DataplaneError::Program)?;
+                    let link = FdLink::try_from(link).map_err(|source| DataplaneError::Link {
+                        path: path.clone(),
+                        source,
+                    })?;
+                    link.pin(&path)
+                        .map_err(|source| DataplaneError::Pin { path: path.clone(), source })?;
+                    return Ok(*attached);
+                }
+                Err(source) => {
+                    refused.get_or_insert(DataplaneError::Attach {
+                        interface: interface.to_owned(),
+                        mode: name,
+                        hint: hint(&source),
+                        source,
+                    });
+                }
+            }
+        }
+        Err(refused.unwrap_or_else(|| DataplaneError::NoInterface(interface.to_owned())))
+    }
+
+    fn replace(&mut self, path: &Path) -> Result<(), DataplaneError> {
+        let unusable = |source| DataplaneError::Link { path: path.to_owned(), source };
+        let pinned = PinnedLink::from_pin(path).map_err(unusable)?;
+        let link = XdpLink::try_from(FdLink::from(pinned)).map_err(unusable)?;
+        program(&mut self.object)?.attach_to_link(link).map_err(DataplaneError::Program)?;
+        Ok(())
+    }
+
+    /// Takes the program off every interface that is not in `keep`.
+    pub fn detach_others(&self, keep: &[u32]) -> Result<(), DataplaneError> {
+        for path in links(&self.pins)? {
+            let index = link_index(&path);
+            if index.is_none_or(|index| !keep.contains(&index)) {
+                tracing::info!(link = %path.display(), "detaching from an interface no longer named");
+                fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const DRIVER: (AttachMode, &str, Attached) = (AttachMode::Driver, "driver", Attached::Driver);
+const GENERIC: (AttachMode, &str, Attached) = (AttachMode::Skb, "generic", Attached::Generic);
+
+/// What usually is behind an attach error.
+fn hint(error: &ProgramError) -> &'static str {
+    let ProgramError::SyscallError(error) = error else {
+        return "";
+    };
+    match error.io_error.raw_os_error() {
+        Some(libc::EBUSY | libc::EEXIST) => {
+            "; another XDP program is attached: `ip link show` names it, \
+             `ip link set dev … xdp off` removes it"
+        }
+        Some(libc::EOPNOTSUPP) => "; the driver has no XDP: set node.xdp_mode = \"generic\"",
+        Some(libc::ENOSPC) => {
+            "; the driver has too few queues for XDP: on veth, give both ends equally many"
+        }
+        Some(libc::ERANGE | libc::EINVAL) => "; the MTU may be too large for XDP in this driver",
+        Some(libc::EPERM) => "; root, or CAP_BPF with CAP_NET_ADMIN, is needed",
+        _ => "",
+    }
+}
+
+fn link_index(path: &Path) -> Option<u32> {
+    path.file_name()?.to_str()?.strip_prefix(LINK_PREFIX)?.parse().ok()
+}
+
+fn links(pins: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
+    Ok(entries(pins)?
+        .into_iter()
+        .filter(|path| {
+            path.file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(|name| name.starts_with(LINK_PREFIX))
+        })
+        .collect())
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
+    let unreadable = io_error("list", folder);
+    let mut paths = fs::read_dir(folder)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>())
+        .map_err(unreadable)?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Removes every pin in the folder, links first, so that no program runs over maps that are gone.
+fn remove_pins(pins: &Path) -> Result<usize, DataplaneError> {
+    let links = links(pins)?;
+    let rest = entries(pins)?.into_iter().filter(|path| !links.contains(path));
+    let mut count = 0;
+    for path in links.iter().cloned().chain(rest) {
+        fs::remove_file(&path).map_err(io_error("remove", &path))?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// What `detach` removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Detached {
+    /// Links: interfaces that the program was on.
+    pub links: usize,
+    /// All pins, links among them.
+    pub pins: usize,
+}
+
+/// Takes the program off every interface and removes all maps, flows with them.
+pub fn detach(bpffs: &Path, pins: &Path) -> Result<Detached, DataplaneError> {
+    require_bpffs(bpffs)?;
+    if !pins.try_exists().map_err(io_error("look at", pins))? {
+        return Ok(Detached { links: 0, pins: 0 });
+    }
+    let links = links(pins)?.len();
+    let count = remove_pins(pins)?;
+    fs::remove_dir(pins).map_err(io_error("remove", pins))?;
+    Ok(Detached { links, pins: count })
+}

@@ -1,0 +1,66 @@
+//! The steps of a plan on the packet library's tables in memory.
+
+use nlb_ebpf::memory::MemoryTables;
+
+use super::{Dataplane, DataplaneError, Step};
+
+fn record<'r, R>(
+    map: &'static str,
+    records: &'r [R],
+    index: usize,
+) -> Result<&'r R, DataplaneError> {
+    let capacity = records.len();
+    records.get(index).ok_or(DataplaneError::Full { map, capacity, index })
+}
+
+impl Dataplane for MemoryTables {
+    fn take(&mut self, step: &Step) -> Result<(), DataplaneError> {
+        match step {
+            Step::WriteNextHop { id, next_hop } => {
+                record("NEXT_HOPS", &self.next_hops, id.0.into())?.write(next_hop);
+            }
+            Step::InvalidateNextHop { id } => {
+                record("NEXT_HOPS", &self.next_hops, id.0.into())?.invalidate();
+            }
+            Step::RenewNextHop { id } => {
+                record("NEXT_HOPS", &self.next_hops, id.0.into())?.renew();
+            }
+            Step::IndexNextHop { neighbour, id } => {
+                self.next_hop_index.insert(*neighbour, *id);
+            }
+            Step::UnindexNextHop { neighbour } => {
+                self.next_hop_index.remove(neighbour);
+            }
+            Step::WriteTarget { id, identity, control } => {
+                record("TARGETS", &self.targets, id.0 as usize)?.write(identity, *control);
+            }
+            Step::ControlTarget { id, control } => {
+                record("TARGETS", &self.targets, id.0 as usize)?.set_control(*control);
+            }
+            Step::ClearTarget { id } => record("TARGETS", &self.targets, id.0 as usize)?.clear(),
+            Step::ReplaceRing { group, slots } => self.set_ring(*group, slots),
+            Step::WriteListener { id, key, policy } => {
+                record("LISTENERS", &self.listeners, id.0.into())?.write(key, *policy);
+            }
+            Step::ChangeListener { id, policy } => {
+                record("LISTENERS", &self.listeners, id.0.into())?.set_policy(*policy);
+            }
+            Step::ClearListener { id } => {
+                record("LISTENERS", &self.listeners, id.0.into())?.clear();
+            }
+            Step::IndexListener { key, id } => {
+                self.listener_index.insert(*key, *id);
+            }
+            Step::UnindexListener { key } => {
+                self.listener_index.remove(key);
+            }
+            Step::Prefilter { index, bits } => {
+                if let Some(word) = self.prefilter.get(*index) {
+                    word.set(*bits);
+                }
+            }
+            Step::Publish { .. } => {}
+        }
+        Ok(())
+    }
+}

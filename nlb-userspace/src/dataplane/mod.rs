@@ -1,0 +1,146 @@
+//! 5. Steps become map writes.
+//!
+//! A plan is a list of [`Step`]s; whoever is a [`Dataplane`] can take them. There are two bodies:
+//! the kernel's maps ([`kernel::KernelMaps`]), and the packet library's tables in memory, where
+//! tests run packets through every prefix of a plan.
+//!
+//! * [`load`]: load, adopt, attach, replace, pin, detach.
+//! * [`kernel`]: the maps; with [`load`] the only place that knows aya.
+//! * [`shared`]: the maps' memory, mapped into ours.
+
+pub mod error;
+pub mod kernel;
+pub mod load;
+mod memory;
+pub mod shared;
+
+use std::sync::Arc;
+
+use nlb_common::{
+    listener::{ListenerId, ListenerKey, ListenerPolicy},
+    next_hop::{NeighbourKey, NextHop, NextHopId},
+    target::{TargetControl, TargetId, TargetIdentity},
+};
+
+pub use self::error::DataplaneError;
+
+/// The load balancer's kernel program and its maps: an ELF object.
+pub static XDP_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nlb-xdp"));
+
+/// A kernel program that passes every frame, for the far ends of veth pairs: an ELF object.
+pub static PASS_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nlb-xdp-pass"));
+
+/// One change of the data plane. Each is atomic for packets.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Fills an unused next hop's record, or changes where one leads.
+    WriteNextHop {
+        /// Which.
+        id: NextHopId,
+        /// Where it leads.
+        next_hop: NextHop,
+    },
+    /// Makes packets ask the kernel's routes instead.
+    InvalidateNextHop {
+        /// Which.
+        id: NextHopId,
+    },
+    /// Makes flows that remember a next hop ask the kernel's routes once more.
+    RenewNextHop {
+        /// Which.
+        id: NextHopId,
+    },
+    /// Lets flows find a next hop by its neighbour.
+    IndexNextHop {
+        /// The neighbour.
+        neighbour: NeighbourKey,
+        /// Its next hop.
+        id: NextHopId,
+    },
+    /// Takes a neighbour out of the index.
+    UnindexNextHop {
+        /// The neighbour.
+        neighbour: NeighbourKey,
+    },
+    /// Fills an unused target's record.
+    WriteTarget {
+        /// Which.
+        id: TargetId,
+        /// What it stands for from now on.
+        identity: TargetIdentity,
+        /// How packets get there.
+        control: TargetControl,
+    },
+    /// Changes how packets get to a target.
+    ControlTarget {
+        /// Which.
+        id: TargetId,
+        /// How packets get there.
+        control: TargetControl,
+    },
+    /// Takes a target's record out of use; no flow and no ring names it.
+    ClearTarget {
+        /// Which.
+        id: TargetId,
+    },
+    /// Gives a target group a new ring.
+    ReplaceRing {
+        /// The target group.
+        group: u16,
+        /// [`nlb_common::ring::SLOTS`] target ids, 0 for none.
+        slots: Arc<Vec<u32>>,
+    },
+    /// Fills an unused listener's record.
+    WriteListener {
+        /// Which.
+        id: ListenerId,
+        /// What it stands for from now on.
+        key: ListenerKey,
+        /// What it does with its flows.
+        policy: ListenerPolicy,
+    },
+    /// Changes what a listener does with its flows.
+    ChangeListener {
+        /// Which.
+        id: ListenerId,
+        /// What it does with its flows.
+        policy: ListenerPolicy,
+    },
+    /// Takes a listener's record out of use; no flow names it.
+    ClearListener {
+        /// Which.
+        id: ListenerId,
+    },
+    /// Lets new flows find a listener; also for VIPs as such.
+    IndexListener {
+        /// What packets are addressed to.
+        key: ListenerKey,
+        /// Its listener.
+        id: ListenerId,
+    },
+    /// Lets no new flow find a listener.
+    UnindexListener {
+        /// What packets are addressed to.
+        key: ListenerKey,
+    },
+    /// Replaces a word of the prefilter's bitmap.
+    Prefilter {
+        /// Which word.
+        index: usize,
+        /// Its bits.
+        bits: u64,
+    },
+    /// Says that everything up to here is live.
+    Publish {
+        /// The generation of the configuration.
+        generation: u64,
+    },
+}
+
+/// Takes the steps of a plan.
+pub trait Dataplane {
+    /// Takes one step. After an error nothing of it has happened.
+    fn take(&mut self, step: &Step) -> Result<(), DataplaneError>;
+}

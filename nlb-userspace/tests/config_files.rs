@@ -1,0 +1,573 @@
+//! What valid configurations mean, that the reference and the examples keep to it, and that no text
+//! whatever makes the reader panic.
+
+use std::{
+    env, fs,
+    net::IpAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nlb_userspace::config::{
+    self, Capacity, Desired, HashKey, HashKeySource, HealthCheck, HealthCheckPort,
+    HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Mode, Node, Problem,
+    Protocol, Suspicion, Target, TargetGroup, XdpMode, schema,
+};
+use proptest::prelude::*;
+
+const MINIMAL: &str = r#"
+[node]
+interfaces = ["eth0"]
+
+[[load_balancer]]
+name = "edge"
+addresses = ["192.0.2.10"]
+
+  [[load_balancer.listener]]
+  protocol = "TCP"
+  port = 80
+  target_group = "web"
+
+[[target_group]]
+name = "web"
+protocol = "TCP"
+port = 80
+
+  [[target_group.target]]
+  address = "10.0.0.11"
+"#;
+
+const FULL: &str = r#"
+[node]
+interfaces = ["eth0", "eth1"]
+xdp_mode = "generic"
+hash_key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+bpffs = "/run/bpf"
+socket = "/run/nlb/a.sock"
+capacity = { flows = 2048, targets = 8, listeners = 16, target_groups = 4 }
+
+[[load_balancer]]
+name = "edge"
+addresses = ["192.0.2.10", "2001:db8::10", "192.0.2.11"]
+
+  [[load_balancer.listener]]
+  protocol = "TCP_UDP"
+  port = 443
+  target_group = "web"
+  tcp.idle_timeout.seconds = 60
+  udp.idle_timeout.seconds = 1
+
+  [[load_balancer.listener]]
+  protocol = "TCP_UDP"
+  port = 443
+  target_group = "web-v6"
+
+  [[load_balancer.listener]]
+  protocol = "UDP"
+  port = 53
+  target_group = "web"
+
+[[target_group]]
+name = "web"
+protocol = "TCP_UDP"
+port = 8443
+mode = "nat"
+preserve_client_ip.enabled = true
+deregistration_delay.timeout_seconds = 0
+
+  [target_group.health_check]
+  enabled = true
+  protocol = "HTTP"
+  port = 8080
+  path = "/healthz?full=1"
+  interval_seconds = 0.5
+  timeout_seconds = 0.25
+  healthy_threshold_count = 2
+  unhealthy_threshold_count = 10
+  matcher.http_code = "200,204-206"
+
+  [[target_group.target]]
+  address = "10.0.0.11"
+  port = 9443
+  weight = 0
+
+  [[target_group.target]]
+  address = "10.0.0.11"
+  weight = 999
+
+[[target_group]]
+name = "web-v6"
+protocol = "TCP_UDP"
+port = 443
+mode = "dsr-l2"
+
+  [[target_group.target]]
+  address = "2001:db8:1::11"
+"#;
+
+fn parse(text: &str) -> Desired {
+    match config::parse("nlb.toml", text) {
+        Ok(desired) => desired,
+        Err(faults) => panic!("{faults}"),
+    }
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn size(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).unwrap()
+}
+
+fn suspicions(text: &str) -> Vec<Suspicion> {
+    parse(text)
+        .warnings
+        .iter()
+        .map(|warning| warning.suspicion)
+        .collect()
+}
+
+#[test]
+fn a_minimal_file_gets_every_default() {
+    let expected = Desired {
+        node: Node {
+            interfaces: vec!["eth0".to_owned()],
+            xdp_mode: XdpMode::Auto,
+            hash_key: HashKeySource::Kept,
+            bpffs: PathBuf::from("/sys/fs/bpf"),
+            socket: PathBuf::from("/run/nlb/nlb.sock"),
+            capacity: Capacity {
+                flows: size(1_048_576),
+                targets: size(4_096),
+                listeners: size(1_024),
+                target_groups: size(1_024),
+            },
+        },
+        load_balancers: vec![LoadBalancer {
+            name: "edge".to_owned(),
+            addresses: vec![address("192.0.2.10")],
+            listeners: vec![Listener {
+                name: "edge/TCP/80".to_owned(),
+                protocol: Protocol::Tcp,
+                port: 80,
+                addresses: vec![address("192.0.2.10")],
+                target_group: 0,
+                target_group_name: "web".to_owned(),
+                tcp_idle_timeout: Duration::from_secs(350),
+                udp_idle_timeout: Duration::from_mins(2),
+            }],
+        }],
+        target_groups: vec![TargetGroup {
+            name: "web".to_owned(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            mode: Mode::Nat,
+            ip_version: Some(IpVersion::Ipv4),
+            deregistration_delay: Duration::from_mins(5),
+            health_check: HealthCheck {
+                enabled: true,
+                protocol: HealthCheckProtocol::Tcp,
+                port: HealthCheckPort::TrafficPort,
+                interval: Duration::from_secs(30),
+                timeout: Duration::from_secs(10),
+                healthy_threshold: 5,
+                unhealthy_threshold: 2,
+            },
+            targets: vec![Target {
+                address: address("10.0.0.11"),
+                port: 80,
+                weight: 1,
+            }],
+        }],
+        warnings: Vec::new(),
+    };
+    assert_eq!(parse(MINIMAL), expected);
+}
+
+#[test]
+fn a_full_node_is_taken_as_written() {
+    let node = parse(FULL).node;
+    let mut key = [0; 32];
+    for (byte, value) in key.iter_mut().zip(0..) {
+        *byte = value;
+    }
+    let expected = Node {
+        interfaces: vec!["eth0".to_owned(), "eth1".to_owned()],
+        xdp_mode: XdpMode::Generic,
+        hash_key: HashKeySource::Written(HashKey::new(key)),
+        bpffs: PathBuf::from("/run/bpf"),
+        socket: PathBuf::from("/run/nlb/a.sock"),
+        capacity: Capacity {
+            flows: size(2_048),
+            targets: size(8),
+            listeners: size(16),
+            target_groups: size(4),
+        },
+    };
+    assert_eq!(node, expected);
+    assert_eq!(node.pins(), Path::new("/run/bpf/nlb"));
+}
+
+#[test]
+fn listeners_answer_on_the_addresses_of_their_groups_version() {
+    let balancer = &parse(FULL).load_balancers[0];
+    let v4 = vec![address("192.0.2.10"), address("192.0.2.11")];
+    let v6 = vec![address("2001:db8::10")];
+    let found: Vec<_> = balancer
+        .listeners
+        .iter()
+        .map(|listener| {
+            (
+                listener.name.as_str(),
+                listener.target_group,
+                listener.addresses.clone(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("edge/TCP_UDP/443/ipv4", 0, v4.clone()),
+            ("edge/TCP_UDP/443/ipv6", 1, v6),
+            ("edge/UDP/53", 0, v4),
+        ]
+    );
+    assert_eq!(
+        balancer.listeners[0].tcp_idle_timeout,
+        Duration::from_mins(1)
+    );
+    assert_eq!(
+        balancer.listeners[0].udp_idle_timeout,
+        Duration::from_secs(1)
+    );
+}
+
+#[test]
+fn a_full_target_group_is_taken_as_written() {
+    let desired = parse(FULL);
+    let HealthCheckProtocol::Http { matcher, .. } = &desired.target_groups[0].health_check.protocol
+    else {
+        panic!("an HTTP check");
+    };
+    assert_eq!(matcher.to_string(), "200,204-206");
+    let expected = TargetGroup {
+        name: "web".to_owned(),
+        protocol: Protocol::TcpUdp,
+        port: 8443,
+        mode: Mode::Nat,
+        ip_version: Some(IpVersion::Ipv4),
+        deregistration_delay: Duration::ZERO,
+        health_check: HealthCheck {
+            enabled: true,
+            protocol: HealthCheckProtocol::Http {
+                path: "/healthz?full=1".to_owned(),
+                matcher: matcher.clone(),
+            },
+            port: HealthCheckPort::Port(8080),
+            interval: Duration::from_millis(500),
+            timeout: Duration::from_millis(250),
+            healthy_threshold: 2,
+            unhealthy_threshold: 10,
+        },
+        targets: vec![
+            Target {
+                address: address("10.0.0.11"),
+                port: 9443,
+                weight: 0,
+            },
+            Target {
+                address: address("10.0.0.11"),
+                port: 8443,
+                weight: 999,
+            },
+        ],
+    };
+    assert_eq!(desired.target_groups[0], expected);
+    assert_eq!(desired.target_groups[1].mode, Mode::DsrL2);
+}
+
+#[test]
+fn http_checks_have_nlbs_defaults_and_no_timeout_exceeds_its_interval() {
+    let http = MINIMAL.replace(
+        "port = 80\n\n",
+        "port = 80\nhealth_check.protocol = \"HTTP\"\n\n",
+    );
+    let check = parse(&http).target_groups[0].health_check.clone();
+    assert_eq!(check.timeout, Duration::from_secs(6));
+    assert_eq!(
+        check.protocol,
+        HealthCheckProtocol::Http {
+            path: "/".to_owned(),
+            matcher: HttpCodes::default()
+        }
+    );
+    let quick = MINIMAL.replace(
+        "port = 80\n\n",
+        "port = 80\nhealth_check.interval_seconds = 0.1\n\n",
+    );
+    let check = parse(&quick).target_groups[0].health_check.clone();
+    assert_eq!(check.interval, Duration::from_millis(100));
+    assert_eq!(check.timeout, check.interval);
+}
+
+#[test]
+fn dotted_keys_and_tables_are_the_same() {
+    let dotted = MINIMAL.replace(
+        "port = 80\n\n",
+        "port = 80\nhealth_check.enabled = false\n\n",
+    );
+    let table = MINIMAL.replace(
+        "port = 80\n\n",
+        "port = 80\n[target_group.health_check]\nenabled=false\n",
+    );
+    assert_eq!(parse(&dotted), parse(&table));
+    assert!(!parse(&dotted).target_groups[0].health_check.enabled);
+}
+
+#[test]
+fn a_group_without_targets_lets_its_listener_answer_on_every_address() {
+    let text = MINIMAL
+        .replace("[\"192.0.2.10\"]", "[\"192.0.2.10\", \"2001:db8::10\"]")
+        .replace("[[target_group.target]]\n  address = \"10.0.0.11\"", "");
+    let desired = parse(&text);
+    assert_eq!(desired.load_balancers[0].listeners[0].addresses.len(), 2);
+    assert_eq!(desired.target_groups[0].ip_version, None);
+    assert_eq!(suspicions(&text), [Suspicion::NoTarget]);
+}
+
+#[test]
+fn what_is_legal_but_seldom_meant_is_warned_of_in_the_order_of_the_file() {
+    assert_eq!(
+        suspicions("[node]\ninterfaces = [\"eth0\"]\n"),
+        [Suspicion::NoLoadBalancer]
+    );
+    let idle = MINIMAL.replace("10.0.0.11\"", "10.0.0.11\"\n  weight = 0")
+        + "\n[[target_group]]\nname = \"spare\"\nprotocol = \"TCP\"\nport = 1\n"
+        + "\n[[load_balancer]]\nname = \"bare\"\naddresses = [\"192.0.2.9\"]\n";
+    assert_eq!(
+        suspicions(&idle),
+        [
+            Suspicion::AllWeightsZero,
+            Suspicion::UnusedGroup,
+            Suspicion::NoListener
+        ]
+    );
+    assert_eq!(
+        suspicions(&MINIMAL.replace("TCP", "UDP")),
+        [Suspicion::UdpCheckedByTcp]
+    );
+    let warning = parse(&idle).warnings[1].to_string();
+    assert_eq!(
+        warning,
+        "nlb.toml:23:1: target_group \"spare\": warning: is used by no listener; its targets stay \
+         `unused` (Target.NotInUse)"
+    );
+}
+
+#[test]
+fn debug_of_a_configuration_does_not_show_the_hash_key() {
+    let desired = parse(FULL);
+    for shown in [format!("{desired:?}"), format!("{desired:#?}")] {
+        assert!(
+            shown.contains("not shown") && !shown.contains("0001020304"),
+            "{shown}"
+        );
+        assert!(!shown.contains("17, 18"), "{shown}");
+    }
+}
+
+fn docs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
+}
+
+#[test]
+fn every_example_is_valid_without_a_warning() {
+    let mut names: Vec<_> = fs::read_dir(docs().join("examples"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
+        .collect();
+    names.sort();
+    for path in &names {
+        match config::load(path) {
+            Ok(desired) => assert_eq!(desired.warnings, [], "{}", path.display()),
+            Err(faults) => panic!("{faults}"),
+        }
+    }
+    assert!(names.len() >= 3);
+}
+
+#[test]
+fn the_nat_example_serves_both_protocols_on_both_ip_versions() {
+    let desired = config::load(&docs().join("examples/nat.toml")).unwrap();
+    let names: Vec<_> = desired.load_balancers[0]
+        .listeners
+        .iter()
+        .map(|listener| listener.name.clone())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "edge/TCP/80/ipv4",
+            "edge/TCP/80/ipv6",
+            "edge/UDP/53/ipv4",
+            "edge/UDP/53/ipv6"
+        ]
+    );
+}
+
+#[test]
+fn the_reference_lists_exactly_the_keys_there_are() {
+    let path = docs().join("configuration.md");
+    let mut text = fs::read_to_string(&path).unwrap();
+    let written = text.clone();
+    for section in ["node", "load_balancer", "target_group"] {
+        let open = format!("<!-- keys: {section} -->\n");
+        let (before, rest) = text.split_once(&open).unwrap();
+        let (_, after) = rest.split_once("<!-- end -->").unwrap();
+        text = format!(
+            "{before}{open}{}<!-- end -->{after}",
+            schema::reference(section)
+        );
+    }
+    if env::var_os("NLB_BLESS").is_some() {
+        fs::write(&path, text).unwrap();
+    } else {
+        assert_eq!(written, text, "write it anew with NLB_BLESS=1");
+    }
+    let rows = written
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .count();
+    assert!(env::var_os("NLB_BLESS").is_some() || rows == schema::KEYS.len());
+}
+
+#[test]
+fn every_key_of_the_table_is_read() {
+    for key in schema::KEYS {
+        let (mut text, mut table) = (String::new(), String::new());
+        let mut rest = key.path;
+        while let Some((name, below)) = rest.split_once('.') {
+            let path = if table.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{table}.{name}")
+            };
+            let repeats = schema::KEYS.iter().any(|key| key.path == path);
+            if !repeats && path != "node" {
+                break;
+            }
+            text += if repeats { "[[" } else { "[" };
+            text += &path;
+            text += if repeats { "]]\n" } else { "]\n" };
+            (table, rest) = (path, below);
+        }
+        // A date belongs nowhere.
+        text += rest;
+        text += " = 2026-01-01\n";
+        let faults = config::parse("nlb.toml", &text).unwrap_err();
+        let place = Some(text.lines().count());
+        assert!(
+            faults.iter().any(|fault| fault.field.ends_with(rest)
+                && fault.position.map(|position| position.line) == place
+                && fault.problem != Problem::UnknownKey),
+            "{} is not read: {faults}",
+            key.path
+        );
+    }
+}
+
+/// Pieces that mutated files are made of, besides slices of the file itself.
+const PIECES: &[&str] = &[
+    "",
+    "0",
+    "-1",
+    "99999999999999999999",
+    "nan",
+    "1e400",
+    "true",
+    "\"\"",
+    "\"é\u{0}\"",
+    "[]",
+    "{}",
+    "[[",
+    "]]",
+    "=",
+    ".",
+    "\n",
+    "[node]",
+    "[load_balancer]",
+    "[[target_group.target]]",
+    "\"TCP_UDP\"",
+    "\"::1\"",
+    "2026-01-01",
+    "'''",
+    "# ",
+    "🦀",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_makes_it_panic(text in "\\PC{0,200}") {
+        drop(config::parse("nlb.toml", &text));
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nlb.toml");
+        fs::write(&path, bytes).unwrap();
+        drop(config::load(&path));
+    }
+
+    #[test]
+    fn a_mutated_file_is_judged_without_panic_and_always_alike(
+        cuts in proptest::collection::vec(
+            (any::<prop::sample::Index>(), 0_usize..12, prop::sample::select(PIECES)),
+            1..6,
+        ),
+    ) {
+        let mut text: Vec<char> = FULL.chars().collect();
+        for (at, length, piece) in cuts {
+            let at = at.index(text.len() + 1);
+            let end = (at + length).min(text.len());
+            text.splice(at..end, piece.chars());
+        }
+        let text: String = text.into_iter().collect();
+        let first = config::parse("nlb.toml", &text);
+        prop_assert_eq!(&first, &config::parse("nlb.toml", &text));
+        if let Err(faults) = first {
+            prop_assert!(faults.len() > 0);
+            for fault in &faults {
+                let place = fault.position.unwrap();
+                prop_assert!(place.line <= text.matches('\n').count() + 1);
+                prop_assert!(!fault.to_string().contains('\n'));
+            }
+        }
+    }
+
+    #[test]
+    fn values_of_any_shape_anywhere_are_judged_without_panic(
+        line in any::<prop::sample::Index>(),
+        piece in prop::sample::select(PIECES),
+    ) {
+        let lines: Vec<&str> = FULL.lines().collect();
+        let chosen = line.index(lines.len());
+        let text: String = lines
+            .iter()
+            .enumerate()
+            .map(|(index, line)| match line.split_once('=') {
+                Some((key, _)) if index == chosen => format!("{key}= {piece}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        drop(config::parse("nlb.toml", &text));
+    }
+}

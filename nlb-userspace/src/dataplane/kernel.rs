@@ -4,9 +4,7 @@ use std::os::fd::AsFd as _;
 
 use aya::{
     Ebpf,
-    maps::{
-        Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf,
-    },
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
 use nlb_common::{
     counter::Traffic,
@@ -74,7 +72,11 @@ pub struct Sweep {
 }
 
 fn map_error(action: &'static str, map: &'static str) -> impl Fn(MapError) -> DataplaneError {
-    move |source| DataplaneError::Map { action, map, source }
+    move |source| DataplaneError::Map {
+        action,
+        map,
+        source,
+    }
 }
 
 fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, DataplaneError> {
@@ -88,7 +90,10 @@ where
     let Map::Array(data) = take(object, name)? else {
         return Err(DataplaneError::NoMap(name));
     };
-    let count = data.info().map_err(map_error("look at", name))?.max_entries();
+    let count = data
+        .info()
+        .map_err(map_error("look at", name))?
+        .max_entries();
     Shared::<R>::over(&data, count as usize)
         .map_err(|source| map_error("map the memory of", name)(MapError::IoError(source)))
 }
@@ -112,15 +117,19 @@ new_shared!(Bucket, Header, Listener, NextHopSlot, Prefilter, Target);
 
 fn slot<'r, R>(map: &'static str, records: &'r [R], index: usize) -> Result<&'r R, DataplaneError> {
     let capacity = records.len();
-    records.get(index).ok_or(DataplaneError::Full { map, capacity, index })
+    records.get(index).ok_or(DataplaneError::Full {
+        map,
+        capacity,
+        index,
+    })
 }
 
 impl KernelMaps {
     /// Takes the maps out of a loaded object; the events' ring buffer apart, because it is waited
     /// for.
     pub fn take(object: &mut Ebpf) -> Result<(Self, RingBuf<MapData>), DataplaneError> {
-        let events = RingBuf::try_from(take(object, "EVENTS")?)
-            .map_err(map_error("use", "EVENTS"))?;
+        let events =
+            RingBuf::try_from(take(object, "EVENTS")?).map_err(map_error("use", "EVENTS"))?;
         let maps = Self {
             header: share(object, "HEADER")?,
             prefilter: share(object, "PREFILTER")?,
@@ -162,9 +171,7 @@ impl KernelMaps {
             .collect();
         let targets = (0u32..)
             .zip(self.targets.iter())
-            .filter_map(|(id, record)| {
-                Some((TargetId(id), record.identity(), record.control()?))
-            })
+            .filter_map(|(id, record)| Some((TargetId(id), record.identity(), record.control()?)))
             .collect();
         let listener_index = self
             .listener_index
@@ -271,7 +278,9 @@ impl KernelMaps {
         }
         let mut inner = Array::<MapData, Plain<Ring>>::create(1, MMAPABLE)
             .map_err(map_error("make a ring for", "RINGS"))?;
-        inner.set(0, &*ring, 0).map_err(map_error("fill a ring for", "RINGS"))?;
+        inner
+            .set(0, &*ring, 0)
+            .map_err(map_error("fill a ring for", "RINGS"))?;
         self.rings
             .set(group.into(), &inner, 0)
             .map_err(map_error("replace a ring of", "RINGS"))
@@ -311,7 +320,11 @@ impl Dataplane for KernelMaps {
                 absent_is_well(self.next_hop_index.remove(&Plain(*neighbour)))
                     .map_err(map_error("write", "NEXT_HOP_INDEX"))?;
             }
-            Step::WriteTarget { id, identity, control } => {
+            Step::WriteTarget {
+                id,
+                identity,
+                control,
+            } => {
                 slot("TARGETS", &self.targets, id.0 as usize)?.write(identity, *control);
             }
             Step::ControlTarget { id, control } => {

@@ -104,7 +104,11 @@ pub enum Attached {
 }
 
 fn io_error<'p>(action: &'static str, path: &'p Path) -> impl Fn(io::Error) -> DataplaneError + 'p {
-    move |source| DataplaneError::Io { action, path: path.to_owned(), source }
+    move |source| DataplaneError::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// Loads the program over new or pinned maps.
@@ -117,7 +121,11 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
     let table_secret = adopted_secret.unwrap_or(request.table_secret);
     let mut kept_sizes = Vec::new();
     let mut size = |key: &'static str, map: &'static str, asked: u32| {
-        let kept = if is_adopted { pinned_size(pins, map).unwrap_or(asked) } else { asked };
+        let kept = if is_adopted {
+            pinned_size(pins, map).unwrap_or(asked)
+        } else {
+            asked
+        };
         if kept != asked {
             kept_sizes.push(KeptSize { key, kept, asked });
         }
@@ -125,7 +133,11 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
     };
     let capacity = request.capacity;
     #[expect(clippy::cast_possible_truncation, reason = "WAYS is 4")]
-    let buckets = size("flows", "FLOWS", (capacity.flows.get() / WAYS as u32).max(1));
+    let buckets = size(
+        "flows",
+        "FLOWS",
+        (capacity.flows.get() / WAYS as u32).max(1),
+    );
     // Id 0 is never used, so one record more.
     let listeners = size("listeners", "LISTENERS", capacity.listeners.get() + 1);
     let targets = size("targets", "TARGETS", capacity.targets.get() + 1);
@@ -150,7 +162,9 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         loader.map_pin_path(name, path.as_path());
     }
     let mut object = loader.load(XDP_OBJECT)?;
-    program(&mut object)?.load().map_err(DataplaneError::Program)?;
+    program(&mut object)?
+        .load()
+        .map_err(DataplaneError::Program)?;
     let (maps, events) = KernelMaps::take(&mut object)?;
     if !is_adopted && let Some(header) = maps.header() {
         for (word, secret) in header.table_secret.iter().zip(table_secret) {
@@ -159,7 +173,14 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         // Last: from here on another daemon may adopt the maps.
         header.layout_version.store(LAYOUT_VERSION);
     }
-    Ok(Loaded { object, pins: pins.to_owned(), maps, events, is_adopted, kept_sizes })
+    Ok(Loaded {
+        object,
+        pins: pins.to_owned(),
+        maps,
+        events,
+        is_adopted,
+        kept_sizes,
+    })
 }
 
 /// Tells the two keys apart that come from one kind of secret.
@@ -181,7 +202,9 @@ fn require_bpffs(path: &Path) -> Result<(), DataplaneError> {
     let stat = rustix::fs::statfs(path)
         .map_err(|error| io_error("look at", path)(io::Error::from(error)))?;
     if i64::from(stat.f_type) != BPF_FS_MAGIC {
-        return Err(DataplaneError::NotBpffs { path: path.to_owned() });
+        return Err(DataplaneError::NotBpffs {
+            path: path.to_owned(),
+        });
     }
     Ok(())
 }
@@ -195,7 +218,11 @@ fn adoptable(pins: &Path) -> Result<Option<[u64; 4]>, DataplaneError> {
         remove_pins(pins)?;
         return Ok(None);
     }
-    let use_header = |source| DataplaneError::Map { action: "use", map: "HEADER", source };
+    let use_header = |source| DataplaneError::Map {
+        action: "use",
+        map: "HEADER",
+        source,
+    };
     let data = MapData::from_pin(&path).map_err(use_header)?;
     let header = Shared::<Header>::new(std::os::fd::AsFd::as_fd(data.fd()), 1)
         .map_err(|error| use_header(MapError::IoError(error)))?;
@@ -261,8 +288,10 @@ impl Loaded {
                         path: path.clone(),
                         source,
                     })?;
-                    link.pin(&path)
-                        .map_err(|source| DataplaneError::Pin { path: path.clone(), source })?;
+                    link.pin(&path).map_err(|source| DataplaneError::Pin {
+                        path: path.clone(),
+                        source,
+                    })?;
                     return Ok(*attached);
                 }
                 Err(source) => {
@@ -279,10 +308,15 @@ impl Loaded {
     }
 
     fn replace(&mut self, path: &Path) -> Result<(), DataplaneError> {
-        let unusable = |source| DataplaneError::Link { path: path.to_owned(), source };
+        let unusable = |source| DataplaneError::Link {
+            path: path.to_owned(),
+            source,
+        };
         let pinned = PinnedLink::from_pin(path).map_err(unusable)?;
         let link = XdpLink::try_from(FdLink::from(pinned)).map_err(unusable)?;
-        program(&mut self.object)?.attach_to_link(link).map_err(DataplaneError::Program)?;
+        program(&mut self.object)?
+            .attach_to_link(link)
+            .map_err(DataplaneError::Program)?;
         Ok(())
     }
 
@@ -323,7 +357,11 @@ fn hint(error: &ProgramError) -> &'static str {
 }
 
 fn link_index(path: &Path) -> Option<u32> {
-    path.file_name()?.to_str()?.strip_prefix(LINK_PREFIX)?.parse().ok()
+    path.file_name()?
+        .to_str()?
+        .strip_prefix(LINK_PREFIX)?
+        .parse()
+        .ok()
 }
 
 fn links(pins: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
@@ -340,7 +378,11 @@ fn links(pins: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
     let unreadable = io_error("list", folder);
     let mut paths = fs::read_dir(folder)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>())
+        .and_then(|entries| {
+            entries
+                .map(|entry| Ok(entry?.path()))
+                .collect::<io::Result<Vec<_>>>()
+        })
         .map_err(unreadable)?;
     paths.sort();
     Ok(paths)
@@ -349,7 +391,9 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
 /// Removes every pin in the folder, links first, so that no program runs over maps that are gone.
 fn remove_pins(pins: &Path) -> Result<usize, DataplaneError> {
     let links = links(pins)?;
-    let rest = entries(pins)?.into_iter().filter(|path| !links.contains(path));
+    let rest = entries(pins)?
+        .into_iter()
+        .filter(|path| !links.contains(path));
     let mut count = 0;
     for path in links.iter().cloned().chain(rest) {
         fs::remove_file(&path).map_err(io_error("remove", &path))?;

@@ -25,8 +25,7 @@ use nlb_common::{
 pub use self::error::DataplaneError;
 
 /// The load balancer's kernel program and its maps: an ELF object.
-pub static XDP_OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nlb-xdp"));
+pub static XDP_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nlb-xdp"));
 
 /// A kernel program that passes every frame, for the far ends of veth pairs: an ELF object.
 pub static PASS_OBJECT: &[u8] =

@@ -14,6 +14,7 @@ use aya::{
         links::{FdLink, PinnedLink},
     },
 };
+use nlb_userspace::dataplane::PASS_OBJECT;
 
 use super::host::Host;
 
@@ -67,7 +68,7 @@ fn is_mounted(directory: &Path) -> Result<bool> {
 pub(super) fn attach_pass(host: &Host, interface: &str, bpffs: &Path) -> Result<()> {
     let pin: PathBuf = bpffs.join(format!("pass-{}-{interface}", host.name()));
     host.enter(|| {
-        let mut object = Ebpf::load(&pass_object()?)?;
+        let mut object = Ebpf::load(PASS_OBJECT)?;
         let program: &mut Xdp = object
             .program_mut("pass")
             .context("the object has no program `pass`")?
@@ -80,9 +81,10 @@ pub(super) fn attach_pass(host: &Host, interface: &str, bpffs: &Path) -> Result<
         drop(pinned);
         anyhow::Ok(())
     })?
-    .with_context(|| format!("attaching the pass program to {interface} of {}", host.name()))
-}
-
-fn pass_object() -> Result<Vec<u8>> {
-    Ok(fs::read("/tmp/target-bpf/bpfel-unknown-none/release/nlb-xdp-pass")?)
+    .with_context(|| {
+        format!(
+            "attaching the pass program to {interface} of {}",
+            host.name()
+        )
+    })
 }

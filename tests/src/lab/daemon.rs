@@ -4,7 +4,8 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -67,7 +68,11 @@ impl Daemon {
         };
         let mut ended = None;
         let ready = wait_until("nlb is ready", WITHIN, || {
-            ended = daemon.child.as_mut().and_then(|child| child.try_wait().ok()).flatten();
+            ended = daemon
+                .child
+                .as_mut()
+                .and_then(|child| child.try_wait().ok())
+                .flatten();
             ended.is_some() || daemon.status().is_ok()
         });
         if let Some(status) = ended {
@@ -129,14 +134,17 @@ impl Daemon {
         };
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         kill_process(pid.context("nlb has no pid")?, Signal::TERM).ok();
-        let waited = wait_until("nlb ends upon SIGTERM", WITHIN, || {
-            !matches!(child.try_wait(), Ok(None))
-        });
-        if waited.is_err() {
-            child.kill().ok();
-            child.wait().ok();
+        // Not `wait_until`: the daemon is to end in good order after a Ctrl-C, too.
+        let start = Instant::now();
+        while matches!(child.try_wait(), Ok(None)) {
+            if start.elapsed() > WITHIN {
+                child.kill()?;
+                child.wait()?;
+                bail!("nlb did not end within {WITHIN:?} of SIGTERM and was killed");
+            }
+            thread::sleep(Duration::from_millis(10));
         }
-        waited.map(drop)
+        Ok(())
     }
 
     /// `nlb detach` on the gateway: ends the data plane.

@@ -147,8 +147,7 @@ http {{
 
 pub(super) fn access_log(directory: &Path) -> Result<Vec<Access>> {
     let file = directory.join("access.log");
-    let text =
-        fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    let text = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
     text.lines()
         .map(|line| {
             let words: Vec<&str> = line.split(' ').collect();

@@ -39,7 +39,10 @@ pub(super) fn build(lab: &Lab) -> Result<()> {
     cable((gateway, "eth1", 0x02), (switch, "gateway", 0xf1))?;
     cable((client, "eth1", 0x11), (switch, "client", 0xf2))?;
     for (number, host) in (1..).zip(&targets) {
-        cable((host, "eth0", 0x20 + number), (switch, host.name(), 0xe0 + number))?;
+        cable(
+            (host, "eth0", 0x20 + number),
+            (switch, host.name(), 0xe0 + number),
+        )?;
     }
 
     let mut ports = String::from(
@@ -50,7 +53,13 @@ pub(super) fn build(lab: &Lab) -> Result<()> {
         .into_iter()
         .chain(targets.iter().map(|host| host.name()))
     {
-        ports += &format!("link set {port} master bridge\nlink set {port} up\n");
+        ports.extend([
+            "link set ",
+            port,
+            " master bridge\nlink set ",
+            port,
+            " up\n",
+        ]);
     }
     switch.ip(&ports)?;
     connect_gateway(gateway)?;
@@ -60,9 +69,14 @@ pub(super) fn build(lab: &Lab) -> Result<()> {
     }
 
     // Frames with unfinished checksums do not survive a native redirect.
-    for (host, interface) in [(client, "eth0"), (client, "eth1"), (gateway, "eth0"), (gateway, "eth1")]
-        .into_iter()
-        .chain(targets.iter().map(|host| (*host, "eth0")))
+    for (host, interface) in [
+        (client, "eth0"),
+        (client, "eth1"),
+        (gateway, "eth0"),
+        (gateway, "eth1"),
+    ]
+    .into_iter()
+    .chain(targets.iter().map(|host| (*host, "eth0")))
     {
         host.run(&format!("ethtool -K {interface} tx off"))?;
     }
@@ -104,21 +118,18 @@ fn cable(one: (&Host, &str, u8), other: (&Host, &str, u8)) -> Result<()> {
 
 fn connect_gateway(host: &Host) -> Result<()> {
     host.sysctl(&["ipv4/ip_forward=1", "ipv6/conf/all/forwarding=1"])?;
-    host.ip(
-        "addr add 10.1.0.1/24 dev eth0\n\
+    host.ip("addr add 10.1.0.1/24 dev eth0\n\
          addr add fd00:1::1/64 dev eth0 nodad\n\
          addr add 10.2.0.1/24 dev eth1\n\
          addr add fd00:2::1/64 dev eth1 nodad\n\
          link set eth0 up\n\
-         link set eth1 up\n",
-    )
+         link set eth1 up\n")
 }
 
 /// The addresses on `eth1` bring no route: the client reaches the targets through the gateway, and
 /// only answers from the VIPs come that way.
 fn connect_client(host: &Host) -> Result<()> {
-    host.ip(
-        "addr add 10.1.0.10/24 dev eth0\n\
+    host.ip("addr add 10.1.0.10/24 dev eth0\n\
          addr add fd00:1::10/64 dev eth0 nodad\n\
          addr add 10.2.0.100/24 dev eth1 noprefixroute\n\
          addr add fd00:2::100/64 dev eth1 nodad noprefixroute\n\
@@ -127,8 +138,7 @@ fn connect_client(host: &Host) -> Result<()> {
          route add 192.0.2.0/24 via 10.1.0.1\n\
          route add 10.2.0.0/24 via 10.1.0.1\n\
          route add 2001:db8::/64 via fd00:1::1\n\
-         route add fd00:2::/64 via fd00:1::1\n",
-    )
+         route add fd00:2::/64 via fd00:1::1\n")
 }
 
 /// The VIPs of `dsr-l2` are on the loopback interface, where nobody resolves them; what leaves from
@@ -174,4 +184,3 @@ fn wait_until_it_carries(lab: &Lab) -> Result<()> {
     }
     Ok(())
 }
-

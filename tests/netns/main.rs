@@ -62,8 +62,8 @@ fn wait_for_states(daemon: &Daemon, is_right: impl Fn(&str, &str) -> bool) -> Re
         found = targets(&status)
             .map(|target| (text(&target["address"]), text(&target["state"])))
             .collect();
-        !states.is_empty()
-            && states
+        !found.is_empty()
+            && found
                 .iter()
                 .all(|(address, state)| is_right(address, state))
     })

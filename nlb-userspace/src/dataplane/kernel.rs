@@ -1,6 +1,6 @@
 //! The kernel's maps: taking the steps of a plan, reading what is there, counting.
 
-use std::os::fd::AsFd as _;
+use std::{collections::BTreeSet, os::fd::AsFd as _};
 
 use aya::{
     Ebpf,
@@ -21,6 +21,7 @@ use nlb_common::{
 use zerocopy::FromZeros as _;
 
 use super::{Dataplane, DataplaneError, Step, shared::Shared};
+use crate::plan::Limits;
 
 /// `BPF_F_MMAPABLE` of `linux/bpf.h`: the inner maps of `RINGS` must have the template's flags.
 const MMAPABLE: u32 = 1 << 10;
@@ -54,6 +55,8 @@ pub struct Found {
     pub targets: Vec<(TargetId, TargetIdentity, TargetControl)>,
     /// The prefilter's bitmap.
     pub prefilter: Vec<u64>,
+    /// Targets that a ring names: those that took new flows.
+    pub in_rings: BTreeSet<TargetId>,
     /// Next hops by neighbour; `None` where the record is invalid.
     pub next_hops: Vec<(NeighbourKey, NextHopId, Option<NextHop>)>,
 }
@@ -163,6 +166,14 @@ impl KernelMaps {
         (self.flows.len() * nlb_common::flow::WAYS) as u64
     }
 
+    /// How many records there are.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            listeners: self.listeners.len(),
+            targets: self.targets.len(),
+        }
+    }
+
     /// Reads everything that a daemon needs to go on where another one stopped.
     pub fn read(&self) -> Result<Found, DataplaneError> {
         let listeners = (0u16..)
@@ -172,7 +183,7 @@ impl KernelMaps {
         let targets = (0u32..)
             .zip(self.targets.iter())
             .filter_map(|(id, record)| Some((TargetId(id), record.identity(), record.control()?)))
-            .collect();
+            .collect::<Vec<_>>();
         let listener_index = self
             .listener_index
             .iter()
@@ -195,7 +206,27 @@ impl KernelMaps {
                 Ok((key, id, next_hop))
             })
             .collect::<Result<_, DataplaneError>>()?;
+        let groups: BTreeSet<u16> = targets
+            .iter()
+            .map(|(_, identity, _)| identity.group)
+            .collect();
+        let mut in_rings = BTreeSet::new();
+        for group in groups {
+            // A group that never got a ring has no inner map.
+            if let Ok(inner) = self.rings.get(&u32::from(group), 0) {
+                let ring = inner.get(&0, 0).map_err(map_error("read", "RINGS"))?;
+                in_rings.extend(
+                    ring.0
+                        .slots
+                        .iter()
+                        .filter(|id| **id != 0)
+                        .copied()
+                        .map(TargetId),
+                );
+            }
+        }
         Ok(Found {
+            in_rings,
             generation: self.header().map_or(0, |header| header.generation.load()),
             listeners,
             listener_index,
@@ -279,7 +310,7 @@ impl KernelMaps {
         let mut inner = Array::<MapData, Plain<Ring>>::create(1, MMAPABLE)
             .map_err(map_error("make a ring for", "RINGS"))?;
         inner
-            .set(0, &*ring, 0)
+            .set(0, ring.as_ref(), 0)
             .map_err(map_error("fill a ring for", "RINGS"))?;
         self.rings
             .set(group.into(), &inner, 0)

@@ -50,7 +50,7 @@ const PINNED_MAPS: [&str; 13] = [
 const LINK_PREFIX: &str = "link-";
 
 /// `bpf_statfs.f_type` of a bpffs: `BPF_FS_MAGIC` of `linux/magic.h`.
-const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+const BPF_FS_MAGIC: rustix::fs::FsWord = 0xcafe_4a11;
 
 /// What the program and its maps are made for.
 #[derive(Clone, Debug)]
@@ -73,8 +73,7 @@ pub struct Loaded {
     pins: PathBuf,
     /// The maps.
     pub maps: KernelMaps,
-    /// What the packet program tells.
-    pub events: RingBuf<MapData>,
+    events: Option<RingBuf<MapData>>,
     /// Whether the maps were there before us.
     pub is_adopted: bool,
     /// Sizes that differ from the configuration, because the maps were there before us.
@@ -177,7 +176,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         object,
         pins: pins.to_owned(),
         maps,
-        events,
+        events: Some(events),
         is_adopted,
         kept_sizes,
     })
@@ -201,7 +200,7 @@ fn program(object: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
 fn require_bpffs(path: &Path) -> Result<(), DataplaneError> {
     let stat = rustix::fs::statfs(path)
         .map_err(|error| io_error("look at", path)(io::Error::from(error)))?;
-    if i64::from(stat.f_type) != BPF_FS_MAGIC {
+    if stat.f_type != BPF_FS_MAGIC {
         return Err(DataplaneError::NotBpffs {
             path: path.to_owned(),
         });
@@ -254,6 +253,11 @@ fn pinned_size(pins: &Path, map: &str) -> Option<u32> {
 }
 
 impl Loaded {
+    /// What the packet program tells; once.
+    pub fn take_events(&mut self) -> Result<RingBuf<MapData>, DataplaneError> {
+        self.events.take().ok_or(DataplaneError::NoMap("EVENTS"))
+    }
+
     /// Puts the program on an interface: behind its pinned link, or with a new link.
     pub fn attach(
         &mut self,

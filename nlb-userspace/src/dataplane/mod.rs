@@ -6,9 +6,11 @@
 //!
 //! * [`load`]: load, adopt, attach, replace, pin, detach.
 //! * [`kernel`]: the maps; with [`load`] the only place that knows aya.
+//! * [`events`]: what the packet program tells.
 //! * [`shared`]: the maps' memory, mapped into ours.
 
 pub mod error;
+pub mod events;
 pub mod kernel;
 pub mod load;
 mod memory;

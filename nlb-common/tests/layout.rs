@@ -97,12 +97,13 @@ fn a_target() {
         &identity,
         TargetControl {
             mode: Mode::NAT,
+            takes_new_flows: true,
             next_hop: NextHopId(0x0708),
         },
     );
     assert_eq!(
         hex(record),
-        "0100080700000000 20010db800000000 0000000000001234 1f90020106050403"
+        "0101080700000000 20010db800000000 0000000000001234 1f90020106050403"
     );
 }
 

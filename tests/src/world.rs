@@ -346,7 +346,11 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
                 group_fingerprint: 0xfeed_0000 | u32::from(group.id),
             };
             let mode = group.mode;
-            let control = TargetControl { mode, next_hop };
+            let control = TargetControl {
+                mode,
+                takes_new_flows: true,
+                next_hop,
+            };
             tables.add_target(TargetId(id), &identity, control, group.protocol);
         }
         let ids: Vec<u32> = group.targets.iter().map(|target| target.0).collect();

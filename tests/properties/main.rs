@@ -1,5 +1,7 @@
 //! What holds for all packets, not only for those that somebody thought of.
 
+mod oracle;
+
 use nlb_common::{
     flow::{Choice, Client, FlowState},
     listener::ListenerId,

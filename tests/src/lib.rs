@@ -2,5 +2,6 @@
 
 pub mod hostile;
 pub mod kernel;
+pub mod model;
 pub mod packet;
 pub mod world;

@@ -78,6 +78,10 @@ pub enum Fate {
 }
 
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a thing that was seen"
+)]
 struct Flow {
     client: (&'static str, u16),
     protocol: u8,

@@ -31,18 +31,14 @@ impl Place {
     #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "each half of the hash is one bucket"
+        reason = "one half of the hash is one bucket"
     )]
-    fn first<'t, T: Tables>(self, tables: &'t T) -> Option<&'t Bucket> {
+    fn first<T: Tables>(self, tables: &T) -> Option<&Bucket> {
         tables.bucket(self.0 as u32)
     }
 
     #[inline(always)]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "each half of the hash is one bucket"
-    )]
-    fn second<'t, T: Tables>(self, tables: &'t T) -> Option<&'t Bucket> {
+    fn second<T: Tables>(self, tables: &T) -> Option<&Bucket> {
         tables.bucket((self.0 >> 32) as u32)
     }
 }

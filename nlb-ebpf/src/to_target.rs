@@ -92,8 +92,9 @@ fn decide<'t, T: Tables>(packet: &Packet, tables: &'t T) -> Result<Decision<'t>,
     if let Some(found) = found {
         let progress = found.entry.progress();
         let state = progress.state;
-        let is_expired = now.since(progress.last_seen) > state.idle_ticks(idle_ticks);
-        if !is_expired && !(opens(packet) && state.is_over()) {
+        let has_ended = now.since(progress.last_seen) > state.idle_ticks(idle_ticks)
+            || (opens(packet) && state.is_over());
+        if !has_ended {
             let choice = Choice::of_word(found.word);
             let target = Chosen::of(tables, choice.target)?;
             let state = advance(state, packet, target.control.mode);

@@ -1,8 +1,29 @@
 //! The story of a config change.
+//!
+//! ```text
+//!  TOML file ─► raw ─► desired (validated whole, every fault listed)
+//!  health, netlink, timers ─► facts          │
+//!                              └───────► plan = wish − actual (pure) ─► steps ─► generation N live
+//! ```
+//!
+//! 1. [`config`]: text becomes meaning, in two steps.
+//! 2. [`health`], [`target_state`], [`next_hop`]: facts about targets join the wish.
+//! 3. [`ring`]: builds the selection table.
+//! 4. [`plan`]: wish minus actual = ordered steps.
+//! 5. [`dataplane`]: steps become map writes.
+//! 6. [`daemon`]: the loop. [`api`] and [`client`] are the two ends of the control socket,
+//!    [`status`] is what they speak of, [`cli`] is what a person types.
 
+pub mod api;
+pub mod cli;
+pub mod client;
 pub mod config;
+pub mod daemon;
 pub mod dataplane;
 pub mod health;
 pub mod next_hop;
+pub mod plan;
 pub mod ring;
+pub mod secret;
+pub mod status;
 pub mod target_state;

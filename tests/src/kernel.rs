@@ -174,7 +174,7 @@ impl Kernel {
             select_key: tables.select_key,
             table_key: tables.table_key,
             bucket_mask: u32::try_from(tables.buckets.len() - 1)?,
-            zero: 0,
+            log_faults: 0,
         });
         let (listeners, targets) = (
             u32::try_from(tables.listeners.len())?,

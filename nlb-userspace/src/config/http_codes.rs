@@ -39,6 +39,11 @@ impl HttpCodes {
         Ok(Self(joined))
     }
 
+    /// The statuses that pass, as ranges in order that neither overlap nor touch.
+    pub fn ranges(&self) -> &[RangeInclusive<u16>] {
+        &self.0
+    }
+
     /// Whether a check answered with this status has passed.
     pub fn contains(&self, status: u16) -> bool {
         self.0.iter().any(|range| range.contains(&status))

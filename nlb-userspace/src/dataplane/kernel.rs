@@ -1,12 +1,10 @@
 //! The kernel's maps: taking the steps of a plan, reading what is there, counting.
 
-use std::os::fd::AsFd as _;
+use std::{collections::BTreeSet, os::fd::AsFd as _};
 
 use aya::{
     Ebpf,
-    maps::{
-        Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf,
-    },
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
 use nlb_common::{
     counter::Traffic,
@@ -23,6 +21,7 @@ use nlb_common::{
 use zerocopy::FromZeros as _;
 
 use super::{Dataplane, DataplaneError, Step, shared::Shared};
+use crate::plan::Limits;
 
 /// `BPF_F_MMAPABLE` of `linux/bpf.h`: the inner maps of `RINGS` must have the template's flags.
 const MMAPABLE: u32 = 1 << 10;
@@ -56,6 +55,8 @@ pub struct Found {
     pub targets: Vec<(TargetId, TargetIdentity, TargetControl)>,
     /// The prefilter's bitmap.
     pub prefilter: Vec<u64>,
+    /// Targets that a ring names: those that took new flows.
+    pub in_rings: BTreeSet<TargetId>,
     /// Next hops by neighbour; `None` where the record is invalid.
     pub next_hops: Vec<(NeighbourKey, NextHopId, Option<NextHop>)>,
 }
@@ -74,7 +75,11 @@ pub struct Sweep {
 }
 
 fn map_error(action: &'static str, map: &'static str) -> impl Fn(MapError) -> DataplaneError {
-    move |source| DataplaneError::Map { action, map, source }
+    move |source| DataplaneError::Map {
+        action,
+        map,
+        source,
+    }
 }
 
 fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, DataplaneError> {
@@ -88,7 +93,10 @@ where
     let Map::Array(data) = take(object, name)? else {
         return Err(DataplaneError::NoMap(name));
     };
-    let count = data.info().map_err(map_error("look at", name))?.max_entries();
+    let count = data
+        .info()
+        .map_err(map_error("look at", name))?
+        .max_entries();
     Shared::<R>::over(&data, count as usize)
         .map_err(|source| map_error("map the memory of", name)(MapError::IoError(source)))
 }
@@ -112,15 +120,19 @@ new_shared!(Bucket, Header, Listener, NextHopSlot, Prefilter, Target);
 
 fn slot<'r, R>(map: &'static str, records: &'r [R], index: usize) -> Result<&'r R, DataplaneError> {
     let capacity = records.len();
-    records.get(index).ok_or(DataplaneError::Full { map, capacity, index })
+    records.get(index).ok_or(DataplaneError::Full {
+        map,
+        capacity,
+        index,
+    })
 }
 
 impl KernelMaps {
     /// Takes the maps out of a loaded object; the events' ring buffer apart, because it is waited
     /// for.
     pub fn take(object: &mut Ebpf) -> Result<(Self, RingBuf<MapData>), DataplaneError> {
-        let events = RingBuf::try_from(take(object, "EVENTS")?)
-            .map_err(map_error("use", "EVENTS"))?;
+        let events =
+            RingBuf::try_from(take(object, "EVENTS")?).map_err(map_error("use", "EVENTS"))?;
         let maps = Self {
             header: share(object, "HEADER")?,
             prefilter: share(object, "PREFILTER")?,
@@ -154,6 +166,14 @@ impl KernelMaps {
         (self.flows.len() * nlb_common::flow::WAYS) as u64
     }
 
+    /// How many records there are.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            listeners: self.listeners.len(),
+            targets: self.targets.len(),
+        }
+    }
+
     /// Reads everything that a daemon needs to go on where another one stopped.
     pub fn read(&self) -> Result<Found, DataplaneError> {
         let listeners = (0u16..)
@@ -162,10 +182,8 @@ impl KernelMaps {
             .collect();
         let targets = (0u32..)
             .zip(self.targets.iter())
-            .filter_map(|(id, record)| {
-                Some((TargetId(id), record.identity(), record.control()?))
-            })
-            .collect();
+            .filter_map(|(id, record)| Some((TargetId(id), record.identity(), record.control()?)))
+            .collect::<Vec<_>>();
         let listener_index = self
             .listener_index
             .iter()
@@ -188,7 +206,27 @@ impl KernelMaps {
                 Ok((key, id, next_hop))
             })
             .collect::<Result<_, DataplaneError>>()?;
+        let groups: BTreeSet<u16> = targets
+            .iter()
+            .map(|(_, identity, _)| identity.group)
+            .collect();
+        let mut in_rings = BTreeSet::new();
+        for group in groups {
+            // A group that never got a ring has no inner map.
+            if let Ok(inner) = self.rings.get(&u32::from(group), 0) {
+                let ring = inner.get(&0, 0).map_err(map_error("read", "RINGS"))?;
+                in_rings.extend(
+                    ring.0
+                        .slots
+                        .iter()
+                        .filter(|id| **id != 0)
+                        .copied()
+                        .map(TargetId),
+                );
+            }
+        }
         Ok(Found {
+            in_rings,
             generation: self.header().map_or(0, |header| header.generation.load()),
             listeners,
             listener_index,
@@ -271,7 +309,9 @@ impl KernelMaps {
         }
         let mut inner = Array::<MapData, Plain<Ring>>::create(1, MMAPABLE)
             .map_err(map_error("make a ring for", "RINGS"))?;
-        inner.set(0, &*ring, 0).map_err(map_error("fill a ring for", "RINGS"))?;
+        inner
+            .set(0, ring.as_ref(), 0)
+            .map_err(map_error("fill a ring for", "RINGS"))?;
         self.rings
             .set(group.into(), &inner, 0)
             .map_err(map_error("replace a ring of", "RINGS"))
@@ -311,14 +351,18 @@ impl Dataplane for KernelMaps {
                 absent_is_well(self.next_hop_index.remove(&Plain(*neighbour)))
                     .map_err(map_error("write", "NEXT_HOP_INDEX"))?;
             }
-            Step::WriteTarget { id, identity, control } => {
+            Step::WriteTarget {
+                id,
+                identity,
+                control,
+            } => {
                 slot("TARGETS", &self.targets, id.0 as usize)?.write(identity, *control);
             }
             Step::ControlTarget { id, control } => {
                 slot("TARGETS", &self.targets, id.0 as usize)?.set_control(*control);
             }
             Step::ClearTarget { id } => slot("TARGETS", &self.targets, id.0 as usize)?.clear(),
-            Step::ReplaceRing { group, slots } => self.replace_ring(*group, slots)?,
+            Step::ReplaceRing { group, slots } => self.replace_ring(*group, &slots.0)?,
             Step::WriteListener { id, key, policy } => {
                 slot("LISTENERS", &self.listeners, id.0.into())?.write(key, *policy);
             }

@@ -6,6 +6,7 @@
 
 use std::{
     fs, io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
@@ -24,9 +25,10 @@ use nlb_common::{
     maps::{Header, LAYOUT_VERSION},
     settings::Settings,
 };
+use rustix::fs::FlockOperation;
 use zerocopy::IntoBytes as _;
 
-use super::{DataplaneError, XDP_OBJECT, kernel::KernelMaps, shared::Shared};
+use super::{DataplaneError, XDP_OBJECT, kernel::KernelMaps, log, shared::Shared};
 use crate::config::{Capacity, XdpMode};
 
 /// Names of the maps that are pinned under their own names.
@@ -50,7 +52,7 @@ const PINNED_MAPS: [&str; 13] = [
 const LINK_PREFIX: &str = "link-";
 
 /// `bpf_statfs.f_type` of a bpffs: `BPF_FS_MAGIC` of `linux/magic.h`.
-const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+const BPF_FS_MAGIC: rustix::fs::FsWord = 0xcafe_4a11;
 
 /// What the program and its maps are made for.
 #[derive(Clone, Debug)]
@@ -73,12 +75,13 @@ pub struct Loaded {
     pins: PathBuf,
     /// The maps.
     pub maps: KernelMaps,
-    /// What the packet program tells.
-    pub events: RingBuf<MapData>,
+    events: Option<RingBuf<MapData>>,
     /// Whether the maps were there before us.
     pub is_adopted: bool,
     /// Sizes that differ from the configuration, because the maps were there before us.
     pub kept_sizes: Vec<KeptSize>,
+    /// Held as long as we write the maps.
+    _lock: OwnedFd,
 }
 
 /// A map that keeps the size it was made with.
@@ -104,7 +107,11 @@ pub enum Attached {
 }
 
 fn io_error<'p>(action: &'static str, path: &'p Path) -> impl Fn(io::Error) -> DataplaneError + 'p {
-    move |source| DataplaneError::Io { action, path: path.to_owned(), source }
+    move |source| DataplaneError::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// Loads the program over new or pinned maps.
@@ -112,12 +119,17 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
     require_bpffs(request.bpffs)?;
     let pins = request.pins;
     fs::create_dir_all(pins).map_err(io_error("make", pins))?;
+    let lock = lock(pins)?;
     let adopted_secret = adoptable(pins)?;
     let is_adopted = adopted_secret.is_some();
     let table_secret = adopted_secret.unwrap_or(request.table_secret);
     let mut kept_sizes = Vec::new();
     let mut size = |key: &'static str, map: &'static str, asked: u32| {
-        let kept = if is_adopted { pinned_size(pins, map).unwrap_or(asked) } else { asked };
+        let kept = if is_adopted {
+            pinned_size(pins, map).unwrap_or(asked)
+        } else {
+            asked
+        };
         if kept != asked {
             kept_sizes.push(KeptSize { key, kept, asked });
         }
@@ -125,7 +137,11 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
     };
     let capacity = request.capacity;
     #[expect(clippy::cast_possible_truncation, reason = "WAYS is 4")]
-    let buckets = size("flows", "FLOWS", (capacity.flows.get() / WAYS as u32).max(1));
+    let buckets = size(
+        "flows",
+        "FLOWS",
+        (capacity.flows.get() / WAYS as u32).max(1),
+    );
     // Id 0 is never used, so one record more.
     let listeners = size("listeners", "LISTENERS", capacity.listeners.get() + 1);
     let targets = size("targets", "TARGETS", capacity.targets.get() + 1);
@@ -133,7 +149,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         select_key: Key::derive(request.secret, SELECT_PURPOSE),
         table_key: Key::derive(&secret_bytes(table_secret), TABLE_PURPOSE),
         bucket_mask: buckets.next_power_of_two() - 1,
-        zero: 0,
+        log_faults: 1,
     };
     let pin_paths: Vec<PathBuf> = PINNED_MAPS.iter().map(|name| pins.join(name)).collect();
     let mut loader = EbpfLoader::new();
@@ -150,7 +166,9 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         loader.map_pin_path(name, path.as_path());
     }
     let mut object = loader.load(XDP_OBJECT)?;
-    program(&mut object)?.load().map_err(DataplaneError::Program)?;
+    program(&mut object)?
+        .load()
+        .map_err(DataplaneError::Program)?;
     let (maps, events) = KernelMaps::take(&mut object)?;
     if !is_adopted && let Some(header) = maps.header() {
         for (word, secret) in header.table_secret.iter().zip(table_secret) {
@@ -159,7 +177,15 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         // Last: from here on another daemon may adopt the maps.
         header.layout_version.store(LAYOUT_VERSION);
     }
-    Ok(Loaded { object, pins: pins.to_owned(), maps, events, is_adopted, kept_sizes })
+    Ok(Loaded {
+        object,
+        pins: pins.to_owned(),
+        maps,
+        events: Some(events),
+        is_adopted,
+        kept_sizes,
+        _lock: lock,
+    })
 }
 
 /// Tells the two keys apart that come from one kind of secret.
@@ -180,10 +206,22 @@ fn program(object: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
 fn require_bpffs(path: &Path) -> Result<(), DataplaneError> {
     let stat = rustix::fs::statfs(path)
         .map_err(|error| io_error("look at", path)(io::Error::from(error)))?;
-    if i64::from(stat.f_type) != BPF_FS_MAGIC {
-        return Err(DataplaneError::NotBpffs { path: path.to_owned() });
+    if stat.f_type != BPF_FS_MAGIC {
+        return Err(DataplaneError::NotBpffs {
+            path: path.to_owned(),
+        });
     }
     Ok(())
+}
+
+/// Makes us the only daemon on these maps, until the lock is dropped or the process ends.
+fn lock(pins: &Path) -> Result<OwnedFd, DataplaneError> {
+    let folder = fs::File::open(pins).map_err(io_error("open", pins))?;
+    match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(folder.into()),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(DataplaneError::Locked(pins.to_owned())),
+        Err(error) => Err(io_error("lock", pins)(error.into())),
+    }
 }
 
 /// The flow table's secret, if the pinned maps can be adopted; maps that a daemon did not live to
@@ -195,7 +233,11 @@ fn adoptable(pins: &Path) -> Result<Option<[u64; 4]>, DataplaneError> {
         remove_pins(pins)?;
         return Ok(None);
     }
-    let use_header = |source| DataplaneError::Map { action: "use", map: "HEADER", source };
+    let use_header = |source| DataplaneError::Map {
+        action: "use",
+        map: "HEADER",
+        source,
+    };
     let data = MapData::from_pin(&path).map_err(use_header)?;
     let header = Shared::<Header>::new(std::os::fd::AsFd::as_fd(data.fd()), 1)
         .map_err(|error| use_header(MapError::IoError(error)))?;
@@ -227,6 +269,16 @@ fn pinned_size(pins: &Path, map: &str) -> Option<u32> {
 }
 
 impl Loaded {
+    /// Hands the packet program's log on to the daemon's; needs a tokio runtime around it.
+    pub fn forward_log(&mut self) {
+        log::forward(&mut self.object);
+    }
+
+    /// What the packet program tells; once.
+    pub fn take_events(&mut self) -> Result<RingBuf<MapData>, DataplaneError> {
+        self.events.take().ok_or(DataplaneError::NoMap("EVENTS"))
+    }
+
     /// Puts the program on an interface: behind its pinned link, or with a new link.
     pub fn attach(
         &mut self,
@@ -261,8 +313,10 @@ impl Loaded {
                         path: path.clone(),
                         source,
                     })?;
-                    link.pin(&path)
-                        .map_err(|source| DataplaneError::Pin { path: path.clone(), source })?;
+                    link.pin(&path).map_err(|source| DataplaneError::Pin {
+                        path: path.clone(),
+                        source,
+                    })?;
                     return Ok(*attached);
                 }
                 Err(source) => {
@@ -279,10 +333,15 @@ impl Loaded {
     }
 
     fn replace(&mut self, path: &Path) -> Result<(), DataplaneError> {
-        let unusable = |source| DataplaneError::Link { path: path.to_owned(), source };
+        let unusable = |source| DataplaneError::Link {
+            path: path.to_owned(),
+            source,
+        };
         let pinned = PinnedLink::from_pin(path).map_err(unusable)?;
         let link = XdpLink::try_from(FdLink::from(pinned)).map_err(unusable)?;
-        program(&mut self.object)?.attach_to_link(link).map_err(DataplaneError::Program)?;
+        program(&mut self.object)?
+            .attach_to_link(link)
+            .map_err(DataplaneError::Program)?;
         Ok(())
     }
 
@@ -323,7 +382,11 @@ fn hint(error: &ProgramError) -> &'static str {
 }
 
 fn link_index(path: &Path) -> Option<u32> {
-    path.file_name()?.to_str()?.strip_prefix(LINK_PREFIX)?.parse().ok()
+    path.file_name()?
+        .to_str()?
+        .strip_prefix(LINK_PREFIX)?
+        .parse()
+        .ok()
 }
 
 fn links(pins: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
@@ -340,7 +403,11 @@ fn links(pins: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
     let unreadable = io_error("list", folder);
     let mut paths = fs::read_dir(folder)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>())
+        .and_then(|entries| {
+            entries
+                .map(|entry| Ok(entry?.path()))
+                .collect::<io::Result<Vec<_>>>()
+        })
         .map_err(unreadable)?;
     paths.sort();
     Ok(paths)
@@ -349,7 +416,9 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
 /// Removes every pin in the folder, links first, so that no program runs over maps that are gone.
 fn remove_pins(pins: &Path) -> Result<usize, DataplaneError> {
     let links = links(pins)?;
-    let rest = entries(pins)?.into_iter().filter(|path| !links.contains(path));
+    let rest = entries(pins)?
+        .into_iter()
+        .filter(|path| !links.contains(path));
     let mut count = 0;
     for path in links.iter().cloned().chain(rest) {
         fs::remove_file(&path).map_err(io_error("remove", &path))?;
@@ -373,6 +442,7 @@ pub fn detach(bpffs: &Path, pins: &Path) -> Result<Detached, DataplaneError> {
     if !pins.try_exists().map_err(io_error("look at", pins))? {
         return Ok(Detached { links: 0, pins: 0 });
     }
+    let _lock = lock(pins)?;
     let links = links(pins)?.len();
     let count = remove_pins(pins)?;
     fs::remove_dir(pins).map_err(io_error("remove", pins))?;

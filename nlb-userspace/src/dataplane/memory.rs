@@ -10,7 +10,11 @@ fn record<'r, R>(
     index: usize,
 ) -> Result<&'r R, DataplaneError> {
     let capacity = records.len();
-    records.get(index).ok_or(DataplaneError::Full { map, capacity, index })
+    records.get(index).ok_or(DataplaneError::Full {
+        map,
+        capacity,
+        index,
+    })
 }
 
 impl Dataplane for MemoryTables {
@@ -31,14 +35,18 @@ impl Dataplane for MemoryTables {
             Step::UnindexNextHop { neighbour } => {
                 self.next_hop_index.remove(neighbour);
             }
-            Step::WriteTarget { id, identity, control } => {
+            Step::WriteTarget {
+                id,
+                identity,
+                control,
+            } => {
                 record("TARGETS", &self.targets, id.0 as usize)?.write(identity, *control);
             }
             Step::ControlTarget { id, control } => {
                 record("TARGETS", &self.targets, id.0 as usize)?.set_control(*control);
             }
             Step::ClearTarget { id } => record("TARGETS", &self.targets, id.0 as usize)?.clear(),
-            Step::ReplaceRing { group, slots } => self.set_ring(*group, slots),
+            Step::ReplaceRing { group, slots } => self.set_ring(*group, &slots.0),
             Step::WriteListener { id, key, policy } => {
                 record("LISTENERS", &self.listeners, id.0.into())?.write(key, *policy);
             }

@@ -6,11 +6,14 @@
 //!
 //! * [`load`]: load, adopt, attach, replace, pin, detach.
 //! * [`kernel`]: the maps; with [`load`] the only place that knows aya.
+//! * [`events`]: what the packet program tells.
 //! * [`shared`]: the maps' memory, mapped into ours.
 
 pub mod error;
+pub mod events;
 pub mod kernel;
 pub mod load;
+mod log;
 mod memory;
 pub mod shared;
 
@@ -25,12 +28,22 @@ use nlb_common::{
 pub use self::error::DataplaneError;
 
 /// The load balancer's kernel program and its maps: an ELF object.
-pub static XDP_OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nlb-xdp"));
+pub static XDP_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nlb-xdp"));
 
 /// A kernel program that passes every frame, for the far ends of veth pairs: an ELF object.
 pub static PASS_OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nlb-xdp-pass"));
+
+/// The slots of a ring: [`nlb_common::ring::SLOTS`] target ids, 0 for none.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RingSlots(pub Arc<[u32]>);
+
+impl std::fmt::Debug for RingSlots {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let targets: std::collections::BTreeSet<&u32> = self.0.iter().collect();
+        write!(formatter, "RingSlots(of targets {targets:?})")
+    }
+}
 
 /// One change of the data plane. Each is atomic for packets.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,8 +102,8 @@ pub enum Step {
     ReplaceRing {
         /// The target group.
         group: u16,
-        /// [`nlb_common::ring::SLOTS`] target ids, 0 for none.
-        slots: Arc<Vec<u32>>,
+        /// Its slots.
+        slots: RingSlots,
     },
     /// Fills an unused listener's record.
     WriteListener {

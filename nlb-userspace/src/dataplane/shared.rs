@@ -45,8 +45,14 @@ pub struct Shared<R> {
 impl<R: sealed::Record> Shared<R> {
     /// Maps `count` records of the map behind `map`.
     pub fn new(map: BorrowedFd<'_>, count: usize) -> io::Result<Self> {
-        let memory = MmapOptions::new().len(size_of::<R>() * count).map_raw(map.as_raw_fd())?;
-        Ok(Self { memory, count, records: PhantomData })
+        let memory = MmapOptions::new()
+            .len(size_of::<R>() * count)
+            .map_raw(map.as_raw_fd())?;
+        Ok(Self {
+            memory,
+            count,
+            records: PhantomData,
+        })
     }
 }
 

@@ -13,6 +13,7 @@
 //!
 //! The network namespace is the one of the thread that calls [`Watch::start`].
 
+pub mod book;
 mod error;
 mod forwarding;
 mod monitor;

@@ -10,7 +10,7 @@ use std::{
 use futures_util::StreamExt;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    link::LinkMessage,
+    link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
     },
@@ -74,6 +74,31 @@ impl Requests {
             }
         }
         Ok(table)
+    }
+
+    /// Where XDP runs on a link: `driver`, `generic` or `hardware`; nothing where it does not.
+    pub(super) async fn xdp_mode(&self, index: u32) -> Result<Option<&'static str>, NextHopError> {
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let messages = self.list(Request::Links, request).await?;
+        let attached = messages
+            .iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewLink(link) if link.header.index == index => Some(link),
+                _ => None,
+            })
+            .flat_map(|link| &link.attributes)
+            .filter_map(|attribute| match attribute {
+                LinkAttribute::Xdp(xdp) => Some(xdp),
+                _ => None,
+            })
+            .flatten()
+            .find_map(|xdp| match xdp {
+                LinkXdp::Attached(XdpAttached::Driver) => Some("driver"),
+                LinkXdp::Attached(XdpAttached::SocketBuffer) => Some("generic"),
+                LinkXdp::Attached(XdpAttached::Hardware) => Some("hardware"),
+                _ => None,
+            });
+        Ok(attached)
     }
 
     /// How the kernel routes packets to `address`, policy rules included.

@@ -158,6 +158,11 @@ impl Watch {
         self.shared.table().link(index).cloned()
     }
 
+    /// Where XDP runs on a link, as the kernel says now: `driver`, `generic` or `hardware`.
+    pub async fn xdp_mode(&self, index: u32) -> Option<&'static str> {
+        self.shared.requests.xdp_mode(index).await.ok().flatten()
+    }
+
     /// The link with this name.
     pub fn link_named(&self, name: &str) -> Option<Link> {
         self.shared.table().link_named(name).cloned()

@@ -1,0 +1,285 @@
+//! What a person types.
+
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use crate::{
+    api, client, config,
+    daemon::{Daemon, DaemonError, Reloaded},
+    dataplane::load,
+    status::Status,
+};
+
+/// Where the daemon listens unless the configuration says otherwise.
+const DEFAULT_SOCKET: &str = "/run/nlb/nlb.sock";
+/// Where a bpffs is mounted on most hosts.
+const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
+
+/// A layer-4 load balancer in XDP, with the semantics of AWS Network Load Balancer.
+///
+/// First steps: write a configuration (docs/examples/minimal.toml is a start), look it over with
+/// `nlb check FILE`, start the daemon with `nlb run --config FILE`, and watch it with `nlb status`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nlb",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon in the foreground
+    ///
+    /// Loads the XDP program, or takes over the one that an earlier daemon left running, makes the
+    /// configuration live, checks targets and follows the network. SIGHUP reads the configuration
+    /// again. When the daemon ends, traffic goes on as it was; `nlb detach` ends it.
+    ///
+    /// The log goes to standard error; `NLB_LOG` sets what is logged (error, warn, info, debug, or
+    /// for instance `nlb_userspace::health=debug`).
+    Run {
+        /// The configuration file
+        #[arg(long, short, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Look a configuration file over without touching anything
+    ///
+    /// Lists every fault with file, line, field, value, and what would be right. Exits with 0 if
+    /// there is none, with 1 otherwise. Warnings do not count as faults.
+    Check {
+        /// The configuration file
+        file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show listeners, targets, their health, and what was counted
+    Status {
+        /// The control socket
+        #[command(flatten)]
+        socket: Socket,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have the daemon read its configuration file again
+    ///
+    /// Returns when the new configuration is live on the wire. If the file has faults they are
+    /// listed, and nothing changes.
+    Reload {
+        /// The control socket
+        #[command(flatten)]
+        socket: Socket,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take the XDP program off all interfaces and remove its maps
+    ///
+    /// Ends all forwarding at once, and forgets all flows. Refused while a daemon runs: stop it
+    /// first.
+    Detach {
+        /// The bpffs of the configuration's node.bpffs
+        #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
+        bpffs: PathBuf,
+    },
+    /// Print the version
+    Version {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Where the daemon listens.
+#[derive(Debug, Args)]
+pub struct Socket {
+    /// The daemon's control socket, the configuration's node.socket
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+}
+
+/// Does what was typed.
+pub async fn run(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Run { config } => run_daemon(&config).await,
+        Command::Check { file, json } => return check(&file, json),
+        Command::Status { socket, json } => status(&socket.socket, json).await,
+        Command::Reload { socket, json } => reload(&socket.socket, json).await,
+        Command::Detach { bpffs } => detach(&bpffs),
+        Command::Version { json } => version(json),
+    };
+    match result {
+        Ok(text) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("nlb: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes to standard output; a reader that has gone away (`nlb status | head`) is no error.
+fn print(text: &str) {
+    use std::io::Write as _;
+    let _gone = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+/// Any error on the way to the operator.
+type Failure = Box<dyn std::error::Error>;
+
+async fn run_daemon(config: &Path) -> Result<String, Failure> {
+    let config = std::path::absolute(config)?;
+    // The socket first: two daemons on the same maps must not meet.
+    let desired = config::load(&config)?;
+    if let Some(folder) = desired.node.socket.parent() {
+        std::fs::create_dir_all(folder)
+            .map_err(|error| format!("node.socket: cannot make `{}`: {error}", folder.display()))?;
+    }
+    let listener = api::bind(&desired.node.socket).await?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
+    let (daemon, inputs) = Daemon::start(&config).await?;
+    let (commands, received) = mpsc::channel(16);
+    let (reload, reloads) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while hang_up.recv().await.is_some() {
+            // One that is waiting already reads the same file.
+            let _ = reload.try_send(());
+        }
+    });
+    tokio::spawn(async move {
+        if let Err(error) = api::serve(listener, commands).await {
+            tracing::error!("the control socket failed: {error}");
+        }
+    });
+    tracing::info!(socket = %desired.node.socket.display(), "ready");
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let daemon = daemon.run(inputs, received, reloads, stop).await;
+    drop(daemon);
+    // One that is gone already is as well.
+    drop(std::fs::remove_file(&desired.node.socket));
+    tracing::info!("the daemon ends, traffic goes on; `nlb detach` ends it");
+    Ok(String::new())
+}
+
+fn check(file: &Path, json: bool) -> ExitCode {
+    match config::load(file) {
+        Ok(desired) if json => {
+            let answer = serde_json::json!({ "faults": [], "warnings": desired.warnings });
+            print(&format!("{answer:#}\n"));
+            ExitCode::SUCCESS
+        }
+        Ok(desired) => {
+            let mut text = String::new();
+            for warning in &desired.warnings {
+                let _ = writeln!(text, "{warning}");
+            }
+            let listeners: usize = desired
+                .load_balancers
+                .iter()
+                .map(|balancer| balancer.listeners.len())
+                .sum();
+            let targets: usize = desired
+                .target_groups
+                .iter()
+                .map(|group| group.targets.len())
+                .sum();
+            let _ = writeln!(
+                text,
+                "{}: no faults: {} load balancers, {listeners} listeners, {} target groups, \
+                 {targets} targets",
+                file.display(),
+                desired.load_balancers.len(),
+                desired.target_groups.len(),
+            );
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(faults) if json => {
+            match serde_json::to_string_pretty(&faults) {
+                Ok(text) => print(&format!("{text}\n")),
+                Err(error) => eprintln!("nlb: cannot write JSON: {error}"),
+            }
+            ExitCode::FAILURE
+        }
+        Err(faults) => {
+            eprintln!("{faults}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn status(socket: &Path, json: bool) -> Result<String, Failure> {
+    let status: Status = client::call(socket, hyper::Method::GET, "/v1/status").await?;
+    if json {
+        return Ok(format!("{}\n", serde_json::to_string_pretty(&status)?));
+    }
+    Ok(status.to_text())
+}
+
+async fn reload(socket: &Path, json: bool) -> Result<String, Failure> {
+    let reloaded: Reloaded = client::call(socket, hyper::Method::POST, "/v1/reload").await?;
+    if json {
+        return Ok(format!("{}\n", serde_json::to_string_pretty(&reloaded)?));
+    }
+    let mut text = String::new();
+    for warning in &reloaded.warnings {
+        let _ = writeln!(text, "{warning}");
+    }
+    if reloaded.steps == 0 {
+        let _ = writeln!(
+            text,
+            "nothing differs; generation {} is live",
+            reloaded.generation
+        );
+    } else {
+        let _ = writeln!(text, "generation {} is live", reloaded.generation);
+    }
+    Ok(text)
+}
+
+fn detach(bpffs: &Path) -> Result<String, Failure> {
+    let detached = load::detach(bpffs, &bpffs.join("nlb"))?;
+    if detached.pins == 0 {
+        return Ok("nothing is attached\n".to_owned());
+    }
+    Ok(format!(
+        "detached from {} interfaces, removed {} maps\n",
+        detached.links,
+        detached.pins - detached.links
+    ))
+}
+
+fn version(json: bool) -> Result<String, Failure> {
+    let version = env!("CARGO_PKG_VERSION");
+    let layout = nlb_common::maps::LAYOUT_VERSION;
+    if json {
+        let answer = serde_json::json!({ "version": version, "layout_version": layout });
+        return Ok(format!("{}\n", serde_json::to_string_pretty(&answer)?));
+    }
+    Ok(format!("nlb {version} (map layout {layout})\n"))
+}

@@ -1,0 +1,526 @@
+//! 6. The loop: something happens, the wish is made anew, and the plan carries it out.
+//!
+//! One task owns everything; what happens comes in through channels: probes' outcomes, the
+//! network's changes, what the packet program tells, commands of the control socket, signals and
+//! timers. Nothing is polled but the flow table, which is swept every few seconds.
+
+mod groups;
+mod report;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime},
+};
+
+use nlb_common::{next_hop::NextHopId, tick::Tick};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::MissedTickBehavior,
+};
+
+use self::groups::{Groups, TargetKey, Way};
+use crate::{
+    config::{self, Desired, Faults, Mode},
+    dataplane::{
+        Dataplane as _, DataplaneError, Step,
+        events::Events,
+        kernel::Sweep,
+        load::{self, Attached, Loaded},
+    },
+    health::ProbeOutcome,
+    next_hop::{Change, NextHopError, Resolution, Unresolved, Watch, book::Book},
+    plan::{self, Actual, Limits, PlanError, Wish},
+    secret::{self, SecretError},
+    status::Status,
+};
+
+/// How often the flow table is swept.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// How often delays are looked at.
+const TICK_EVERY: Duration = Duration::from_millis(200);
+
+/// Why the daemon could not start, or could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The configuration has faults.
+    #[error(transparent)]
+    Config(#[from] Faults),
+    /// The data plane failed.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// The network could not be watched.
+    #[error(transparent)]
+    NextHop(#[from] NextHopError),
+    /// A secret is missing.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The configuration does not fit.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A change that takes a restart.
+    #[error(
+        "{field} cannot change while the daemon runs; restart it (traffic goes on meanwhile){more}"
+    )]
+    NeedsRestart {
+        /// The key of the configuration.
+        field: &'static str,
+        /// What else is needed.
+        more: &'static str,
+    },
+    /// The ring buffer of events could not be waited for.
+    #[error("cannot wait for the packet program's events: {0}")]
+    Events(io::Error),
+    /// A signal could not be waited for.
+    #[error("cannot wait for signals: {0}")]
+    Signals(io::Error),
+}
+
+/// What the control socket asks for.
+pub enum Command {
+    /// The status.
+    Status(oneshot::Sender<Status>),
+    /// To read the configuration file again.
+    Reload(oneshot::Sender<Result<Reloaded, DaemonError>>),
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Reloaded {
+    /// The generation that is live now.
+    pub generation: u64,
+    /// How many steps it took.
+    pub steps: usize,
+    /// What is legal but seldom meant.
+    pub warnings: Vec<String>,
+}
+
+/// Everything that the daemon knows and holds.
+pub struct Daemon {
+    config_path: PathBuf,
+    desired: Desired,
+    loaded: Loaded,
+    actual: Actual,
+    book: Book,
+    watch: Watch,
+    groups: Groups,
+    wish: Wish,
+    started: Instant,
+    started_at: SystemTime,
+    attached: Vec<(String, u32, Option<Attached>)>,
+    sweeps: [Sweep; 2],
+    last_wish_change: Instant,
+    outcomes: mpsc::Sender<(TargetKey, ProbeOutcome)>,
+}
+
+/// What comes in from outside.
+pub struct Inputs {
+    outcomes: mpsc::Receiver<(TargetKey, ProbeOutcome)>,
+    changes: mpsc::Receiver<Vec<Change>>,
+    events: Events,
+}
+
+impl Daemon {
+    /// Loads or adopts the data plane and makes the configuration live.
+    pub async fn start(config_path: &Path) -> Result<(Self, Inputs), DaemonError> {
+        let desired = config::load(config_path)?;
+        for warning in &desired.warnings {
+            tracing::warn!("{warning}");
+        }
+        let node = &desired.node;
+        let folder = node.socket.parent().unwrap_or(Path::new("/run/nlb"));
+        let deployment_secret = secret::deployment_key(&node.hash_key, folder)?;
+        let (watch, changes) = Watch::start().await?;
+        let table_secret: [u64; 4] = zerocopy::transmute!(secret::random()?);
+        let pins = node.pins();
+        let mut loaded = load::load(&load::Request {
+            bpffs: &node.bpffs,
+            pins: &pins,
+            capacity: node.capacity,
+            secret: &deployment_secret,
+            table_secret,
+        })?;
+        for size in &loaded.kept_sizes {
+            tracing::warn!(
+                "node.capacity.{}: the pinned map has {} entries and keeps them; {} take effect \
+                 after `nlb detach`",
+                size.key,
+                size.kept,
+                size.asked
+            );
+        }
+        loaded.forward_log();
+        let found = loaded.maps.read()?;
+        let (sender, outcomes) = mpsc::channel(1024);
+        let events = Events::new(loaded.take_events()?).map_err(DaemonError::Events)?;
+        let now = Instant::now();
+        let mut daemon = Self {
+            config_path: config_path.to_owned(),
+            actual: Actual::adopt(&found),
+            book: Book::adopt(&found.next_hops),
+            groups: Groups::default(),
+            wish: Wish::default(),
+            started: now,
+            started_at: SystemTime::now(),
+            attached: Vec::new(),
+            sweeps: Default::default(),
+            last_wish_change: now,
+            outcomes: sender,
+            desired,
+            loaded,
+            watch,
+        };
+        let adopted = daemon.adopted_targets(&found);
+        daemon
+            .groups
+            .configure(&daemon.desired, Duration::ZERO, &adopted, &daemon.outcomes);
+        daemon.find_ways().await;
+        daemon.follow_network(true)?;
+        daemon.reconcile()?;
+        // Only now: the first packet that the program sees finds complete tables.
+        daemon.attach()?;
+        daemon.sweep();
+        Ok((
+            daemon,
+            Inputs {
+                outcomes,
+                changes,
+                events,
+            },
+        ))
+    }
+
+    /// Which targets took new flows before the daemon started.
+    fn adopted_targets(
+        &self,
+        found: &crate::dataplane::kernel::Found,
+    ) -> BTreeMap<TargetKey, bool> {
+        let names: BTreeMap<u32, &str> = self
+            .desired
+            .target_groups
+            .iter()
+            .map(|group| (plan::fingerprint(&group.name), group.name.as_str()))
+            .collect();
+        found
+            .targets
+            .iter()
+            .filter_map(|(id, identity, _)| {
+                let name = names.get(&identity.group_fingerprint)?;
+                let address = SocketAddr::new(identity.address.into(), identity.port.get());
+                Some((((*name).to_owned(), address), found.in_rings.contains(id)))
+            })
+            .collect()
+    }
+
+    /// Runs until `stop` resolves.
+    pub async fn run(
+        mut self,
+        mut inputs: Inputs,
+        mut commands: mpsc::Receiver<Command>,
+        mut reload: mpsc::Receiver<()>,
+        stop: impl Future<Output = ()>,
+    ) -> Self {
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        let mut tick = tokio::time::interval(TICK_EVERY);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => return self,
+                Some((key, outcome)) = inputs.outcomes.recv() => {
+                    self.on_outcome(&key, outcome);
+                    while let Ok((key, outcome)) = inputs.outcomes.try_recv() {
+                        self.on_outcome(&key, outcome);
+                    }
+                    self.reconcile_or_log();
+                }
+                Some(changes) = inputs.changes.recv() => self.on_changes(&changes).await,
+                wanted = inputs.events.wanted_neighbours() => match wanted {
+                    Ok(wanted) => self.on_wanted(wanted).await,
+                    Err(error) => tracing::error!("cannot read the packet program's events: {error}"),
+                },
+                Some(command) = commands.recv() => self.on_command(command).await,
+                Some(()) = reload.recv() => match self.reload().await {
+                    Ok(done) => tracing::info!(generation = done.generation, "reloaded"),
+                    Err(error) => tracing::error!("reload refused, nothing has changed: {error}"),
+                },
+                _ = sweep.tick() => self.sweep(),
+                _ = tick.tick() => {
+                    let transitions = self.groups.tick(self.started.elapsed());
+                    for (key, transition) in &transitions {
+                        log_transition(key, transition);
+                    }
+                    if !transitions.is_empty() {
+                        self.reconcile_or_log();
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_outcome(&mut self, key: &TargetKey, outcome: ProbeOutcome) {
+        if let Some(transition) = self.groups.observe(key, self.started.elapsed(), outcome) {
+            log_transition(key, &transition);
+        }
+    }
+
+    async fn on_changes(&mut self, changes: &[Change]) {
+        let routes_changed = changes
+            .iter()
+            .any(|change| matches!(change, Change::Routes));
+        let links_changed = changes
+            .iter()
+            .any(|change| matches!(change, Change::Link(_)));
+        if routes_changed || links_changed {
+            self.find_ways().await;
+        }
+        if let Err(error) = self.follow_network(routes_changed) {
+            tracing::error!("cannot follow the network's change: {error}");
+        }
+        self.reconcile_or_log();
+    }
+
+    /// Has the kernel resolve neighbours that packets were dropped for.
+    async fn on_wanted(&mut self, wanted: Vec<(u32, IpAddr)>) {
+        for (interface, address) in wanted {
+            if let Err(error) = self.watch.request_neighbour(interface, address).await {
+                tracing::warn!(%address, "cannot have the neighbour resolved: {error}");
+            }
+        }
+    }
+
+    async fn on_command(&mut self, command: Command) {
+        // Whoever asked may be gone; then nobody misses the answer.
+        match command {
+            Command::Status(answer) => drop(answer.send(self.report().await)),
+            Command::Reload(answer) => drop(answer.send(self.reload().await)),
+        }
+    }
+
+    /// Reads the file again and makes it live; after an error nothing has changed.
+    async fn reload(&mut self) -> Result<Reloaded, DaemonError> {
+        let desired = config::load(&self.config_path)?;
+        let (old, new) = (&self.desired.node, &desired.node);
+        let detach_first = "; maps keep their size until `nlb detach`";
+        for (differs, field, more) in [
+            (old.bpffs != new.bpffs, "node.bpffs", ""),
+            (old.socket != new.socket, "node.socket", ""),
+            (old.hash_key != new.hash_key, "node.hash_key", ""),
+            (
+                old.xdp_mode != new.xdp_mode,
+                "node.xdp_mode",
+                "; links keep their mode until `nlb detach`",
+            ),
+            (old.capacity != new.capacity, "node.capacity", detach_first),
+        ] {
+            if differs {
+                return Err(DaemonError::NeedsRestart { field, more });
+            }
+        }
+        for name in &new.interfaces {
+            if self.watch.link_named(name).is_none() {
+                return Err(DataplaneError::NoInterface(name.clone()).into());
+            }
+        }
+        // A plan that cannot be made must be noticed before anything is touched.
+        let mut trial = Groups::default();
+        let (sender, _receiver) = mpsc::channel(1);
+        trial.configure(&desired, self.started.elapsed(), &BTreeMap::new(), &sender);
+        let wish = trial.wish(&desired, |_| NextHopId::NONE);
+        plan::plan(&self.actual, &wish, self.limits())?;
+        drop(trial);
+
+        let warnings = desired.warnings.iter().map(ToString::to_string).collect();
+        self.desired = desired;
+        let now = self.started.elapsed();
+        self.groups
+            .configure(&self.desired, now, &BTreeMap::new(), &self.outcomes);
+        self.find_ways().await;
+        self.follow_network(false)?;
+        let steps = self.reconcile()?;
+        self.attach()?;
+        Ok(Reloaded {
+            generation: self.actual.generation,
+            steps,
+            warnings,
+        })
+    }
+
+    /// Asks the kernel for the way to every target.
+    async fn find_ways(&mut self) {
+        let mut wanted = Vec::new();
+        for group in &mut self.groups.list {
+            let on_link_only = group.configured.mode == Mode::DsrL2;
+            for (address, target) in &mut group.targets {
+                let way = match self.watch.resolve(address.ip(), on_link_only).await {
+                    Ok(Resolution::Resolved(hop)) => Way::Through {
+                        interface: hop.interface,
+                        neighbour: hop.neighbour,
+                    },
+                    Ok(Resolution::Unresolved {
+                        reason:
+                            Unresolved::NeighbourUnknown {
+                                interface,
+                                neighbour,
+                            },
+                    }) => Way::Through {
+                        interface,
+                        neighbour,
+                    },
+                    Ok(Resolution::Unresolved { reason }) => Way::None(reason),
+                    Err(error) => Way::Failed(error.to_string()),
+                };
+                if let Way::Through {
+                    interface,
+                    neighbour,
+                } = way
+                {
+                    wanted.push((interface, neighbour));
+                }
+                if target.way != way {
+                    tracing::debug!(target = %address, ?way, "the way to a target");
+                }
+                target.way = way;
+            }
+        }
+        for (interface, neighbour) in wanted {
+            let steps = self.book.ensure(interface, neighbour);
+            if let Err(error) = self.take_all(&steps) {
+                tracing::error!("cannot note a next hop: {error}");
+            }
+            // So that the kernel keeps it resolved, also while no packet goes there.
+            if let Err(error) = self.watch.request_neighbour(interface, neighbour).await {
+                tracing::warn!(%neighbour, "cannot have the neighbour kept: {error}");
+            }
+        }
+    }
+
+    fn follow_network(&mut self, routes_changed: bool) -> Result<(), DataplaneError> {
+        let steps = self.book.follow(
+            &self.watch.links(),
+            &self.watch.neighbours(),
+            routes_changed,
+        );
+        self.take_all(&steps)
+    }
+
+    fn take_all(&mut self, steps: &[Step]) -> Result<(), DataplaneError> {
+        steps
+            .iter()
+            .try_for_each(|step| self.loaded.maps.take(step))
+    }
+
+    fn limits(&self) -> Limits {
+        self.loaded.maps.limits()
+    }
+
+    /// Makes the wish anew and carries out what differs; says how many steps it took.
+    fn reconcile(&mut self) -> Result<usize, DaemonError> {
+        let book = &self.book;
+        let wish = self.groups.wish(&self.desired, |way| match way {
+            Way::Through {
+                interface,
+                neighbour,
+            } => book
+                .get(*interface, *neighbour)
+                .map_or(NextHopId::NONE, |(id, _)| id),
+            Way::Unknown | Way::None(_) | Way::Failed(_) => NextHopId::NONE,
+        });
+        let steps = plan::plan(&self.actual, &wish, self.limits())?;
+        self.last_wish_change = if wish == self.wish {
+            self.last_wish_change
+        } else {
+            Instant::now()
+        };
+        self.wish = wish;
+        for planned in &steps {
+            self.loaded.maps.take(&planned.step)?;
+            self.actual.note(&planned.step);
+            if let Some((group, entries)) = &planned.ring {
+                self.actual.note_ring(*group, entries.clone());
+            }
+        }
+        if !steps.is_empty() {
+            tracing::debug!(
+                generation = self.actual.generation,
+                steps = steps.len(),
+                "live"
+            );
+        }
+        Ok(steps.len())
+    }
+
+    fn reconcile_or_log(&mut self) {
+        if let Err(error) = self.reconcile() {
+            tracing::error!("cannot bring the data plane up to date: {error}");
+        }
+    }
+
+    /// Puts the program on every interface of the configuration, and off all others.
+    fn attach(&mut self) -> Result<(), DaemonError> {
+        let mut attached = Vec::new();
+        for name in &self.desired.node.interfaces {
+            let link = self
+                .watch
+                .link_named(name)
+                .ok_or_else(|| DataplaneError::NoInterface(name.clone()))?;
+            let how = match self
+                .attached
+                .iter()
+                .find(|(_, index, _)| *index == link.index)
+            {
+                Some((_, _, how)) => *how,
+                None => Some(
+                    self.loaded
+                        .attach(name, link.index, self.desired.node.xdp_mode)?,
+                ),
+            };
+            tracing::info!(interface = %name, ?how, "attached");
+            attached.push((name.clone(), link.index, how));
+        }
+        let keep: Vec<u32> = attached.iter().map(|(_, index, _)| *index).collect();
+        self.loaded.detach_others(&keep)?;
+        self.attached = attached;
+        Ok(())
+    }
+
+    /// Sweeps the flow table and takes away what nothing needs any more.
+    fn sweep(&mut self) {
+        let sweep = self.loaded.maps.sweep(now_tick());
+        let [_, newer] = std::mem::take(&mut self.sweeps);
+        self.sweeps = [newer, sweep];
+        // Flows that began before the last change must have been seen by both sweeps.
+        if self.last_wish_change.elapsed() > SWEEP_EVERY * 3 {
+            let [older, newer] = &self.sweeps;
+            for step in plan::retire(&self.actual, &self.wish, [older, newer]) {
+                match self.loaded.maps.take(&step) {
+                    Ok(()) => self.actual.note(&step),
+                    Err(error) => tracing::error!("cannot take a record away: {error}"),
+                }
+            }
+        }
+    }
+}
+
+/// The kernel's tick.
+fn now_tick() -> Tick {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
+    Tick::of_nanos(seconds * 1_000_000_000 + nanos)
+}
+
+fn log_transition((group, address): &TargetKey, transition: &crate::health::state::Transition) {
+    let reason = transition.reason.map_or("", |reason| reason.description());
+    tracing::info!(
+        %group,
+        target = %address,
+        from = transition.from.name(),
+        to = transition.to.name(),
+        reason,
+        "target health"
+    );
+}

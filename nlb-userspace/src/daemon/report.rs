@@ -1,0 +1,226 @@
+//! What the daemon answers when it is asked how things are.
+
+use std::{net::SocketAddr, time::SystemTime};
+
+use nlb_common::{
+    counter::Traffic,
+    listener::ListenerKey,
+    stop::{Stop, StopVerdict},
+};
+
+use super::{Daemon, groups, groups::Group, groups::Way};
+use crate::{
+    config,
+    dataplane::load::Attached,
+    next_hop,
+    status::{
+        Counters, Flows, Interface, Listener, LoadBalancer, NextHop, Status, StopCount, Target,
+        TargetGroup,
+    },
+};
+
+impl Daemon {
+    /// How things are now.
+    pub(super) async fn report(&self) -> Status {
+        let active = self.loaded.maps.sweep(super::now_tick()).active;
+        let mut warnings: Vec<String> = self
+            .desired
+            .warnings
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let interfaces = self.interfaces(&mut warnings).await;
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            generation: self.actual.generation,
+            started_at_unix_seconds: self
+                .started_at
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |elapsed| elapsed.as_secs()),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            config: self.config_path.display().to_string(),
+            adopted: self.loaded.is_adopted,
+            interfaces,
+            flows: Flows {
+                active,
+                capacity: self.loaded.maps.flow_capacity(),
+            },
+            load_balancers: self
+                .desired
+                .load_balancers
+                .iter()
+                .map(|b| self.balancer(b))
+                .collect(),
+            target_groups: self
+                .groups
+                .list
+                .iter()
+                .map(|group| self.group(group))
+                .collect(),
+            stops: Stop::ALL
+                .iter()
+                .filter(|stop| **stop != Stop::NotOurs)
+                .map(|stop| StopCount {
+                    name: stop.name().to_owned(),
+                    count: self.loaded.maps.stop_count(*stop).unwrap_or_default(),
+                    verdict: match stop.verdict() {
+                        StopVerdict::Pass => "pass",
+                        StopVerdict::Drop => "drop",
+                    }
+                    .to_owned(),
+                    meaning: stop.meaning().trim().to_owned(),
+                })
+                .collect(),
+            warnings,
+        }
+    }
+
+    async fn interfaces(&self, warnings: &mut Vec<String>) -> Vec<Interface> {
+        let mut interfaces = Vec::new();
+        for (name, index, attached) in &self.attached {
+            let forwarding_v4 = next_hop::forwarding(name, false);
+            let forwarding_v6 = next_hop::forwarding(name, true);
+            if forwarding_v4 == Some(false) {
+                warnings.push(format!(
+                    "IPv4 forwarding is off on {name}: answers of nat targets cannot be routed; \
+                     sysctl -w net.ipv4.conf.{name}.forwarding=1"
+                ));
+            }
+            let xdp_mode = match attached {
+                Some(Attached::Driver) => "driver".to_owned(),
+                Some(Attached::Generic) => "generic".to_owned(),
+                Some(Attached::Replaced) | None => self
+                    .watch
+                    .xdp_mode(*index)
+                    .await
+                    .unwrap_or("unknown")
+                    .to_owned(),
+            };
+            interfaces.push(Interface {
+                name: name.clone(),
+                index: *index,
+                xdp_mode,
+                forwarding_v4,
+                forwarding_v6,
+            });
+        }
+        interfaces
+    }
+
+    fn balancer(&self, balancer: &config::LoadBalancer) -> LoadBalancer {
+        LoadBalancer {
+            name: balancer.name.clone(),
+            addresses: balancer.addresses.clone(),
+            listeners: balancer
+                .listeners
+                .iter()
+                .map(|listener| Listener {
+                    name: listener.name.clone(),
+                    protocol: listener.protocol.to_string(),
+                    port: listener.port,
+                    addresses: listener.addresses.clone(),
+                    target_group: listener.target_group_name.clone(),
+                    counters: self.listener_counters(listener),
+                })
+                .collect(),
+        }
+    }
+
+    /// The sum over the listener's addresses and protocols.
+    fn listener_counters(&self, listener: &config::Listener) -> Counters {
+        let mut sum = Traffic::default();
+        for key in groups::wished_listeners(listener)
+            .iter()
+            .map(|wished| wished.key)
+        {
+            sum += self.traffic_of(&key);
+        }
+        sum.into()
+    }
+
+    fn traffic_of(&self, key: &ListenerKey) -> Traffic {
+        self.actual
+            .listener_id(key)
+            .and_then(|id| self.loaded.maps.listener_traffic(id).ok())
+            .unwrap_or_default()
+    }
+
+    fn group(&self, group: &Group) -> TargetGroup {
+        let wished =
+            self.wish.groups.iter().find(|wished| {
+                wished.fingerprint == crate::plan::fingerprint(&group.configured.name)
+            });
+        TargetGroup {
+            name: group.configured.name.clone(),
+            protocol: group.configured.protocol.to_string(),
+            mode: group.configured.mode.to_string(),
+            fail_open: group.selection().fail_open && !group.targets.is_empty(),
+            targets: group
+                .targets
+                .iter()
+                .map(|(address, entry)| {
+                    let id = wished.and_then(|wished| {
+                        self.actual.target_id(wished, address.ip(), address.port())
+                    });
+                    let traffic = id
+                        .and_then(|id| self.loaded.maps.target_traffic(id).ok())
+                        .unwrap_or_default();
+                    self.target(address, entry, id.map(|id| id.0), traffic)
+                })
+                .collect(),
+        }
+    }
+
+    fn target(
+        &self,
+        address: &SocketAddr,
+        entry: &groups::TargetEntry,
+        id: Option<u32>,
+        traffic: Traffic,
+    ) -> Target {
+        let health = &entry.health;
+        Target {
+            id,
+            address: address.ip(),
+            port: address.port(),
+            weight: entry.weight,
+            state: health.state().name().to_owned(),
+            reason: health.reason().map(|reason| reason.code().to_owned()),
+            description: health
+                .reason()
+                .map(|reason| reason.description().to_owned()),
+            last_failure: health.last_failure().map(|failure| failure.to_string()),
+            next_hop: self.way(&entry.way),
+            counters: traffic.into(),
+        }
+    }
+
+    fn way(&self, way: &Way) -> NextHop {
+        let unresolved = |reason: String, interface| NextHop {
+            state: "unresolved".to_owned(),
+            reason: Some(reason),
+            interface,
+            mac: None,
+        };
+        match way {
+            Way::Unknown => unresolved("not asked yet".to_owned(), None),
+            Way::None(reason) => unresolved(reason.to_string(), None),
+            Way::Failed(error) => unresolved(error.clone(), None),
+            Way::Through {
+                interface,
+                neighbour,
+            } => {
+                let name = self.watch.link(*interface).map(|link| link.name);
+                match self.book.get(*interface, *neighbour) {
+                    Some((_, Some(next_hop))) => NextHop {
+                        state: "resolved".to_owned(),
+                        reason: None,
+                        interface: name,
+                        mac: Some(next_hop.destination_mac.to_string()),
+                    },
+                    _ => unresolved(format!("the MAC address of {neighbour} is not known"), name),
+                }
+            }
+        }
+    }
+}

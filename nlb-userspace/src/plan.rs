@@ -1,0 +1,524 @@
+//! 4. Wish minus actual = ordered steps.
+//!
+//! Pure: the same input gives the same steps in the same order, and after every prefix of them
+//! traffic flows. Whatever a record names is there before it, whatever named a record is gone
+//! before it: targets, rings, listeners, prefilter, index; and the other way round.
+//!
+//! Records outlive their place in the configuration: a flow that was pinned to a target, or that
+//! came to a listener, goes on until it ends. [`retire`] takes the records away when a sweep over
+//! the flow table has found no flow that needs them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use nlb_common::{
+    address::Address,
+    listener::{ListenerId, ListenerKey, ListenerPolicy},
+    maps::{MAX_TARGET_GROUPS, PREFILTER_WORDS, Prefilter, Side},
+    next_hop::NextHopId,
+    target::{Mode, TargetControl, TargetId, TargetIdentity},
+    wire::protocol,
+};
+use zerocopy::big_endian::U16;
+
+use crate::{
+    dataplane::{RingSlots, Step, kernel::Found, kernel::Sweep},
+    ring::{self, RingEntry},
+};
+
+/// What should be, resolved down to what the maps hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// One for each address, protocol and port.
+    pub listeners: Vec<WishedListener>,
+    /// The target groups.
+    pub groups: Vec<WishedGroup>,
+}
+
+/// A listener that should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WishedListener {
+    /// What packets are addressed to.
+    pub key: ListenerKey,
+    /// Its target group: an index into [`Wish::groups`].
+    pub group: usize,
+    /// How long an established flow may be silent.
+    pub idle_ticks: u16,
+}
+
+/// A target group that should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WishedGroup {
+    /// Of its name; see [`fingerprint`].
+    pub fingerprint: u32,
+    /// How packets get to its targets.
+    pub mode: Mode,
+    /// Its targets, also those that take no new flows.
+    pub targets: Vec<WishedTarget>,
+}
+
+/// A target that should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WishedTarget {
+    /// Where it is.
+    pub address: IpAddr,
+    /// Where it listens.
+    pub port: u16,
+    /// Its share of new flows; 0 for none.
+    pub weight: u16,
+    /// The way there.
+    pub next_hop: NextHopId,
+}
+
+/// What is in the maps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Actual {
+    /// The generation that is live.
+    pub generation: u64,
+    listeners: BTreeMap<ListenerId, (ListenerKey, ListenerPolicy)>,
+    index: HashMap<ListenerKey, ListenerId>,
+    targets: BTreeMap<TargetId, (TargetIdentity, TargetControl)>,
+    listener_ids: HashMap<ListenerKey, ListenerId>,
+    target_ids: HashMap<(TargetIdentity, Mode), TargetId>,
+    groups: BTreeMap<u32, u16>,
+    /// What each ring was built from; unknown after adoption, so that rings are built anew.
+    rings: BTreeMap<u16, Vec<RingEntry>>,
+    prefilter: Vec<u64>,
+}
+
+/// Sizes that a plan must keep to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Records of listeners, the unused one with id 0 among them.
+    pub listeners: usize,
+    /// Records of targets, the unused one with id 0 among them.
+    pub targets: usize,
+}
+
+/// Why there is no plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// No listener record is free.
+    #[error(
+        "no room for another listener: node.capacity.listeners is {0}, counting listeners that \
+         were removed but still have flows"
+    )]
+    Listeners(usize),
+    /// No target record is free.
+    #[error(
+        "no room for another target: node.capacity.targets is {0}, counting targets that were \
+         removed but still have flows"
+    )]
+    Targets(usize),
+    /// No group id is free.
+    #[error("no room for another target group: there can be {MAX_TARGET_GROUPS}")]
+    Groups,
+}
+
+/// A number that stands for a target group's name in the maps, so that a daemon that finds them
+/// knows its groups again.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "half of the hash is enough to tell names"
+)]
+pub fn fingerprint(name: &str) -> u32 {
+    xxhash_rust::xxh64::xxh64(name.as_bytes(), 0) as u32
+}
+
+impl Actual {
+    /// What another daemon left.
+    pub fn adopt(found: &Found) -> Self {
+        Self {
+            generation: found.generation,
+            listeners: found
+                .listeners
+                .iter()
+                .map(|(id, key, policy)| (*id, (*key, *policy)))
+                .collect(),
+            index: found.listener_index.iter().copied().collect(),
+            targets: found
+                .targets
+                .iter()
+                .map(|(id, identity, control)| (*id, (*identity, *control)))
+                .collect(),
+            listener_ids: found
+                .listeners
+                .iter()
+                .map(|(id, key, _)| (*key, *id))
+                .collect(),
+            target_ids: found
+                .targets
+                .iter()
+                .map(|(id, identity, control)| ((*identity, control.mode), *id))
+                .collect(),
+            groups: found
+                .targets
+                .iter()
+                .map(|(_, identity, _)| (identity.group_fingerprint, identity.group))
+                .collect(),
+            rings: BTreeMap::new(),
+            prefilter: found.prefilter.clone(),
+        }
+    }
+
+    /// The id of a listener.
+    pub fn listener_id(&self, key: &ListenerKey) -> Option<ListenerId> {
+        self.listener_ids.get(key).copied()
+    }
+
+    /// The id of a target.
+    pub fn target_id(&self, group: &WishedGroup, address: IpAddr, port: u16) -> Option<TargetId> {
+        let group_id = self.groups.get(&group.fingerprint)?;
+        self.target_ids
+            .get(&(identity(group, *group_id, address, port), group.mode))
+            .copied()
+    }
+
+    /// Notes that a step was taken.
+    pub fn note(&mut self, step: &Step) {
+        match step {
+            Step::WriteTarget {
+                id,
+                identity,
+                control,
+            } => {
+                self.groups
+                    .insert(identity.group_fingerprint, identity.group);
+                self.target_ids.insert((*identity, control.mode), *id);
+                self.targets.insert(*id, (*identity, *control));
+            }
+            Step::ControlTarget { id, control } => {
+                if let Some((_, old)) = self.targets.get_mut(id) {
+                    *old = *control;
+                }
+            }
+            Step::ClearTarget { id } => {
+                if let Some((identity, control)) = self.targets.remove(id) {
+                    self.target_ids.remove(&(identity, control.mode));
+                }
+            }
+            Step::WriteListener { id, key, policy } => {
+                self.listener_ids.insert(*key, *id);
+                self.listeners.insert(*id, (*key, *policy));
+            }
+            Step::ChangeListener { id, policy } => {
+                if let Some((_, old)) = self.listeners.get_mut(id) {
+                    *old = *policy;
+                }
+            }
+            Step::ClearListener { id } => {
+                if let Some((key, _)) = self.listeners.remove(id) {
+                    self.listener_ids.remove(&key);
+                }
+            }
+            Step::IndexListener { key, id } => {
+                self.index.insert(*key, *id);
+            }
+            Step::UnindexListener { key } => {
+                self.index.remove(key);
+            }
+            Step::Prefilter { index, bits } => {
+                self.prefilter.resize(PREFILTER_WORDS, 0);
+                if let Some(word) = self.prefilter.get_mut(*index) {
+                    *word = *bits;
+                }
+            }
+            Step::Publish { generation } => self.generation = *generation,
+            Step::ReplaceRing { .. }
+            | Step::WriteNextHop { .. }
+            | Step::InvalidateNextHop { .. }
+            | Step::RenewNextHop { .. }
+            | Step::IndexNextHop { .. }
+            | Step::UnindexNextHop { .. } => {}
+        }
+    }
+
+    /// Notes what the ring of a group was built from.
+    pub fn note_ring(&mut self, group: u16, entries: Vec<RingEntry>) {
+        self.rings.insert(group, entries);
+    }
+}
+
+/// A step, and what a ring was built from if it replaces one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    /// The step.
+    pub step: Step,
+    /// For [`Step::ReplaceRing`].
+    pub ring: Option<(u16, Vec<RingEntry>)>,
+}
+
+impl From<Step> for Planned {
+    fn from(step: Step) -> Self {
+        Self { step, ring: None }
+    }
+}
+
+fn identity(group: &WishedGroup, id: u16, address: IpAddr, port: u16) -> TargetIdentity {
+    TargetIdentity {
+        address: Address::from(address),
+        port: U16::new(port),
+        group: id,
+        group_fingerprint: group.fingerprint,
+    }
+}
+
+/// The steps from what is to what should be. Empty if nothing differs; otherwise the last one
+/// publishes the next generation.
+pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>, PlanError> {
+    let mut steps: Vec<Planned> = Vec::new();
+    let mut after = actual.clone();
+    let mut group_ids = Vec::with_capacity(wish.groups.len());
+    let mut rings = Vec::new();
+    for group in &wish.groups {
+        let group_id = group_id(&mut after, group.fingerprint)?;
+        group_ids.push(group_id);
+        let mut entries = Vec::new();
+        for target in &group.targets {
+            let identity = identity(group, group_id, target.address, target.port);
+            let control = TargetControl {
+                mode: group.mode,
+                next_hop: target.next_hop,
+            };
+            let id = if let Some(id) = after.target_id(group, target.address, target.port) {
+                if after
+                    .targets
+                    .get(&id)
+                    .is_some_and(|(_, old)| *old != control)
+                {
+                    push(&mut steps, &mut after, Step::ControlTarget { id, control });
+                }
+                id
+            } else {
+                let id = free_target(&after, limits)?;
+                push(
+                    &mut steps,
+                    &mut after,
+                    Step::WriteTarget {
+                        id,
+                        identity,
+                        control,
+                    },
+                );
+                id
+            };
+            if target.weight > 0 {
+                entries.push(RingEntry {
+                    target_id: id.0,
+                    identity: SocketAddr::new(target.address, target.port).into(),
+                    weight: target.weight,
+                });
+            }
+        }
+        if actual.rings.get(&group_id) != Some(&entries) {
+            rings.push((group_id, entries));
+        }
+    }
+    for (group, entries) in rings {
+        let slots = RingSlots(ring::build(&entries, ring::SLOTS).into());
+        steps.push(Planned {
+            step: Step::ReplaceRing { group, slots },
+            ring: Some((group, entries)),
+        });
+    }
+    plan_listeners(wish, &group_ids, limits, &mut after, &mut steps)?;
+    if !steps.is_empty() {
+        steps.push(
+            Step::Publish {
+                generation: actual.generation + 1,
+            }
+            .into(),
+        );
+    }
+    Ok(steps)
+}
+
+fn plan_listeners(
+    wish: &Wish,
+    group_ids: &[u16],
+    limits: Limits,
+    after: &mut Actual,
+    steps: &mut Vec<Planned>,
+) -> Result<(), PlanError> {
+    let mut index = Vec::new();
+    for listener in &wish.listeners {
+        let Some(group) = group_ids.get(listener.group).copied() else {
+            continue;
+        };
+        let policy = ListenerPolicy {
+            group,
+            idle_ticks: listener.idle_ticks,
+        };
+        let key = listener.key;
+        let id = if let Some(id) = after.listener_id(&key) {
+            if after
+                .listeners
+                .get(&id)
+                .is_some_and(|(_, old)| *old != policy)
+            {
+                push(steps, after, Step::ChangeListener { id, policy });
+            }
+            id
+        } else {
+            let id = free_listener(after, limits)?;
+            push(steps, after, Step::WriteListener { id, key, policy });
+            id
+        };
+        index.push((key, id));
+        let vip = ListenerKey::vip(key.address);
+        if !index.iter().any(|(other, _)| *other == vip) {
+            index.push((vip, id));
+        }
+    }
+    // Bits of what is still there stay; `retire` clears them with the records.
+    for (word, bits) in changed_words(&after.prefilter, &bitmap(after)) {
+        push(steps, after, Step::Prefilter { index: word, bits });
+    }
+    for (key, id) in &index {
+        if after.index.get(key) != Some(id) {
+            push(steps, after, Step::IndexListener { key: *key, id: *id });
+        }
+    }
+    let wished: HashSet<_> = index.iter().map(|(key, _)| *key).collect();
+    let mut gone: Vec<_> = after
+        .index
+        .iter()
+        .filter(|(key, _)| !wished.contains(key))
+        .map(|(key, id)| (*id, *key))
+        .collect();
+    // VIPs last: until their listeners are gone, what is wrong with their packets is counted.
+    gone.sort_by_key(|(id, key)| (key.protocol == 0, *id));
+    for (_, key) in gone {
+        push(steps, after, Step::UnindexListener { key });
+    }
+    Ok(())
+}
+
+fn push(steps: &mut Vec<Planned>, after: &mut Actual, step: Step) {
+    after.note(&step);
+    steps.push(step.into());
+}
+
+fn group_id(after: &mut Actual, fingerprint: u32) -> Result<u16, PlanError> {
+    if let Some(id) = after.groups.get(&fingerprint) {
+        return Ok(*id);
+    }
+    let used: BTreeSet<u16> = after
+        .groups
+        .values()
+        .copied()
+        .chain(after.listeners.values().map(|(_, policy)| policy.group))
+        .collect();
+    let id = (1..MAX_TARGET_GROUPS)
+        .filter_map(|id| u16::try_from(id).ok())
+        .find(|id| !used.contains(id))
+        .ok_or(PlanError::Groups)?;
+    after.groups.insert(fingerprint, id);
+    Ok(id)
+}
+
+fn free_listener(after: &Actual, limits: Limits) -> Result<ListenerId, PlanError> {
+    (1..limits.listeners)
+        .filter_map(|id| u16::try_from(id).ok().map(ListenerId))
+        .find(|id| !after.listeners.contains_key(id))
+        .ok_or(PlanError::Listeners(limits.listeners - 1))
+}
+
+fn free_target(after: &Actual, limits: Limits) -> Result<TargetId, PlanError> {
+    let after_last = after
+        .targets
+        .last_key_value()
+        .map_or(1, |(id, _)| id.0 as usize + 1);
+    (after_last..limits.targets)
+        .chain(1..after_last.min(limits.targets))
+        .filter_map(|id| u32::try_from(id).ok().map(TargetId))
+        .find(|id| !after.targets.contains_key(id))
+        .ok_or(PlanError::Targets(limits.targets - 1))
+}
+
+/// The prefilter's bits for every record that there is.
+///
+/// Translated targets get the bits of both protocols: a target that was removed no longer has a
+/// group that could tell which it speaks.
+fn bitmap(actual: &Actual) -> Vec<u64> {
+    let mut words = vec![0; PREFILTER_WORDS];
+    let mut set = |(word, mask): (usize, u64)| {
+        if let Some(word) = words.get_mut(word) {
+            *word |= mask;
+        }
+    };
+    for (key, _) in actual.listeners.values() {
+        set(Prefilter::bit(
+            Side::Listener,
+            key.address,
+            key.protocol,
+            key.port,
+        ));
+        set(Prefilter::bit(Side::Listener, key.address, 0, U16::ZERO));
+    }
+    for (identity, control) in actual.targets.values() {
+        if control.mode == Mode::NAT {
+            for protocol in [protocol::TCP, protocol::UDP] {
+                set(Prefilter::bit(
+                    Side::Target,
+                    identity.address,
+                    protocol,
+                    identity.port,
+                ));
+            }
+        }
+    }
+    words
+}
+
+fn changed_words(old: &[u64], new: &[u64]) -> Vec<(usize, u64)> {
+    new.iter()
+        .enumerate()
+        .filter(|(index, bits)| old.get(*index).copied().unwrap_or_default() != **bits)
+        .map(|(index, bits)| (index, *bits))
+        .collect()
+}
+
+/// The steps that take away records which neither the configuration nor, as two sweeps have seen,
+/// any flow needs. Two, because a flow may have begun while the first was under way.
+pub fn retire(actual: &Actual, wish: &Wish, sweeps: [&Sweep; 2]) -> Vec<Step> {
+    let has_flows = |counts: fn(&Sweep) -> &Vec<u64>, index: usize| {
+        sweeps
+            .iter()
+            .any(|sweep| counts(sweep).get(index).is_none_or(|count| *count > 0))
+    };
+    let wished: HashSet<ListenerKey> = wish.listeners.iter().map(|listener| listener.key).collect();
+    let mut after = actual.clone();
+    let mut steps = Vec::new();
+    for (id, (key, _)) in &actual.listeners {
+        if !wished.contains(key) && !has_flows(|sweep| &sweep.by_listener, id.0.into()) {
+            steps.push(Step::ClearListener { id: *id });
+        }
+    }
+    let wished: HashSet<TargetId> = wish
+        .groups
+        .iter()
+        .flat_map(|group| {
+            group
+                .targets
+                .iter()
+                .filter_map(|target| actual.target_id(group, target.address, target.port))
+        })
+        .collect();
+    for id in actual.targets.keys() {
+        if !wished.contains(id) && !has_flows(|sweep| &sweep.by_target, id.0 as usize) {
+            steps.push(Step::ClearTarget { id: *id });
+        }
+    }
+    for step in &steps {
+        after.note(step);
+    }
+    if !steps.is_empty() {
+        for (index, bits) in changed_words(&after.prefilter, &bitmap(&after)) {
+            steps.push(Step::Prefilter { index, bits });
+        }
+    }
+    steps
+}

@@ -286,10 +286,10 @@ pub fn address(text: &str) -> Address {
 
 /// A ring on which these targets take turns.
 pub fn ring(targets: &[u32]) -> Vec<u32> {
-    if targets.is_empty() {
-        return vec![0; SLOTS];
-    }
-    targets.iter().copied().cycle().take(SLOTS).collect()
+    let turn = if targets.is_empty() { &[0] } else { targets };
+    let mut slots = turn.repeat(SLOTS.div_ceil(turn.len()));
+    slots.truncate(SLOTS);
+    slots
 }
 
 /// The neighbour with this address.

@@ -163,6 +163,9 @@ fn not_sent_on() -> Vec<Row> {
             .remembers(0),
         row("a frame with two tags for a vip is left to the host and counted")
             .stops(&dns.clone().service_vlan(7).vlan(5), Stop::VlanTagged),
+        row("a tagged frame for a vip is left to the host whatever is in it")
+            .stops(&web.clone().data_words(4).vlan(5), Stop::VlanTagged)
+            .stops(&web_v6.clone().data_words(4).vlan(5), Stop::VlanTagged),
         row("a ttl that would expire here stops a translated packet")
             .stops(&web.clone().ttl(1), Stop::TtlExpired)
             .stops(&web.clone().ttl(0), Stop::TtlExpired),

@@ -6,7 +6,7 @@
 //! An established flow whose time has not run out is never displaced.
 
 use nlb_common::{
-    flow::{Bucket, Choice, Client, FlowEntry, FlowState, Progress},
+    flow::{Bucket, Choice, Client, FlowEntry, FlowState, Progress, WAYS},
     hash::Secret as _,
     tick::Tick,
 };
@@ -43,13 +43,22 @@ impl Place {
     }
 }
 
-/// An entry and the word under which it was found.
+/// An entry, if there is one, and the word under which it was found.
+///
+/// VERIFIER: the word stands beside the option, and always holds something. Inside of it, LLVM
+/// carries it along undefined where there is nothing (`R5 !read_ok`; Linux 6.18, rustc 1.96).
 #[derive(Clone, Copy, Debug)]
 pub struct Found<'t> {
     /// The entry.
-    pub entry: &'t FlowEntry,
+    pub entry: Option<&'t FlowEntry>,
     /// What its `choice` was.
     pub word: u64,
+}
+
+/// The entry under an index, if it is one.
+#[inline(always)]
+fn entry_at(bucket: &Bucket, index: u64) -> Option<&FlowEntry> {
+    bucket.entries.get(usize::try_from(index).ok()?)
 }
 
 /// The client's flow that `is` accepts.
@@ -59,30 +68,75 @@ pub fn find<'t, T: Tables>(
     place: Place,
     client: &Client,
     mut is: impl FnMut(Choice) -> bool,
-) -> Option<Found<'t>> {
-    let mut found = |bucket: &'t Bucket| {
-        for entry in &bucket.entries {
-            if let Some(word) = entry.choice_for(client)
-                && is(Choice::of_word(word))
-            {
-                return Some(Found { entry, word });
-            }
-        }
-        None
-    };
-    if let Some(hit) = place.first(tables).and_then(&mut found) {
-        return Some(hit);
+) -> Found<'t> {
+    let hit = find_in(tables, place, place.first(tables), client, &mut is);
+    if hit.entry.is_some() {
+        return hit;
     }
-    place.second(tables).and_then(&mut found)
+    find_in(tables, place, place.second(tables), client, &mut is)
 }
 
-/// How good a place an entry is for a new flow: the lower, the better.
+/// A function, because a closure that is called twice is not inlined, and a call between BPF
+/// functions passes everything through the stack.
 ///
-/// `limit` is the idle time-out of established flows, in ticks, as the entry's listener has it.
+/// VERIFIER: it is told the entry by an index that it knows nothing of; told by four different
+/// pointers, it follows the rest of the program for each.
 #[inline(always)]
-fn rank<T: Tables>(tables: &T, entry: &FlowEntry, word: u64, now: Tick) -> u8 {
+fn find_in<'t, T: Tables>(
+    tables: &T,
+    place: Place,
+    bucket: Option<&'t Bucket>,
+    client: &Client,
+    is: &mut impl FnMut(Choice) -> bool,
+) -> Found<'t> {
+    let Some(bucket) = bucket else {
+        return Found {
+            entry: None,
+            word: Choice::EMPTY,
+        };
+    };
+    let mut found = WAYS;
+    let mut word = Choice::EMPTY;
+    for (index, entry) in bucket.entries.iter().enumerate() {
+        if let Some(seen) = entry.choice_for(client)
+            && is(Choice::of_word(seen))
+        {
+            found = index;
+            word = seen;
+            break;
+        }
+    }
+    let index = tables.forget(found as u64, place.0);
+    Found {
+        entry: entry_at(bucket, index),
+        word,
+    }
+}
+
+/// How good a place an entry is for a new flow; the order in which places are taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Worth {
+    /// Nobody's.
+    Empty,
+    /// Its flow's time has run out.
+    Expired,
+    /// Its flow is over, but a late packet of it may come.
+    Over,
+    /// Its flow has not proved itself.
+    Unproven,
+    /// An established flow, or one that is just being written.
+    Taken,
+}
+
+/// What an entry is worth, and the word that says so.
+#[inline(always)]
+fn worth<T: Tables>(tables: &T, entry: &FlowEntry, now: Tick) -> (Worth, u64) {
+    let word = entry.choice.load();
     if word == Choice::EMPTY {
-        return 0;
+        return (Worth::Empty, word);
+    }
+    if word == Choice::BUSY {
+        return (Worth::Taken, word);
     }
     let limit = match tables.listener(Choice::of_word(word).listener) {
         Some(listener) => listener.policy().idle_ticks,
@@ -91,21 +145,22 @@ fn rank<T: Tables>(tables: &T, entry: &FlowEntry, word: u64, now: Tick) -> u8 {
     let Progress {
         state, last_seen, ..
     } = entry.progress();
-    if now.since(last_seen) > state.idle_ticks(limit) {
-        1
+    let worth = if now.since(last_seen) > state.idle_ticks(limit) {
+        Worth::Expired
     } else if state.is_over() {
-        2
+        Worth::Over
     } else if state.is_protected() {
-        TAKEN
+        Worth::Taken
     } else {
-        3
-    }
+        Worth::Unproven
+    };
+    (worth, word)
 }
 
-/// The rank of an entry that may not be displaced.
-const TAKEN: u8 = 4;
-
 /// Remembers a flow; says whether there was room.
+///
+/// VERIFIER: what the entries are worth is gathered in one number, and the place is found from its
+/// bits. Carrying the best entry so far through the loop made it follow every combination.
 #[inline(always)]
 pub fn pin<T: Tables>(
     tables: &T,
@@ -115,49 +170,81 @@ pub fn pin<T: Tables>(
     state: FlowState,
     now: Tick,
 ) -> bool {
-    let into = |bucket: &Bucket, worst: u8| {
-        let mut best = None;
-        let mut best_rank = worst;
-        for entry in &bucket.entries {
-            let word = entry.choice.load();
-            if word == Choice::BUSY {
-                continue;
-            }
-            let rank = rank(tables, entry, word, now);
-            if rank < best_rank {
-                best = Some((entry, word));
-                best_rank = rank;
-            }
-        }
-        // The word that was ranked, not one read again: another core may have changed its mind.
-        match best {
-            Some((entry, word)) => {
-                refill(tables, &Found { entry, word }, client, choice, state, now)
-            }
-            None => false,
-        }
-    };
     let (Some(first), Some(second)) = (place.first(tables), place.second(tables)) else {
         return false;
     };
-    // Unproven flows are displaced only when neither bucket has anything better.
-    into(first, 3) || into(second, TAKEN) || into(first, TAKEN)
+    let worths = worths(tables, place, first, now) | worths(tables, place, second, now) << WAYS;
+    let best = if worths & 0xff != 0 {
+        Worth::Empty
+    } else if worths & 0xff00 != 0 {
+        Worth::Expired
+    } else if worths & 0xff_0000 != 0 {
+        Worth::Over
+    } else if worths & 0xff00_0000 != 0 {
+        Worth::Unproven
+    } else {
+        return false;
+    };
+    // Of two choices the one with more room, which is what keeps buckets from running over early.
+    let candidates = worths >> (best as u32 * 8) & 0xff;
+    let (in_first, in_second) = (candidates & ALL, candidates >> WAYS);
+    let (bucket, candidates) = if count(in_first) >= count(in_second) {
+        (first, in_first)
+    } else {
+        (second, in_second)
+    };
+    let mut index = 0;
+    while index < WAYS - 1 && candidates & 1 << index == 0 {
+        index += 1;
+    }
+    let index = tables.forget(index as u64, place.0);
+    let Some(entry) = entry_at(bucket, index) else {
+        return false;
+    };
+    // Looked at again, because the word that is swapped must be the one that was judged.
+    let (worth_now, word) = worth(tables, entry, now);
+    worth_now == best && refill(tables, entry, word, client, choice, state, now)
 }
 
-/// Gives a found entry to a flow; says whether nobody else was faster.
+/// A bit for each entry of a bucket.
+const ALL: u64 = (1 << WAYS) - 1;
+
+/// How many of a bucket's bits are set.
+#[inline(always)]
+const fn count(bits: u64) -> u64 {
+    (bits & 1) + (bits >> 1 & 1) + (bits >> 2 & 1) + (bits >> 3 & 1)
+}
+
+const _: () = assert!(WAYS == 4, "`count` looks at four bits");
+
+/// What a bucket's entries are worth: a byte for each [`Worth`], a bit in it for each entry.
+#[inline(always)]
+fn worths<T: Tables>(tables: &T, place: Place, bucket: &Bucket, now: Tick) -> u64 {
+    let mut worths = 0;
+    let mut bit = 1;
+    for entry in &bucket.entries {
+        let (worth, _) = worth(tables, entry, now);
+        worths = tables.forget(worths | bit << (worth as u32 * 8), place.0);
+        bit <<= 1;
+    }
+    worths
+}
+
+/// Gives an entry, whose `choice` was `word`, to a flow; says whether nobody else was faster.
 #[inline(always)]
 pub fn refill<T: Tables>(
     tables: &T,
-    found: &Found<'_>,
+    entry: &FlowEntry,
+    word: u64,
     client: &Client,
     choice: Choice,
     state: FlowState,
     now: Tick,
 ) -> bool {
-    if !tables.swap(&found.entry.choice, found.word, Choice::BUSY) {
+    if !tables.swap(&entry.choice, word, Choice::BUSY) {
         return false;
     }
-    found.entry.fill(client, choice, state, now);
+    entry.fill(client, choice, state, now);
     true
 }
 

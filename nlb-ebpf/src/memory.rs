@@ -226,6 +226,10 @@ impl Tables for MemoryTables {
         word.swap(seen, new)
     }
 
+    fn forget(&self, value: u64, _unknown: u64) -> u64 {
+        value
+    }
+
     fn next_hop(&self, id: NextHopId) -> Option<&NextHopSlot> {
         self.next_hops.get(usize::from(id.0))
     }

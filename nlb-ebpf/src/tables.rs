@@ -97,6 +97,13 @@ pub trait Tables {
     /// Here because the BPF target of Rust's `core` has no compare-and-swap.
     fn swap(&self, word: &Word, seen: u64, new: u64) -> bool;
 
+    /// The same value, of which the verifier knows nothing any more.
+    ///
+    /// VERIFIER: it follows a loop's every combination of values that it knows, and one of values
+    /// that it does not.
+    /// `unknown` is any number that it knows nothing of.
+    fn forget(&self, value: u64, unknown: u64) -> u64;
+
     /// A next hop's record.
     fn next_hop(&self, id: NextHopId) -> Option<&NextHopSlot>;
 

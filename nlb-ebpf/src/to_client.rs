@@ -1,7 +1,7 @@
 //! From a translated target back to the client.
 
 use nlb_common::{
-    flow::{Choice, Client, FlowState},
+    flow::{Choice, Client, FlowEntry, FlowState},
     next_hop::{Epoch, NeighbourKey, NextHop},
     stop::Stop,
     target::Mode,
@@ -11,7 +11,7 @@ use nlb_common::{
 use crate::{
     Verdict,
     emit::{emit, fits, has_a_hop_left, route},
-    flows::{self, Found, Place},
+    flows::{self, Place},
     frame::Frame,
     parse::Packet,
     rewrite::{End, translate},
@@ -29,9 +29,6 @@ pub fn to_client<F: Frame, T: Tables>(
     packet: &Packet,
     tables: &T,
 ) -> Result<Verdict, Stop> {
-    if packet.is_tagged {
-        return Err(Stop::NotOurs);
-    }
     let client = Client {
         address: packet.destination,
         port: packet.destination_port,
@@ -49,21 +46,21 @@ pub fn to_client<F: Frame, T: Tables>(
             }
             None => false,
         }
-    })
-    .ok_or(Stop::NotOurs)?;
+    });
+    let entry = found.entry.ok_or(Stop::NotOurs)?;
     let choice = Choice::of_word(found.word);
     let listener = tables
         .listener(choice.listener)
         .ok_or(Stop::UnwrittenListener)?;
     let key = listener.key().ok_or(Stop::UnwrittenListener)?;
     has_a_hop_left(packet)?;
-    let progress = found.entry.progress();
-    let (next_hop, epoch) = way(frame, packet, tables, &found, progress.epoch)?;
+    let progress = entry.progress();
+    let (next_hop, epoch) = way(frame, packet, tables, entry, found.word, progress.epoch)?;
     fits(packet, &next_hop)?;
     let state = advance(progress.state, packet);
     flows::note(
         tables,
-        found.entry,
+        entry,
         progress,
         progress.after(state, tables.now(), epoch),
     );
@@ -97,10 +94,11 @@ fn way<F: Frame, T: Tables>(
     frame: &F,
     packet: &Packet,
     tables: &T,
-    found: &Found<'_>,
+    entry: &FlowEntry,
+    word: u64,
     remembered: Epoch,
 ) -> Result<(NextHop, Epoch), Stop> {
-    let choice = Choice::of_word(found.word);
+    let choice = Choice::of_word(word);
     if let Some(slot) = tables.next_hop(choice.next_hop)
         && let Some((next_hop, epoch)) = slot.read()
         && epoch == remembered
@@ -118,7 +116,7 @@ fn way<F: Frame, T: Tables>(
             next_hop: id,
             ..choice
         };
-        if tables.swap(&found.entry.choice, found.word, choice.to_word()) {
+        if tables.swap(&entry.choice, word, choice.to_word()) {
             return Ok((route.next_hop, epoch));
         }
     }

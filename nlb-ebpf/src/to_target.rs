@@ -82,15 +82,8 @@ fn decide<'t, T: Tables>(packet: &Packet, tables: &'t T) -> Result<Decision<'t>,
             None => false,
         }
     });
-    if packet.is_tagged {
-        // Tags are not handled yet; such a packet must not be half handled.
-        return Err(match listener_of(packet, tables) {
-            Ok(_) => Stop::VlanTagged,
-            Err(stop) => stop,
-        });
-    }
-    if let Some(found) = found {
-        let progress = found.entry.progress();
+    if let Some(entry) = found.entry {
+        let progress = entry.progress();
         let state = progress.state;
         if now.since(progress.last_seen) <= state.idle_ticks(idle_ticks) {
             let choice = Choice::of_word(found.word);
@@ -100,7 +93,7 @@ fn decide<'t, T: Tables>(packet: &Packet, tables: &'t T) -> Result<Decision<'t>,
             if !opens(packet) || !state.is_over() && target.control.takes_new_flows {
                 let state = advance(state, packet, target.control.mode);
                 let noted = progress.after(state, now, progress.epoch);
-                flows::note(tables, found.entry, progress, noted);
+                flows::note(tables, entry, progress, noted);
                 return Ok(Decision {
                     listener: choice.listener,
                     target,
@@ -119,7 +112,7 @@ fn begin<'t, T: Tables>(
     tables: &'t T,
     place: Place,
     client: &Client,
-    ended: Option<Found<'t>>,
+    ended: Found<'t>,
     now: Tick,
 ) -> Result<Decision<'t>, Stop> {
     let listener = listener_of(packet, tables)?;
@@ -132,8 +125,11 @@ fn begin<'t, T: Tables>(
     // A stray RST begins nothing: it goes where its flow would go, and is forgotten.
     let is_stray = packet.tcp_flags & RST != 0;
     let is_pinned = !is_stray
-        && match ended {
-            Some(found) => flows::refill(tables, &found, client, choice, FlowState::NEW, now),
+        && match ended.entry {
+            Some(entry) => {
+                let state = FlowState::NEW;
+                flows::refill(tables, entry, ended.word, client, choice, state, now)
+            }
             None => flows::pin(tables, place, client, choice, FlowState::NEW, now),
         };
     if !is_pinned && !is_stray && target.control.mode == Mode::NAT {

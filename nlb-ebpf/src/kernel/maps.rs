@@ -211,6 +211,21 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
+    fn forget(&self, value: u64, unknown: u64) -> u64 {
+        let mut value = value;
+        // SAFETY: two exclusive ors with one value change nothing; they touch no memory.
+        unsafe {
+            core::arch::asm!(
+                "{value} ^= {unknown}",
+                "{value} ^= {unknown}",
+                value = inout(reg) value,
+                unknown = in(reg) unknown,
+            );
+        }
+        value
+    }
+
+    #[inline(always)]
     fn next_hop(&self, id: NextHopId) -> Option<&NextHopSlot> {
         NEXT_HOPS.get(u32::from(id.0))
     }

@@ -1,1 +1,5 @@
 //! What the tests share.
+
+pub mod kernel;
+pub mod packet;
+pub mod world;

@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub mod bench;
 pub mod kernel;
 pub mod packet;
 pub mod world;

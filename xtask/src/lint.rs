@@ -44,6 +44,7 @@ const RULES: [Rule; 3] = [
         places: &[
             "nlb-ebpf/src/main.rs",
             "nlb-ebpf/src/pass.rs",
+            "nlb-ebpf/src/bench/",
             "nlb-ebpf/src/kernel/",
             PLAIN,
             "nlb-userspace/src/sys.rs",
@@ -56,6 +57,7 @@ const RULES: [Rule; 3] = [
 const KERNEL: &[&str] = &[
     "nlb-ebpf/src/main.rs",
     "nlb-ebpf/src/pass.rs",
+    "nlb-ebpf/src/bench/",
     "nlb-ebpf/src/kernel/",
 ];
 

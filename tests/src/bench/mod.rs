@@ -30,13 +30,13 @@ impl Effort {
     /// Every row.
     pub const FULL: Self = Self {
         rounds: 15,
-        packets: 500_000,
+        packets: 200_000,
         flows: &[1, 10_000, 100_000, 1_000_000],
     };
     /// Fewer rows and rounds: to see whether something has become slower.
     pub const QUICK: Self = Self {
         rounds: 7,
-        packets: 200_000,
+        packets: 100_000,
         flows: &[1, 100_000],
     };
 }

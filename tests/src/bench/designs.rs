@@ -70,10 +70,7 @@ const fn kind(is_v6: bool) -> Kind {
 pub fn measure(effort: Effort) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for is_v6 in [false, true] {
-        for (tables, terms) in [
-            (EQUAL_CAPACITY, "4M entries"),
-            (EQUAL_MEMORY, "128 MiB"),
-        ] {
+        for (tables, terms) in [(EQUAL_CAPACITY, "4M entries"), (EQUAL_MEMORY, "128 MiB")] {
             // The tables' flows all name listener 1.
             let mut harness = Harness::load(tables, &[kind(is_v6).key()?])?;
             if terms == "4M entries" {

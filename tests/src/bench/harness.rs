@@ -260,10 +260,7 @@ impl Harness {
             packets + 1
         );
         let elapsed = u32::try_from(state.end_ns - state.begin_ns).context("a round above 4 s")?;
-        Ok((
-            f64::from(elapsed) / f64::from(packets),
-            result.return_value,
-        ))
+        Ok((f64::from(elapsed) / f64::from(packets), result.return_value))
     }
 
     /// Measures a program: rounds of it and of the baseline take turns. `check` sees the last

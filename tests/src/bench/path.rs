@@ -281,12 +281,12 @@ impl Bench<'_> {
             ("swap_macs", "floor: swap MACs"),
         ] {
             let program = self.harness.program(program)?;
-            let cost =
-                self.harness
-                    .measure(&program, &stream, 0, self.effort, |_, said, _| {
-                        ensure!(said == TRANSMIT, "`{name}`: the program said {said}");
-                        Ok(())
-                    })?;
+            let cost = self
+                .harness
+                .measure(&program, &stream, 0, self.effort, |_, said, _| {
+                    ensure!(said == TRANSMIT, "`{name}`: the program said {said}");
+                    Ok(())
+                })?;
             self.rows.push(Row::new(name.into(), cost, None, 0, 0));
         }
         Ok(())

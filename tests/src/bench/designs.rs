@@ -88,7 +88,7 @@ pub fn measure(effort: Effort) -> Result<Vec<Row>> {
                 let mebibytes = harness.memory_bytes(map)? >> 20;
                 let mut loaded = 0;
                 for flows in effort.flows.iter().copied() {
-                    // At half its entries the kernel's table begins to forget live flows.
+                    // Well below its capacity the kernel's table may already forget live flows.
                     if design == "lru" && flows > entries / 2 {
                         continue;
                     }

@@ -6,6 +6,7 @@
 //! * [`hash`]: the keyed hash that both sides compute.
 //! * [`stop`], [`counter`], [`event`]: what the packet program tells.
 //! * [`settings`]: constants patched in when the program is loaded.
+//! * [`bench`]: the words of the benchmark.
 //! * [`maps`]: every map's name, and the layout version of all of this.
 //!
 //! Records that the daemon changes while packets read them are made of [`word::Word`]s of
@@ -19,6 +20,7 @@
 #![deny(unsafe_code)]
 
 pub mod address;
+pub mod bench;
 pub mod counter;
 pub mod event;
 pub mod flow;

@@ -1,6 +1,7 @@
-//! What the tests share: packets as sentences, a world of tables, the loaded program, and a lab of
-//! network namespaces.
+//! What the tests share: packets as sentences, a world of tables, the loaded program, an oracle, a
+//! lab of network namespaces, and the benchmark of the packet path.
 
+pub mod bench;
 pub mod hostile;
 pub mod kernel;
 pub mod lab;

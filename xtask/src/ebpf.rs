@@ -1,7 +1,7 @@
 //! Compiles the kernel programs of `nlb-ebpf` for BPF and hands over their ELF objects.
 //!
-//! `nlb-userspace/build.rs` calls [`build`] and embeds what it returns. It is a cargo inside a
-//! cargo: the inner one gets its own target folder, because the outer one holds the lock of its
+//! `nlb-userspace/build.rs` calls [`build`] and embeds what it returns; `tests/build.rs` does the
+//! same with [`build_bench`]. It is a cargo inside a cargo: the inner one gets its own target folder, because the outer one holds the lock of its
 //! own, and an environment without the outer one's settings.
 
 use std::{
@@ -52,6 +52,20 @@ pub struct Objects {
 /// Builds the kernel programs, leaves them as `nlb-xdp` and `nlb-xdp-pass` in `out_dir`, and tells
 /// cargo when to do so again.
 pub fn build(out_dir: &Path) -> Result<Objects> {
+    let [xdp, pass] = build_binaries(out_dir, ["nlb-xdp", "nlb-xdp-pass"])?;
+    Ok(Objects { xdp, pass })
+}
+
+/// Builds the benchmark's kernel programs, and leaves them as `nlb-xdp-bench` in `out_dir`.
+///
+/// Apart from [`build`], so that the daemon neither waits for them nor embeds them; what both have
+/// in common is compiled once, because they share the inner cargo's target folder.
+pub fn build_bench(out_dir: &Path) -> Result<PathBuf> {
+    let [bench] = build_binaries(out_dir, ["nlb-xdp-bench"])?;
+    Ok(bench)
+}
+
+fn build_binaries<const N: usize>(out_dir: &Path, names: [&str; N]) -> Result<[PathBuf; N]> {
     let root = workspace_root();
     println!("cargo::rerun-if-env-changed={RUSTC_VARIABLE}");
     for input in INPUTS {
@@ -64,18 +78,14 @@ pub fn build(out_dir: &Path) -> Result<Objects> {
     }
 
     let target_dir = target_dir(out_dir);
-    compile(&root, &compiler, &target_dir)?;
+    compile(&root, &compiler, &target_dir, &names)?;
     let objects = target_dir.join(BPF_TARGET).join("release");
-    let keep = |name: &str| -> Result<PathBuf> {
-        let (from, to) = (objects.join(name), out_dir.join(name));
-        fs::copy(&from, &to)
+    let kept = names.map(|name| (objects.join(name), out_dir.join(name)));
+    for (from, to) in &kept {
+        fs::copy(from, to)
             .with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
-        Ok(to)
-    };
-    Ok(Objects {
-        xdp: keep("nlb-xdp")?,
-        pass: keep("nlb-xdp-pass")?,
-    })
+    }
+    Ok(kept.map(|(_, to)| to))
 }
 
 /// The inner cargo's target folder.
@@ -94,7 +104,7 @@ fn target_dir(out_dir: &Path) -> PathBuf {
         .join("bpf")
 }
 
-fn compile(root: &Path, compiler: &Compiler, target_dir: &Path) -> Result<()> {
+fn compile(root: &Path, compiler: &Compiler, target_dir: &Path, names: &[&str]) -> Result<()> {
     let mut cargo = outside_cargo(Path::new(&cargo_for(compiler)));
     cargo
         .current_dir(root)
@@ -106,14 +116,8 @@ fn compile(root: &Path, compiler: &Compiler, target_dir: &Path) -> Result<()> {
             "--features",
             "kernel",
         ])
-        .args([
-            "--bin",
-            "nlb-xdp",
-            "--bin",
-            "nlb-xdp-pass",
-            "--target",
-            BPF_TARGET,
-        ])
+        .args(names.iter().flat_map(|name| ["--bin", name]))
+        .args(["--target", BPF_TARGET])
         .arg("--target-dir")
         .arg(target_dir)
         .env("RUSTC", &compiler.rustc)

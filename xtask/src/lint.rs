@@ -39,6 +39,7 @@ const RULES: [Rule; 3] = [
         places: &[
             "nlb-ebpf/src/main.rs",
             "nlb-ebpf/src/pass.rs",
+            "nlb-ebpf/src/bench/",
             "nlb-ebpf/src/kernel/",
             PLAIN,
             "nlb-common/src/word.rs",
@@ -53,6 +54,7 @@ const RULES: [Rule; 3] = [
 const KERNEL: &[&str] = &[
     "nlb-ebpf/src/main.rs",
     "nlb-ebpf/src/pass.rs",
+    "nlb-ebpf/src/bench/",
     "nlb-ebpf/src/kernel/",
 ];
 

@@ -1,6 +1,7 @@
 //! What a person types, and what continuous integration runs: `cargo xtask …`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod demo;
 mod lint;
 mod packages;
@@ -27,6 +28,10 @@ cargo xtask: everything that is done with this repository
   cargo xtask test                 every check, from the cheapest to network namespaces;
                                    goes on after a failure and ends with a summary
       --quick                        without setup and without what needs root
+  cargo xtask bench                what a packet costs, in nanoseconds, beside the goals; needs
+                                   a machine that is left alone for a few minutes
+      --quick                        fewer rows and rounds
+      --json FILE                    also write what was measured
   cargo xtask lint                 the rules that no compiler checks: who may name aya, who
                                    may write `unsafe`
   cargo xtask help                 this text
@@ -58,6 +63,7 @@ fn dispatch(arguments: &[String]) -> Result<bool> {
             setup::setup()?;
         }
         "demo" => demo::demo(rest)?,
+        "bench" => bench::bench(rest)?,
         "test" => {
             takes(command, rest, &["--quick"])?;
             return test::test(!rest.is_empty());

@@ -24,7 +24,7 @@ use nlb_common::{
 };
 use nlb_ebpf::tables::{Passage, PassageKind, Route, RouteQuery, Tables};
 
-use super::route;
+use super::{route, swap::compare_and_swap};
 
 /// `BPF_F_MMAPABLE`: the daemon maps these and changes them word by word.
 const MMAPABLE: usize = 1 << 10;
@@ -195,19 +195,7 @@ impl Tables for Maps<'_> {
 
     #[inline(always)]
     fn swap(&self, word: &Word, seen: u64, new: u64) -> bool {
-        let place = word.as_ptr();
-        let mut found = seen;
-        // SAFETY: `place` points into a map value that stays for the program's life; the
-        // instruction (BPF_CMPXCHG, kernel 5.12) is the atomic operation that `core` lacks here.
-        unsafe {
-            core::arch::asm!(
-                "r0 = cmpxchg_64({place} + 0, r0, {new})",
-                place = in(reg) place,
-                new = in(reg) new,
-                inlateout("r0") found,
-            );
-        }
-        found == seen
+        compare_and_swap(word, seen, new)
     }
 
     #[inline(always)]

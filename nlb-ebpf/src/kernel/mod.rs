@@ -3,6 +3,7 @@
 pub(crate) mod frame;
 pub(crate) mod maps;
 pub(crate) mod route;
+pub(crate) mod swap;
 
 use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_redirect};
 

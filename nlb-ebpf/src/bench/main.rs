@@ -1,0 +1,48 @@
+//! The benchmark's kernel programs: what measures, and what is measured beside the load balancer.
+//!
+//! * [`reset`]: the trampoline that gives every repeat of `BPF_PROG_TEST_RUN` a fresh packet.
+//! * [`lookups`]: flow tables of several designs, on equal terms.
+//! * Here: the floors.
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+#![expect(unsafe_code, reason = "the boundary to the kernel")]
+
+#[path = "../kernel/frame.rs"]
+mod frame;
+mod lookups;
+mod reset;
+#[path = "../kernel/swap.rs"]
+mod swap;
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use nlb_common::wire::ethernet::Ethernet;
+use nlb_ebpf::frame::{Frame as _, Offset};
+
+use crate::frame::XdpFrame;
+
+/// The baseline: what the trampoline itself costs.
+#[xdp]
+fn transmit(_: XdpContext) -> u32 {
+    xdp_action::XDP_TX
+}
+
+/// The least that a program does that sends a packet back.
+#[xdp]
+fn swap_macs(context: XdpContext) -> u32 {
+    let mut frame = XdpFrame::new(&context);
+    let Some(ethernet) = frame.get_mut::<Ethernet>(Offset(0)) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    core::mem::swap(&mut ethernet.destination, &mut ethernet.source);
+    xdp_action::XDP_TX
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,21 @@
+//! The compare-and-swap that Rust's `core` lacks on the BPF target.
+
+use nlb_common::word::Word;
+
+/// Stores `new` in `word` if it holds `seen`; says whether it did.
+#[inline(always)]
+pub(crate) fn compare_and_swap(word: &Word, seen: u64, new: u64) -> bool {
+    let place = word.as_ptr();
+    let mut found = seen;
+    // SAFETY: `place` points into a map value that stays for the program's life; the
+    // instruction (BPF_CMPXCHG, kernel 5.12) is the atomic operation that `core` lacks here.
+    unsafe {
+        core::arch::asm!(
+            "r0 = cmpxchg_64({place} + 0, r0, {new})",
+            place = in(reg) place,
+            new = in(reg) new,
+            inlateout("r0") found,
+        );
+    }
+    found == seen
+}

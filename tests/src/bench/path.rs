@@ -1,0 +1,344 @@
+//! The rows of the packet path.
+
+use anyhow::{Result, ensure};
+use nlb_common::{
+    bench::Order,
+    stop::{Stop, StopVerdict},
+    target::Mode,
+    wire::protocol::{TCP, UDP},
+};
+
+use super::{
+    Effort,
+    harness::{ClientEnd, Harness, Stream, TRANSMIT},
+    report::Row,
+    short,
+    subject::{Counts, Kind, LISTENER_PORT, Subject, TARGET_PORT},
+};
+use crate::packet::{Sentence, eth};
+
+/// Entries of the flow table.
+pub const TABLE_ENTRIES: u32 = 4 << 20;
+
+/// `XDP_DROP` and `XDP_PASS`.
+const DROP: u32 = 1;
+const PASS: u32 = 2;
+
+const CLIENT_PORT: u16 = 40_000;
+/// Bytes behind the transport header.
+const PAYLOAD: [u8; 64] = [0x2a; 64];
+
+const fn client(is_v6: bool) -> &'static str {
+    if is_v6 { "2001:db8:c::" } else { "10.0.0.0" }
+}
+
+fn packet(source: &str, destination: &str) -> Result<Sentence> {
+    Ok(eth()
+        .to([2, 0, 0, 0, 0, 1])
+        .from([2, 0, 0, 0, 1, 99])
+        .ip(source.parse()?, destination.parse()?)
+        .payload(&PAYLOAD))
+}
+
+fn with_ports(packet: Sentence, protocol: u8, source: u16, destination: u16) -> Sentence {
+    if protocol == TCP {
+        packet.tcp(source, destination)
+    } else {
+        packet.udp(source, destination)
+    }
+}
+
+/// Packets from clients to a listener; of TCP those that open a connection, or those that go on.
+fn to_listener(kind: Kind, opens: bool, flows: u32) -> Result<Stream> {
+    let packet = packet(client(kind.is_v6), kind.vip())?;
+    let mut packet = with_ports(packet, kind.protocol, CLIENT_PORT, LISTENER_PORT);
+    if opens && kind.protocol == TCP {
+        packet = packet.syn();
+    }
+    Ok(stream(&packet, kind.is_v6, ClientEnd::Source, flows))
+}
+
+/// Answers of the target.
+fn to_clients(kind: Kind, flows: u32) -> Result<Stream> {
+    let packet = packet(kind.target(), client(kind.is_v6))?;
+    let packet = with_ports(packet, kind.protocol, TARGET_PORT, CLIENT_PORT);
+    Ok(stream(&packet, kind.is_v6, ClientEnd::Destination, flows))
+}
+
+fn stream(packet: &Sentence, is_v6: bool, client: ClientEnd, flows: u32) -> Stream {
+    let order = if flows == 1 {
+        Order::Fixed
+    } else {
+        Order::Random
+    };
+    Stream {
+        frame: packet.build(),
+        is_v6,
+        client,
+        order,
+        flows,
+    }
+}
+
+/// What every packet of a row must turn out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    /// Sent to a target, by a remembered flow.
+    Known,
+    /// Sent to a client.
+    Return,
+    /// Sent to a target, as a new flow.
+    New,
+    /// Sent to a target, by the ring.
+    Unpinned,
+    /// Counted as stopped.
+    Stopped(Stop),
+    /// Passed, and counted nowhere.
+    NotOurs,
+}
+
+/// How many of the packets between two readings were what they should be.
+fn as_expected(before: &Counts, after: &Counts, expected: Expected, packets: u32) -> u64 {
+    let (old, new) = (&before.traffic, &after.traffic);
+    let sent = new.packets - old.packets;
+    let begun = new.new_flows - old.new_flows;
+    let unpinned = new.unpinned_packets - old.unpinned_packets;
+    match expected {
+        Expected::Known => sent - begun - unpinned,
+        Expected::Return => new.return_packets - old.return_packets,
+        Expected::New => begun,
+        Expected::Unpinned => unpinned,
+        Expected::Stopped(stop) => after.stops[stop as usize] - before.stops[stop as usize],
+        Expected::NotOurs if before == after => packets.into(),
+        Expected::NotOurs => 0,
+    }
+}
+
+const fn verdict(expected: Expected) -> u32 {
+    match expected {
+        Expected::NotOurs => PASS,
+        Expected::Stopped(stop) => match stop.verdict() {
+            StopVerdict::Pass => PASS,
+            StopVerdict::Drop => DROP,
+        },
+        _ => TRANSMIT,
+    }
+}
+
+/// Of a million packets, how many may take another path: flows whose two buckets were full when
+/// they began are live in no entry, and there are a few of them in a table that is a quarter full.
+const STRAYS_PER_MILLION: u64 = 1_000;
+
+struct Bench<'b> {
+    harness: &'b mut Harness,
+    subject: &'b Subject,
+    effort: Effort,
+    rows: Vec<Row>,
+    /// Where the next row's clients begin, where every packet must be a new one.
+    next: u64,
+}
+
+impl Bench<'_> {
+    fn row(
+        &mut self,
+        name: String,
+        stream: &Stream,
+        expected: Expected,
+        goal_ns: Option<f64>,
+    ) -> Result<()> {
+        let program = self.subject.program()?;
+        let mut before = self.subject.counts()?;
+        let (mut strays, mut total) = (0, 0);
+        let subject = self.subject;
+        let check = |_: &mut Harness, said: u32, packets: u32| {
+            let after = subject.counts()?;
+            let right = as_expected(&before, &after, expected, packets);
+            let missing = u64::from(packets) - right;
+            let allowed = if stream.flows < 100_000 {
+                0
+            } else {
+                STRAYS_PER_MILLION * u64::from(packets) / 1_000_000
+            };
+            ensure!(
+                missing <= allowed,
+                "`{name}`: {missing} of {packets} packets were not {expected:?}: \
+                 before {before:?}, after {after:?}"
+            );
+            // With strays among the packets, the last one says nothing about the others.
+            ensure!(
+                missing > 0 || said == verdict(expected),
+                "`{name}`: the program said {said}"
+            );
+            before = after;
+            strays += missing;
+            total += u64::from(packets);
+            Ok(())
+        };
+        let cost = self
+            .harness
+            .measure(&program, stream, self.next, self.effort, check)?;
+        if stream.order == Order::Sequential {
+            self.next += total;
+        }
+        self.rows.push(Row::new(name, cost, goal_ns, strays, total));
+        Ok(())
+    }
+
+    /// Begins this many flows and lets them be established.
+    fn preload(&mut self, kind: Kind, flows: u32) -> Result<()> {
+        self.subject.forget_flows();
+        let opening = to_listener(kind, true, flows)?.sequential();
+        let program = self.subject.program()?;
+        self.harness.run(&program, &opening, 0, flows.max(2) - 1)?;
+        let count = self.subject.establish()?;
+        ensure!(
+            u64::from(count) * 1_000_000 >= u64::from(flows) * (1_000_000 - STRAYS_PER_MILLION),
+            "only {count} of {flows} flows found a place"
+        );
+        Ok(())
+    }
+
+    fn hits(&mut self) -> Result<()> {
+        for kind in Kind::all() {
+            for flows in self.effort.flows.iter().copied() {
+                self.preload(kind, flows)?;
+                let goal = goal_of_hit(kind, flows);
+                let onward = to_listener(kind, false, flows)?;
+                self.row(name(kind, "hit", flows), &onward, Expected::Known, goal)?;
+                if kind.mode == Mode::NAT {
+                    let back = to_clients(kind, flows)?;
+                    self.row(name(kind, "return", flows), &back, Expected::Return, goal)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn new_flows(&mut self) -> Result<()> {
+        for kind in Kind::all() {
+            self.subject.forget_flows();
+            let stream = to_listener(kind, true, 1)?.sequential();
+            // Once over, so that a new flow takes the place of an older one.
+            let program = self.subject.program()?;
+            let mut left = TABLE_ENTRIES;
+            while left > 0 {
+                let some = left.min(1 << 20);
+                self.harness.run(&program, &stream, self.next, some)?;
+                self.next += u64::from(some) + 1;
+                left -= some;
+            }
+            self.row(name(kind, "new", 0), &stream, Expected::New, Some(150.0))?;
+        }
+        for kind in Kind::all().filter(|kind| kind.protocol == TCP) {
+            self.subject.fill_up(kind)?;
+            let stream = to_listener(kind, true, 1)?.sequential();
+            let expected = if kind.mode == Mode::NAT {
+                Expected::Stopped(Stop::FlowTableFull)
+            } else {
+                Expected::Unpinned
+            };
+            let name = name(kind, "table full", 0);
+            self.row(name, &stream, expected, Some(40.0))?;
+        }
+        Ok(())
+    }
+
+    fn others(&mut self) -> Result<()> {
+        self.subject.forget_flows();
+        for is_v6 in [false, true] {
+            let version = if is_v6 { "v6" } else { "v4" };
+            let nobody = if is_v6 { "2001:db8::99" } else { "192.0.2.99" };
+            let packet = packet(client(is_v6), nobody)?.tcp(CLIENT_PORT, LISTENER_PORT);
+            for flows in [1, 1_000_000] {
+                let stream = stream(&packet, is_v6, ClientEnd::Source, flows);
+                let name = format!("not ours, {version} tcp, {} addresses", short(flows));
+                self.row(name, &stream, Expected::NotOurs, Some(3.0))?;
+            }
+        }
+        let arp = eth().arp("10.0.0.7", "192.0.2.10").payload(&[0; 100]);
+        let arp = stream(&arp, false, ClientEnd::Source, 1);
+        self.row("not ours, arp".into(), &arp, Expected::NotOurs, Some(3.0))?;
+        for kind in Kind::all().filter(|kind| kind.mode == Mode::NAT && kind.protocol == UDP) {
+            let fragment = packet(client(kind.is_v6), kind.vip())?
+                .udp(CLIENT_PORT, LISTENER_PORT)
+                .first_fragment();
+            let stream = stream(&fragment, kind.is_v6, ClientEnd::Source, 1);
+            let name = format!("fragment to a VIP, {}", version(kind));
+            self.row(name, &stream, Expected::Stopped(Stop::Fragment), None)?;
+        }
+        Ok(())
+    }
+
+    fn floors(&mut self) -> Result<()> {
+        let kind = Kind {
+            mode: Mode::NAT,
+            is_v6: false,
+            protocol: TCP,
+        };
+        let stream = to_listener(kind, false, 1)?;
+        for (program, name) in [
+            ("transmit", "floor: return only"),
+            ("swap_macs", "floor: swap MACs"),
+        ] {
+            let program = self.harness.program(program)?;
+            let cost = self
+                .harness
+                .measure(&program, &stream, 0, self.effort, |_, said, _| {
+                    ensure!(said == TRANSMIT, "`{name}`: the program said {said}");
+                    Ok(())
+                })?;
+            self.rows.push(Row::new(name.into(), cost, None, 0, 0));
+        }
+        Ok(())
+    }
+}
+
+const fn version(kind: Kind) -> &'static str {
+    if kind.is_v6 { "v6" } else { "v4" }
+}
+
+fn name(kind: Kind, what: &str, flows: u32) -> String {
+    let mode = if kind.mode == Mode::NAT {
+        "nat"
+    } else {
+        "dsr-l2"
+    };
+    let protocol = if kind.protocol == TCP { "tcp" } else { "udp" };
+    let head = format!("{mode} {what}, {} {protocol}", version(kind));
+    match flows {
+        0 => head,
+        1 => format!("{head}, 1 flow"),
+        _ => format!("{head}, {} flows", short(flows)),
+    }
+}
+
+/// What we want to reach, where that was written down.
+fn goal_of_hit(kind: Kind, flows: u32) -> Option<f64> {
+    match (kind.is_v6, flows) {
+        (_, 1) if kind.mode == Mode::NAT => Some(16.0),
+        (false, 1) => Some(12.0),
+        (true, 1) => Some(14.0),
+        (false, 10_000) => Some(28.0),
+        (false, 100_000) => Some(50.0),
+        (true, 100_000) => Some(60.0),
+        (false, 1_000_000) => Some(130.0),
+        _ => None,
+    }
+}
+
+/// Measures every row.
+pub fn measure(harness: &mut Harness, effort: Effort) -> Result<Vec<Row>> {
+    let subject = Subject::load(TABLE_ENTRIES)?;
+    let mut bench = Bench {
+        harness,
+        subject: &subject,
+        effort,
+        rows: Vec::new(),
+        next: 1 << 24,
+    };
+    bench.floors()?;
+    bench.others()?;
+    bench.hits()?;
+    bench.new_flows()?;
+    Ok(bench.rows)
+}

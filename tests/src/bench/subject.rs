@@ -1,0 +1,301 @@
+//! The load balancer's own program, over maps that are filled by a plan, as the daemon fills them.
+
+use std::{net::IpAddr, os::fd::AsFd as _};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Map, MapData, RingBuf},
+    programs::{ProgramFd, Xdp},
+};
+use nlb_common::{
+    address::Address,
+    counter::Traffic,
+    flow::{Bucket, Choice, Client, FlowState, WAYS},
+    hash::Key,
+    listener::{ListenerId, ListenerKey},
+    next_hop::{NextHop, NextHopId, NextHopSlot},
+    plain::Plain,
+    settings::Settings,
+    stop::Stop,
+    target::{Mode, TargetId},
+    tick::Tick,
+    wire::{
+        ethernet::MacAddress,
+        protocol::{TCP, UDP},
+    },
+};
+use nlb_userspace::{
+    dataplane::{Dataplane as _, Step, XDP_OBJECT, kernel::KernelMaps, shared::Shared},
+    plan::{Actual, Wish, WishedGroup, WishedListener, WishedTarget, plan},
+};
+use rustix::time::{ClockId, clock_gettime};
+use zerocopy::big_endian::U16;
+
+/// The loopback interface, which test packets come in through: always the namespace's first.
+const LOOPBACK: u32 = 1;
+/// The one next hop: to every target and to every client.
+const NEXT_HOP: NextHopId = NextHopId(1);
+/// Where targets listen.
+pub const TARGET_PORT: u16 = 8080;
+/// Where listeners listen.
+pub const LISTENER_PORT: u16 = 443;
+
+/// A kind of listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// How packets get to targets.
+    pub mode: Mode,
+    /// Whether the VIP is an IPv6 address.
+    pub is_v6: bool,
+    /// [`TCP`] or [`UDP`].
+    pub protocol: u8,
+}
+
+impl Kind {
+    /// All kinds, in the order of their listeners.
+    pub fn all() -> impl Iterator<Item = Self> {
+        [Mode::NAT, Mode::DSR_L2].into_iter().flat_map(|mode| {
+            [false, true].into_iter().flat_map(move |is_v6| {
+                [TCP, UDP].into_iter().map(move |protocol| Self {
+                    mode,
+                    is_v6,
+                    protocol,
+                })
+            })
+        })
+    }
+
+    /// The VIP.
+    pub const fn vip(self) -> &'static str {
+        match (self.mode, self.is_v6) {
+            (Mode::NAT, false) => "192.0.2.10",
+            (Mode::NAT, true) => "2001:db8::10",
+            (_, false) => "192.0.2.20",
+            (_, true) => "2001:db8::20",
+        }
+    }
+
+    /// The target.
+    pub const fn target(self) -> &'static str {
+        if self.is_v6 {
+            "fd00::11"
+        } else {
+            "192.168.0.11"
+        }
+    }
+
+    /// What packets are addressed to.
+    pub fn key(self) -> Result<ListenerKey> {
+        let address = Address::from(self.vip().parse::<IpAddr>()?);
+        Ok(ListenerKey::new(
+            address,
+            self.protocol,
+            U16::new(LISTENER_PORT),
+        ))
+    }
+}
+
+/// What was counted, of all listeners together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// What was sent on.
+    pub traffic: Traffic,
+    /// What was stopped, by [`Stop`].
+    pub stops: [u64; Stop::COUNT],
+}
+
+/// The loaded program.
+pub struct Subject {
+    ebpf: Ebpf,
+    maps: KernelMaps,
+    flows: Shared<Bucket>,
+    next_hops: Shared<NextHopSlot>,
+    actual: Actual,
+    // Kept open: a full buffer costs less than one that is gone.
+    _events: RingBuf<MapData>,
+}
+
+fn share<R>(
+    ebpf: &Ebpf,
+    name: &str,
+    new: impl FnOnce(&MapData, usize) -> std::io::Result<R>,
+) -> Result<R> {
+    let Some(Map::Array(data)) = ebpf.map(name) else {
+        anyhow::bail!("no array {name}");
+    };
+    let count = data.info()?.max_entries() as usize;
+    new(data, count).with_context(|| format!("mapping the memory of {name}"))
+}
+
+impl Subject {
+    /// Loads the program with room for `flows` flows and one listener of every kind.
+    pub fn load(flows: u32) -> Result<Self> {
+        let buckets = flows.next_power_of_two() / 4;
+        let settings = Plain(Settings {
+            select_key: Key::derive(&[0x5a; 32], 1),
+            table_key: Key::derive(&[0x5a; 32], 2),
+            bucket_mask: buckets - 1,
+            zero: 0,
+        });
+        let mut ebpf = EbpfLoader::new()
+            .override_global("SETTINGS", &settings, true)
+            .map_max_entries("FLOWS", buckets)
+            .load(XDP_OBJECT)
+            .context("loading the packet program")?;
+        let program: &mut Xdp = ebpf
+            .program_mut("nlb")
+            .context("no program `nlb`")?
+            .try_into()?;
+        program.load().context("the verifier")?;
+        let flows = share(&ebpf, "FLOWS", |map, count| {
+            Shared::<Bucket>::new(map.fd().as_fd(), count)
+        })?;
+        let next_hops = share(&ebpf, "NEXT_HOPS", |map, count| {
+            Shared::<NextHopSlot>::new(map.fd().as_fd(), count)
+        })?;
+        let (maps, events) = KernelMaps::take(&mut ebpf)?;
+        let mut subject = Self {
+            ebpf,
+            maps,
+            flows,
+            next_hops,
+            actual: Actual::default(),
+            _events: events,
+        };
+        subject.configure()?;
+        Ok(subject)
+    }
+
+    fn configure(&mut self) -> Result<()> {
+        self.maps.take(&Step::WriteNextHop {
+            id: NEXT_HOP,
+            next_hop: NextHop {
+                destination_mac: MacAddress([2, 0, 0, 0, 1, 11]),
+                source_mac: MacAddress([2, 0, 0, 0, 0, 1]),
+                interface: LOOPBACK,
+                mtu_bytes: 1500,
+            },
+        })?;
+        let mut wish = Wish::default();
+        for (group, kind) in Kind::all().enumerate() {
+            wish.groups.push(WishedGroup {
+                fingerprint: u32::try_from(group)? + 1,
+                mode: kind.mode,
+                targets: vec![WishedTarget {
+                    address: kind.target().parse()?,
+                    port: TARGET_PORT,
+                    weight: 1,
+                    next_hop: NEXT_HOP,
+                }],
+            });
+            wish.listeners.push(WishedListener {
+                key: kind.key()?,
+                group,
+                idle_ticks: Tick::count_of_seconds(350),
+            });
+        }
+        for planned in plan(&self.actual, &wish, self.maps.limits())? {
+            self.maps.take(&planned.step)?;
+            self.actual.note(&planned.step);
+        }
+        Ok(())
+    }
+
+    /// The program.
+    pub fn program(&self) -> Result<ProgramFd> {
+        let program: &Xdp = self
+            .ebpf
+            .program("nlb")
+            .context("no program `nlb`")?
+            .try_into()?;
+        Ok(program.fd()?.try_clone()?)
+    }
+
+    /// What was counted so far.
+    pub fn counts(&self) -> Result<Counts> {
+        let mut counts = Counts {
+            traffic: Traffic::default(),
+            stops: [0; Stop::COUNT],
+        };
+        for kind in Kind::all() {
+            if let Some(id) = self.actual.listener_id(&kind.key()?) {
+                counts.traffic += self.maps.listener_traffic(id)?;
+            }
+        }
+        for (count, stop) in counts.stops.iter_mut().zip(Stop::ALL) {
+            *count = self.maps.stop_count(*stop)?;
+        }
+        Ok(counts)
+    }
+
+    fn listener(&self, kind: Kind) -> Result<ListenerId> {
+        self.actual
+            .listener_id(&kind.key()?)
+            .context("the plan gave the listener no id")
+    }
+
+    /// Empties the flow table.
+    pub fn forget_flows(&self) {
+        for entry in self.flows.iter().flat_map(|bucket| &bucket.entries) {
+            entry.choice.store(Choice::EMPTY);
+        }
+    }
+
+    /// Makes every flow established, with a known way back; says how many there are.
+    pub fn establish(&self) -> Result<u32> {
+        let slot = self.next_hops.get(usize::from(NEXT_HOP.0));
+        let (_, epoch) = slot
+            .and_then(NextHopSlot::read)
+            .context("the next hop is not valid")?;
+        let now = now()?;
+        let state = FlowState::ANSWERED.with(FlowState::ESTABLISHED);
+        let mut count = 0;
+        for entry in self.flows.iter().flat_map(|bucket| &bucket.entries) {
+            let word = entry.choice.load();
+            if word == Choice::EMPTY || word == Choice::BUSY {
+                continue;
+            }
+            let choice = Choice {
+                next_hop: NEXT_HOP,
+                ..Choice::of_word(word)
+            };
+            entry.choice.store(choice.to_word());
+            let progress = entry.progress().after(state, now, epoch);
+            entry.progress.store(progress.to_word());
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Fills every entry with an established flow of somebody else.
+    pub fn fill_up(&self, kind: Kind) -> Result<()> {
+        let now = now()?;
+        let choice = Choice {
+            target: TargetId(1),
+            listener: self.listener(kind)?,
+            next_hop: NEXT_HOP,
+        };
+        let state = FlowState::ANSWERED.with(FlowState::ESTABLISHED);
+        for (number, bucket) in (0u64..).zip(self.flows.iter()) {
+            for (way, entry) in (0..WAYS as u64).zip(&bucket.entries) {
+                let client = Client {
+                    address: Address {
+                        words: [u64::MAX, number << 2 | way],
+                    },
+                    port: U16::new(1),
+                    protocol: kind.protocol,
+                };
+                entry.fill(&client, choice, state, now);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The present tick, of the clock that the packet program reads.
+fn now() -> Result<Tick> {
+    let time = clock_gettime(ClockId::MonotonicCoarse);
+    let nanos = u64::try_from(time.tv_sec)? * 1_000_000_000 + u64::try_from(time.tv_nsec)?;
+    Ok(Tick::of_nanos(nanos))
+}

@@ -43,6 +43,10 @@ pub fn select<'t, T: Tables>(
     listener: ListenerId,
 ) -> Result<Chosen<'t>, Stop> {
     let record = tables.listener(listener).ok_or(Stop::UnwrittenListener)?;
+    // The record of another endpoint, or of none, says nothing about this flow's group.
+    if !record.is(packet.destination, packet.protocol, packet.destination_port) {
+        return Err(Stop::UnwrittenListener);
+    }
     let hash = tables.select_key().select(
         packet.source,
         packet.source_port,

@@ -91,8 +91,8 @@ pub enum Command {
     },
     /// Take the XDP program off all interfaces and remove its maps
     ///
-    /// Ends all forwarding at once, and forgets all flows. Stop the daemon first: it would not
-    /// notice.
+    /// Ends all forwarding at once, and forgets all flows. Refused while a daemon runs: stop it
+    /// first.
     Detach {
         /// The bpffs of the configuration's node.bpffs
         #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]

@@ -11,7 +11,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
-    sync::Arc,
 };
 
 use nlb_common::{
@@ -25,7 +24,7 @@ use nlb_common::{
 use zerocopy::big_endian::U16;
 
 use crate::{
-    dataplane::{Step, kernel::Found, kernel::Sweep},
+    dataplane::{RingSlots, Step, kernel::Found, kernel::Sweep},
     ring::{self, RingEntry},
 };
 
@@ -318,7 +317,7 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
         }
     }
     for (group, entries) in rings {
-        let slots = Arc::new(ring::build(&entries, ring::SLOTS));
+        let slots = RingSlots(ring::build(&entries, ring::SLOTS).into());
         steps.push(Planned {
             step: Step::ReplaceRing { group, slots },
             ring: Some((group, entries)),

@@ -1,1 +1,7 @@
-//! What the tests share.
+//! What the tests share: packets as sentences, a world of tables, the loaded program, and a lab of
+//! network namespaces.
+
+pub mod kernel;
+pub mod lab;
+pub mod packet;
+pub mod world;

@@ -62,7 +62,7 @@ fn check(arguments: &[String]) -> Result<()> {
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--keep" => {}
+            "--keep" | "--stop" => {}
             "--json" => {
                 arguments.next().context("`--json` needs a file's name")?;
             }
@@ -80,6 +80,7 @@ mod tests {
     fn options_of_the_demonstration_are_known_before_it_is_built() {
         let words = |text: &str| text.split(' ').map(String::from).collect::<Vec<_>>();
         check(&[]).unwrap();
+        check(&words("--stop")).unwrap();
         check(&words("--json out.json --keep")).unwrap();
         check(&words("--json")).unwrap_err();
         check(&words("--jsn out.json")).unwrap_err();

@@ -20,6 +20,9 @@ pub enum DataplaneError {
         /// `node.bpffs`.
         path: PathBuf,
     },
+    /// Another daemon uses the maps.
+    #[error("another nlb daemon uses the maps in `{0}`; stop it first")]
+    Locked(PathBuf),
     /// A file or folder could not be used.
     #[error("cannot {action} `{path}`: {source}")]
     Io {

@@ -362,7 +362,7 @@ impl Dataplane for KernelMaps {
                 slot("TARGETS", &self.targets, id.0 as usize)?.set_control(*control);
             }
             Step::ClearTarget { id } => slot("TARGETS", &self.targets, id.0 as usize)?.clear(),
-            Step::ReplaceRing { group, slots } => self.replace_ring(*group, slots)?,
+            Step::ReplaceRing { group, slots } => self.replace_ring(*group, &slots.0)?,
             Step::WriteListener { id, key, policy } => {
                 slot("LISTENERS", &self.listeners, id.0.into())?.write(key, *policy);
             }

@@ -6,6 +6,7 @@
 
 use std::{
     fs, io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
@@ -24,6 +25,7 @@ use nlb_common::{
     maps::{Header, LAYOUT_VERSION},
     settings::Settings,
 };
+use rustix::fs::FlockOperation;
 use zerocopy::IntoBytes as _;
 
 use super::{DataplaneError, XDP_OBJECT, kernel::KernelMaps, shared::Shared};
@@ -78,6 +80,8 @@ pub struct Loaded {
     pub is_adopted: bool,
     /// Sizes that differ from the configuration, because the maps were there before us.
     pub kept_sizes: Vec<KeptSize>,
+    /// Held as long as we write the maps.
+    _lock: OwnedFd,
 }
 
 /// A map that keeps the size it was made with.
@@ -115,6 +119,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
     require_bpffs(request.bpffs)?;
     let pins = request.pins;
     fs::create_dir_all(pins).map_err(io_error("make", pins))?;
+    let lock = lock(pins)?;
     let adopted_secret = adoptable(pins)?;
     let is_adopted = adopted_secret.is_some();
     let table_secret = adopted_secret.unwrap_or(request.table_secret);
@@ -179,6 +184,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         events: Some(events),
         is_adopted,
         kept_sizes,
+        _lock: lock,
     })
 }
 
@@ -206,6 +212,16 @@ fn require_bpffs(path: &Path) -> Result<(), DataplaneError> {
         });
     }
     Ok(())
+}
+
+/// Makes us the only daemon on these maps, until the lock is dropped or the process ends.
+fn lock(pins: &Path) -> Result<OwnedFd, DataplaneError> {
+    let folder = fs::File::open(pins).map_err(io_error("open", pins))?;
+    match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(folder.into()),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(DataplaneError::Locked(pins.to_owned())),
+        Err(error) => Err(io_error("lock", pins)(error.into())),
+    }
 }
 
 /// The flow table's secret, if the pinned maps can be adopted; maps that a daemon did not live to
@@ -421,6 +437,7 @@ pub fn detach(bpffs: &Path, pins: &Path) -> Result<Detached, DataplaneError> {
     if !pins.try_exists().map_err(io_error("look at", pins))? {
         return Ok(Detached { links: 0, pins: 0 });
     }
+    let _lock = lock(pins)?;
     let links = links(pins)?.len();
     let count = remove_pins(pins)?;
     fs::remove_dir(pins).map_err(io_error("remove", pins))?;

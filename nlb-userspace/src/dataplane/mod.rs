@@ -33,6 +33,17 @@ pub static XDP_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR
 pub static PASS_OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nlb-xdp-pass"));
 
+/// The slots of a ring: [`nlb_common::ring::SLOTS`] target ids, 0 for none.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RingSlots(pub Arc<[u32]>);
+
+impl std::fmt::Debug for RingSlots {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let targets: std::collections::BTreeSet<&u32> = self.0.iter().collect();
+        write!(formatter, "RingSlots(of targets {targets:?})")
+    }
+}
+
 /// One change of the data plane. Each is atomic for packets.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
@@ -90,8 +101,8 @@ pub enum Step {
     ReplaceRing {
         /// The target group.
         group: u16,
-        /// [`nlb_common::ring::SLOTS`] target ids, 0 for none.
-        slots: Arc<Vec<u32>>,
+        /// Its slots.
+        slots: RingSlots,
     },
     /// Fills an unused listener's record.
     WriteListener {

@@ -1,0 +1,147 @@
+//! The layout of everything that crosses the kernel's boundary, pinned byte for byte.
+//!
+//! The derives of zerocopy prove that there is no padding; this proves that nothing moved. Whoever
+//! has to change a line here also has to raise `maps::LAYOUT_VERSION`, because daemons of two
+//! releases meet over pinned maps.
+
+use std::net::IpAddr;
+
+use nlb_common::{
+    address::Address,
+    counter::Traffic,
+    event::Event,
+    flow::{Bucket, Choice, Client, FlowEntry, FlowState},
+    hash::Key,
+    listener::{Listener, ListenerId, ListenerKey, ListenerPolicy},
+    maps::{Header, LAYOUT_VERSION, Prefilter},
+    next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
+    ring::Ring,
+    settings::Settings,
+    stop::Stop,
+    target::{Mode, Target, TargetControl, TargetId, TargetIdentity},
+    tick::Tick,
+    wire::ethernet::MacAddress,
+};
+use zerocopy::{FromBytes, IntoBytes, big_endian::U16};
+
+/// A record's bytes as hexadecimal words of eight bytes.
+fn hex<R: IntoBytes + FromBytes>(mut record: R) -> String {
+    let words: Vec<String> = record
+        .as_mut_bytes()
+        .chunks(8)
+        .map(|word| word.iter().map(|byte| format!("{byte:02x}")).collect())
+        .collect();
+    words.join(" ")
+}
+
+fn address() -> Address {
+    Address::from(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x1234]))
+}
+
+#[test]
+fn sizes() {
+    assert_eq!(LAYOUT_VERSION, 1);
+    assert_eq!(size_of::<Address>(), 16);
+    assert_eq!(size_of::<ListenerKey>(), 24);
+    assert_eq!((size_of::<Listener>(), align_of::<Listener>()), (64, 64));
+    assert_eq!((size_of::<Target>(), align_of::<Target>()), (32, 32));
+    assert_eq!(
+        (size_of::<NextHopSlot>(), align_of::<NextHopSlot>()),
+        (32, 32)
+    );
+    assert_eq!(size_of::<NeighbourKey>(), 24);
+    assert_eq!((size_of::<FlowEntry>(), align_of::<FlowEntry>()), (32, 32));
+    assert_eq!((size_of::<Bucket>(), align_of::<Bucket>()), (128, 64));
+    assert_eq!(size_of::<Ring>(), 262_152);
+    assert_eq!(size_of::<Traffic>(), 64);
+    assert_eq!(size_of::<Event>(), 24);
+    assert_eq!(size_of::<Prefilter>(), 8192);
+    assert_eq!(size_of::<Header>(), 64);
+    assert_eq!(size_of::<Settings>(), 104);
+    assert_eq!(size_of::<Key>(), 48);
+    assert_eq!(Stop::COUNT, 15);
+}
+
+#[test]
+fn a_listener() {
+    let key = ListenerKey::new(address(), 6, U16::new(0x1f90));
+    assert_eq!(
+        hex(key),
+        "20010db800000000 0000000000001234 1f90060000000000"
+    );
+    let record = Listener::default();
+    record.write(
+        &key,
+        ListenerPolicy {
+            group: 0x0102,
+            idle_ticks: 0x0304,
+        },
+    );
+    assert_eq!(
+        hex(record),
+        "20010db800000000 0000000000001234 1f90060100000000 0201040300000000 \
+         0000000000000000 0000000000000000 0000000000000000 0000000000000000"
+    );
+}
+
+#[test]
+fn a_target() {
+    let record = Target::default();
+    let identity = TargetIdentity {
+        address: address(),
+        port: U16::new(0x1f90),
+        group: 0x0102,
+        group_fingerprint: 0x0304_0506,
+    };
+    record.write(
+        &identity,
+        TargetControl {
+            mode: Mode::NAT,
+            next_hop: NextHopId(0x0708),
+        },
+    );
+    assert_eq!(
+        hex(record),
+        "0100080700000000 20010db800000000 0000000000001234 1f90020106050403"
+    );
+}
+
+#[test]
+fn a_next_hop() {
+    let key = NeighbourKey::new(0x0102_0304, address());
+    assert_eq!(
+        hex(key),
+        "20010db800000000 0000000000001234 0403020100000000"
+    );
+    let slot = NextHopSlot::default();
+    slot.write(&NextHop {
+        destination_mac: MacAddress([0x11, 0x12, 0x13, 0x14, 0x15, 0x16]),
+        source_mac: MacAddress([0x21, 0x22, 0x23, 0x24, 0x25, 0x26]),
+        interface: 0x0102_0304,
+        mtu_bytes: 0x0506,
+    });
+    assert_eq!(
+        hex(slot),
+        "0605010001000000 1112131415162122 2324252604030201 0000000000000000"
+    );
+}
+
+#[test]
+fn a_flow() {
+    let entry = FlowEntry::default();
+    let client = Client {
+        address: address(),
+        port: U16::new(0x9c40),
+        protocol: 17,
+    };
+    let choice = Choice {
+        target: TargetId(0x0102_0304),
+        listener: ListenerId(0x0506),
+        next_hop: NextHopId(0x0708),
+    };
+    entry.fill(&client, choice, FlowState::ESTABLISHED, Tick(0x0a0b));
+    assert_eq!(
+        hex(entry),
+        "0403020106050807 20010db800000000 0000000000001234 9c4011020b0a0000"
+    );
+}

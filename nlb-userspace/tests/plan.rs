@@ -1,0 +1,399 @@
+//! Plans, proved by packets: every prefix of every plan leaves traffic flowing, and what is live in
+//! the end is what was wished.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use nlb_common::{
+    address::Address,
+    hash::Key,
+    listener::{ListenerId, ListenerKey},
+    next_hop::{NextHop, NextHopId},
+    stop::Stop,
+    target::{Mode, TargetId},
+    wire::{ethernet::MacAddress, protocol},
+};
+use nlb_ebpf::{
+    Verdict, handle,
+    memory::{MemoryFrame, MemoryTables},
+};
+use nlb_userspace::{
+    dataplane::{Dataplane as _, Step, kernel::Sweep},
+    plan::{
+        Actual, Limits, PlanError, Planned, Wish, WishedGroup, WishedListener, WishedTarget,
+        fingerprint, plan, retire,
+    },
+};
+use proptest::prelude::*;
+use zerocopy::big_endian::U16;
+
+const LIMITS: Limits = Limits {
+    listeners: 64,
+    targets: 64,
+};
+const HOP: NextHopId = NextHopId(1);
+
+fn vip(last: u8) -> ListenerKey {
+    let address = Address::from(IpAddr::from([192, 0, 2, last]));
+    ListenerKey::new(address, protocol::TCP, U16::new(80))
+}
+
+fn target(last: u8) -> WishedTarget {
+    WishedTarget {
+        address: IpAddr::from([10, 0, 0, last]),
+        port: 8080,
+        weight: 1,
+        next_hop: HOP,
+    }
+}
+
+fn group(name: &str, targets: &[u8]) -> WishedGroup {
+    WishedGroup {
+        fingerprint: fingerprint(name),
+        mode: Mode::NAT,
+        targets: targets.iter().copied().map(target).collect(),
+    }
+}
+
+fn listener(last: u8, group: usize) -> WishedListener {
+    WishedListener {
+        key: vip(last),
+        group,
+        idle_ticks: 100,
+    }
+}
+
+/// A SYN from a client's port to a VIP, with enough of a header to be read.
+fn syn(port: u16, vip: u8) -> MemoryFrame {
+    let mut bytes = vec![0xa5; 14 + 20 + 20];
+    bytes[12..14].copy_from_slice(&[0x08, 0x00]);
+    bytes[14..18].copy_from_slice(&[0x45, 0, 0, 40]);
+    bytes[20..24].copy_from_slice(&[0, 0, 64, protocol::TCP]);
+    bytes[26..30].copy_from_slice(&[198, 51, 100, 7]);
+    bytes[30..34].copy_from_slice(&[192, 0, 2, vip]);
+    bytes[34..36].copy_from_slice(&port.to_be_bytes());
+    bytes[36..38].copy_from_slice(&80u16.to_be_bytes());
+    bytes[46] = 5 << 4;
+    bytes[47] = 2;
+    MemoryFrame {
+        bytes,
+        interface: 1,
+    }
+}
+
+fn tables() -> MemoryTables {
+    let key = |purpose| Key::derive(&[7; 32], purpose);
+    let tables = MemoryTables::new(key(1), key(2), 1024);
+    tables.next_hops[usize::from(HOP.0)].write(&NextHop {
+        destination_mac: MacAddress([2, 0, 0, 0, 0, 1]),
+        source_mac: MacAddress([2, 0, 0, 0, 0, 2]),
+        interface: 2,
+        mtu_bytes: 1500,
+    });
+    tables
+}
+
+/// Where a new flow to a VIP goes.
+fn destination(tables: &MemoryTables, port: u16, vip: u8) -> Option<Ipv4Addr> {
+    let mut frame = syn(port, vip);
+    let verdict = handle(&mut frame, tables);
+    (verdict == Verdict::Redirect(2)).then(|| {
+        let [a, b, c, d] = [
+            frame.bytes[30],
+            frame.bytes[31],
+            frame.bytes[32],
+            frame.bytes[33],
+        ];
+        Ipv4Addr::new(a, b, c, d)
+    })
+}
+
+fn take(tables: &mut MemoryTables, actual: &mut Actual, planned: &Planned) {
+    tables.take(&planned.step).unwrap();
+    actual.note(&planned.step);
+    if let Some((group, entries)) = &planned.ring {
+        actual.note_ring(*group, entries.clone());
+    }
+}
+
+fn apply(tables: &mut MemoryTables, actual: &mut Actual, wish: &Wish) -> usize {
+    let steps = plan(actual, wish, LIMITS).unwrap();
+    for planned in &steps {
+        take(tables, actual, planned);
+    }
+    steps.len()
+}
+
+fn broken(tables: &MemoryTables) -> u64 {
+    [Stop::UnwrittenListener, Stop::UnwrittenTarget]
+        .map(|stop| tables.stops(stop))
+        .iter()
+        .sum()
+}
+
+#[test]
+fn the_same_wish_again_takes_no_step() {
+    let (mut tables, mut actual) = (tables(), Actual::default());
+    let wish = Wish {
+        listeners: vec![listener(1, 0)],
+        groups: vec![group("web", &[1, 2])],
+    };
+    assert!(apply(&mut tables, &mut actual, &wish) > 0);
+    assert_eq!(actual.generation, 1);
+    assert_eq!(apply(&mut tables, &mut actual, &wish), 0);
+    assert_eq!(actual.generation, 1);
+}
+
+#[test]
+fn a_target_that_takes_no_new_flows_leaves_only_the_ring() {
+    let (mut tables, mut actual) = (tables(), Actual::default());
+    let mut wish = Wish {
+        listeners: vec![listener(1, 0)],
+        groups: vec![group("web", &[1, 2])],
+    };
+    apply(&mut tables, &mut actual, &wish);
+    let before = actual.target_id(&wish.groups[0], IpAddr::from([10, 0, 0, 2]), 8080);
+    wish.groups[0].targets[1].weight = 0;
+    let steps = plan(&actual, &wish, LIMITS).unwrap();
+    assert!(
+        matches!(
+            steps.as_slice(),
+            [
+                Planned {
+                    step: Step::ReplaceRing { .. },
+                    ..
+                },
+                Planned {
+                    step: Step::Publish { generation: 2 },
+                    ..
+                }
+            ]
+        ),
+        "{:?}",
+        steps.len()
+    );
+    for planned in &steps {
+        take(&mut tables, &mut actual, planned);
+    }
+    for port in 0..200 {
+        assert_eq!(
+            destination(&tables, port, 1),
+            Some(Ipv4Addr::new(10, 0, 0, 1))
+        );
+    }
+    let after = actual.target_id(&wish.groups[0], IpAddr::from([10, 0, 0, 2]), 8080);
+    assert_eq!(before, after);
+}
+
+#[test]
+fn a_removed_listener_keeps_its_record_until_no_flow_needs_it() {
+    let (mut tables, mut actual) = (tables(), Actual::default());
+    let both = Wish {
+        listeners: vec![listener(1, 0), listener(2, 0)],
+        groups: vec![group("web", &[1])],
+    };
+    apply(&mut tables, &mut actual, &both);
+    assert!(destination(&tables, 7, 2).is_some());
+    let one = Wish {
+        listeners: vec![listener(1, 0)],
+        groups: both.groups.clone(),
+    };
+    apply(&mut tables, &mut actual, &one);
+    // New flows find nothing and pass on; the old one goes on.
+    assert_eq!(handle(&mut syn(8, 2), &tables), Verdict::Pass);
+    assert!(destination(&tables, 7, 2).is_some());
+
+    let id = actual.listener_id(&vip(2)).unwrap();
+    let idle = Sweep {
+        by_listener: vec![0; 64],
+        by_target: vec![0; 64],
+        ..Sweep::default()
+    };
+    let mut busy = idle.clone();
+    busy.by_listener[usize::from(id.0)] = 1;
+    busy.by_target[1] = 1;
+    assert_eq!(retire(&actual, &one, [&busy, &idle]), vec![]);
+    assert_eq!(
+        retire(&actual, &one, [&Sweep::default(), &idle]),
+        vec![],
+        "nothing was swept yet"
+    );
+    let steps = retire(&actual, &one, [&idle, &idle]);
+    assert!(steps.contains(&Step::ClearListener { id }));
+    assert!(
+        !steps
+            .iter()
+            .any(|step| matches!(step, Step::ClearTarget { .. }))
+    );
+    for step in &steps {
+        tables.take(step).unwrap();
+        actual.note(step);
+    }
+    assert_eq!(actual.listener_id(&vip(2)), None);
+    // The bits of what is left are all still there.
+    assert!(destination(&tables, 9, 1).is_some());
+}
+
+#[test]
+fn a_group_that_changes_its_mode_gets_new_targets_and_old_flows_keep_theirs() {
+    let (mut tables, mut actual) = (tables(), Actual::default());
+    let mut wish = Wish {
+        listeners: vec![listener(1, 0)],
+        groups: vec![group("web", &[1])],
+    };
+    apply(&mut tables, &mut actual, &wish);
+    assert!(destination(&tables, 7, 1).is_some());
+    wish.groups[0].mode = Mode::DSR_L2;
+    apply(&mut tables, &mut actual, &wish);
+    assert_eq!(
+        destination(&tables, 7, 1),
+        Some(Ipv4Addr::new(10, 0, 0, 1)),
+        "old flow"
+    );
+    assert_eq!(
+        destination(&tables, 8, 1),
+        Some(Ipv4Addr::new(192, 0, 2, 1)),
+        "new flow"
+    );
+}
+
+#[test]
+fn what_does_not_fit_is_refused_whole() {
+    let actual = Actual::default();
+    let many: Vec<u8> = (1..=64).collect();
+    let wish = Wish {
+        listeners: vec![],
+        groups: vec![group("web", &many)],
+    };
+    assert_eq!(plan(&actual, &wish, LIMITS), Err(PlanError::Targets(63)));
+    let listeners = (1..=64).map(|last| listener(last, 0)).collect();
+    let wish = Wish {
+        listeners,
+        groups: vec![group("web", &[1])],
+    };
+    assert_eq!(plan(&actual, &wish, LIMITS), Err(PlanError::Listeners(63)));
+}
+
+#[test]
+fn adopted_maps_need_their_rings_only() {
+    let (mut tables, mut actual) = (tables(), Actual::default());
+    let wish = Wish {
+        listeners: vec![listener(1, 0)],
+        groups: vec![group("web", &[1, 2])],
+    };
+    apply(&mut tables, &mut actual, &wish);
+    let found = nlb_userspace::dataplane::kernel::Found {
+        generation: 5,
+        listeners: tables
+            .listeners
+            .iter()
+            .zip(0u16..)
+            .filter_map(|(record, id)| Some((ListenerId(id), record.key()?, record.policy())))
+            .collect(),
+        listener_index: tables
+            .listener_index
+            .iter()
+            .map(|(key, id)| (*key, *id))
+            .collect(),
+        targets: tables
+            .targets
+            .iter()
+            .zip(0u32..)
+            .filter_map(|(record, id)| Some((TargetId(id), record.identity(), record.control()?)))
+            .collect(),
+        prefilter: tables.prefilter.iter().map(std::cell::Cell::get).collect(),
+        ..Default::default()
+    };
+    let steps = plan(&Actual::adopt(&found), &wish, LIMITS).unwrap();
+    let kinds: Vec<bool> = steps
+        .iter()
+        .map(|planned| matches!(planned.step, Step::ReplaceRing { .. }))
+        .collect();
+    assert_eq!(kinds, [true, false]);
+    assert_eq!(steps.last().unwrap().step, Step::Publish { generation: 6 });
+}
+
+/// A small world: three groups over eight targets, listeners on four VIPs.
+fn wishes() -> impl Strategy<Value = Wish> {
+    let target_sets = prop::collection::vec(prop::collection::btree_set(1u8..8, 1..5), 3);
+    let listeners = prop::collection::btree_map(1u8..5, 0usize..3, 1..5);
+    (target_sets, listeners, any::<[bool; 3]>()).prop_map(|(sets, listeners, dsr)| Wish {
+        listeners: listeners
+            .into_iter()
+            .map(|(last, index)| listener(last, index))
+            .collect(),
+        groups: ["red", "green", "blue"]
+            .iter()
+            .zip(sets)
+            .zip(dsr)
+            .map(|((name, targets), dsr)| WishedGroup {
+                mode: if dsr { Mode::DSR_L2 } else { Mode::NAT },
+                ..group(name, &targets.into_iter().collect::<Vec<_>>())
+            })
+            .collect(),
+    })
+}
+
+/// Where new flows of a listener may go, if its group is as `listeners` and the groups are as
+/// `groups` wish.
+fn allowed(listeners: &Wish, groups: &Wish, last: u8) -> Option<BTreeSet<IpAddr>> {
+    let listener = listeners
+        .listeners
+        .iter()
+        .find(|listener| listener.key == vip(last))?;
+    let group = groups.groups.get(listener.group)?;
+    Some(if group.mode == Mode::NAT {
+        group.targets.iter().map(|target| target.address).collect()
+    } else {
+        BTreeSet::from([IpAddr::from([192, 0, 2, last])])
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn every_prefix_of_every_plan_leaves_traffic_flowing(
+        wishes in prop::collection::vec(wishes(), 2..5),
+    ) {
+        let (mut tables, mut actual) = (tables(), Actual::default());
+        let mut before = Wish::default();
+        let mut port = 1024;
+        for wish in &wishes {
+            let steps = plan(&actual, wish, LIMITS).unwrap();
+            prop_assert_eq!(&steps, &plan(&actual, wish, LIMITS).unwrap());
+            for planned in &steps {
+                take(&mut tables, &mut actual, planned);
+                for last in 1..5 {
+                    port += 1;
+                    let (old, new) = (allowed(&before, &before, last), allowed(wish, wish, last));
+                    // A group changes before the listener that leaves it.
+                    let between = allowed(&before, wish, last);
+                    let to = destination(&tables, port, last).map(IpAddr::from);
+                    match to {
+                        Some(to) => prop_assert!(
+                            old.iter().chain(&new).chain(&between).any(|set| set.contains(&to)),
+                            "{to} after {:?}", planned.step
+                        ),
+                        None => prop_assert!(
+                            old.is_none() || new.is_none(),
+                            "a listener that stays stopped taking flows after {:?}", planned.step
+                        ),
+                    }
+                }
+                prop_assert_eq!(broken(&tables), 0);
+            }
+            for last in 1..5 {
+                port += 1;
+                let to = destination(&tables, port, last).map(IpAddr::from);
+                prop_assert_eq!(to.is_some(), allowed(wish, wish, last).is_some());
+                if let (Some(to), Some(set)) = (to, allowed(wish, wish, last)) {
+                    prop_assert!(set.contains(&to));
+                }
+            }
+            before = wish.clone();
+        }
+    }
+}

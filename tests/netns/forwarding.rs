@@ -1,0 +1,138 @@
+//! What goes where, and what is left alone.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use anyhow::{Result, ensure};
+use nlb_tests::lab::{
+    addresses::{
+        GATEWAY_V4, GATEWAY_V6, HTTP_PORT, NAT_HTTP_PORT, NAT_UDP_PORT, TARGETS, target_v4,
+        target_v6,
+    },
+    http::HttpConnection,
+    nginx::LARGE_BYTES,
+    wait::wait_until,
+};
+
+use super::{
+    PATIENCE, SOON, ask_http, ask_udp, http_vips, listeners, text, udp_vips, who_answers, with_nlb,
+};
+
+fn all_targets() -> BTreeSet<String> {
+    ["target1", "target2", "target3"].map(String::from).into()
+}
+
+#[test]
+fn new_connections_reach_every_target_through_every_vip() -> Result<()> {
+    with_nlb("tcp_spread", |lab, _| {
+        for vip in http_vips() {
+            assert_eq!(who_answers(|| ask_http(lab, vip))?, all_targets(), "{vip}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn datagrams_reach_every_target_which_sees_the_clients_own_address() -> Result<()> {
+    with_nlb("udp_spread", |lab, _| {
+        for vip in udp_vips() {
+            assert_eq!(who_answers(|| ask_udp(lab, vip))?, all_targets(), "{vip}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn servers_log_the_clients_own_address_and_the_address_of_their_mode() -> Result<()> {
+    with_nlb("client_addr", |lab, _| {
+        for vip in http_vips() {
+            let mut connection = HttpConnection::from(lab.client(), vip, PATIENCE)?;
+            let answer = connection.get("/who")?;
+            let (client, is_nat) = (connection.local()?, vip.ip().to_string().ends_with("10"));
+            let index = (0..TARGETS)
+                .find(|index| lab.target(*index).name() == answer.target)
+                .expect("a target of the lab answered");
+            let own: IpAddr = if vip.is_ipv4() {
+                target_v4(index).into()
+            } else {
+                target_v6(index).into()
+            };
+            let server = if is_nat {
+                (own, NAT_HTTP_PORT).into()
+            } else {
+                vip
+            };
+            wait_until(&format!("{client} to {server} is logged"), SOON, || {
+                lab.target(index).access_log().is_ok_and(|log| {
+                    log.iter()
+                        .any(|access| access.client == client && access.server == server)
+                })
+            })?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn large_transfers_arrive_whole_in_every_mode() -> Result<()> {
+    with_nlb("large", |lab, _| {
+        for vip in http_vips() {
+            let mut connection = HttpConnection::from(lab.client(), vip, PATIENCE)?;
+            let answer = connection.get("/large")?;
+            ensure!(answer.body_bytes == LARGE_BYTES as u64, "{vip}: {answer:?}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn answers_pass_the_gateway_behind_nat_and_never_behind_dsr() -> Result<()> {
+    with_nlb("way_back", |lab, daemon| {
+        for (web, datagrams) in http_vips().into_iter().zip(udp_vips()) {
+            ask_http(lab, web)?;
+            ask_udp(lab, datagrams)?;
+        }
+        let status = daemon.status()?;
+        let mut seen = 0;
+        for (balancer, listener) in listeners(&status) {
+            let count = |name: &str| listener[name].as_u64().expect("a count");
+            let name = text(&listener["name"]);
+            assert!(count("packets") > 0, "{name}: {listener}");
+            assert!(count("new_flows") > 0, "{name}: {listener}");
+            assert_eq!(count("return_packets") > 0, balancer == "nat", "{listener}");
+            seen += 1;
+        }
+        assert_eq!(seen, 8, "{status}");
+        Ok(())
+    })
+}
+
+#[test]
+fn what_is_not_ours_passes_untouched() -> Result<()> {
+    with_nlb("not_ours", |lab, _| {
+        let client = lab.client();
+        for address in [
+            GATEWAY_V4.to_string(),
+            GATEWAY_V6.to_string(),
+            "10.2.0.1".to_owned(),
+            "fd00:2::1".to_owned(),
+        ] {
+            client.run(&format!("ping -n -q -c 2 -i 0.2 -W 2 {address}"))?;
+        }
+        for index in 0..TARGETS {
+            let name = lab.target(index).name();
+            for address in [target_v4(index).into(), target_v6(index).into()] {
+                let address: IpAddr = address;
+                client.run(&format!("ping -n -q -c 2 -i 0.2 -W 2 -s 1400 {address}"))?;
+                for port in [HTTP_PORT, NAT_HTTP_PORT] {
+                    // Straight to the target, also where it serves a listener.
+                    assert_eq!(ask_http(lab, (address, port).into())?, name);
+                }
+                assert_eq!(ask_udp(lab, (address, NAT_UDP_PORT).into())?, name);
+            }
+        }
+        let straight = (target_v4(0), NAT_HTTP_PORT).into();
+        let mut connection = HttpConnection::from(client, straight, PATIENCE)?;
+        assert_eq!(connection.get("/large")?.body_bytes, LARGE_BYTES as u64);
+        Ok(())
+    })
+}

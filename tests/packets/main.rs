@@ -1,0 +1,70 @@
+//! The packet table: frames in, and what must become of them, through the memory body always and
+//! through the loaded kernel program where there is the right to load it.
+
+mod dsr;
+mod flows;
+mod nat;
+mod not_ours;
+mod row;
+mod stopped;
+mod ways;
+
+use nlb_tests::{
+    kernel::{self, Kernel, unavailable},
+    world,
+};
+use nlb_userspace::dataplane::XDP_OBJECT;
+
+use crate::row::Row;
+
+fn table() -> Vec<Row> {
+    let mut rows = nat::rows();
+    rows.extend(dsr::rows());
+    rows.extend(not_ours::rows());
+    rows.extend(stopped::rows());
+    rows.extend(flows::rows());
+    rows.extend(ways::rows());
+    rows
+}
+
+/// Runs all rows; every row that fails is shown, not only the first.
+fn run(rows: &[Row], mut kernel: Option<&mut Kernel>) {
+    let mut failed = 0;
+    for row in rows {
+        let faults = match row::run(row, kernel.as_deref_mut()) {
+            Ok(faults) => faults,
+            Err(error) => vec![format!("{error:#}")],
+        };
+        if !faults.is_empty() {
+            failed += 1;
+            println!("FAILED: {}\n{}", row.claim, faults.join("\n"));
+        }
+    }
+    println!("{} rows, {failed} failed", rows.len());
+    assert_eq!(failed, 0, "rows of the packet table failed; see above");
+}
+
+#[test]
+fn every_row_holds_in_memory() {
+    let rows = table();
+    assert!(rows.len() >= 60);
+    let mut claims: Vec<&str> = rows.iter().map(|row| row.claim).collect();
+    claims.sort_unstable();
+    claims.dedup();
+    assert_eq!(claims.len(), rows.len(), "two rows make the same claim");
+    run(&rows, None);
+}
+
+#[test]
+fn every_row_holds_in_the_kernel() {
+    if let Some(reason) = unavailable() {
+        println!("SKIPPED packets (kernel): {reason}");
+        return;
+    }
+    kernel::in_lab(|| {
+        let mut kernel = Kernel::load(XDP_OBJECT, &mut world::tables())
+            .unwrap_or_else(|error| panic!("{error:?}"));
+        run(&table(), Some(&mut kernel));
+    })
+    .expect("a network namespace");
+}

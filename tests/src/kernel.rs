@@ -1,0 +1,429 @@
+//! The loaded kernel program, run frame by frame (`BPF_PROG_TEST_RUN`) over maps that hold what the
+//! memory body's tables hold, in a network namespace that answers as their routes do.
+
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    fs::{self, File},
+    os::fd::AsFd as _,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, ArrayOfMaps, HashMap as KernelHashMap, MapData, PerCpuArray},
+    programs::{TestRun as _, TestRunOptions, Xdp, xdp::XdpMode},
+};
+use nlb_common::{
+    counter::Traffic, flow::Progress, listener::ListenerKey, maps::PREFILTER_WORDS,
+    next_hop::NeighbourKey, plain::Plain, ring, settings::Settings, stop::Stop, tick::Tick,
+};
+use nlb_ebpf::{Verdict, memory::MemoryTables};
+use rustix::{
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+    time::{ClockId, clock_gettime},
+};
+use zerocopy::{FromBytes, IntoBytes, KnownLayout};
+
+use crate::world::{ETH0, ETH1, FAR, Known, MAC0, MAC1, NEIGHBOURS, neighbour_of};
+
+/// The shortest frame that the kernel runs a program on, in bytes.
+pub const SHORTEST_FRAME_BYTES: usize = 14;
+/// `BPF_F_MMAPABLE`.
+const MMAPABLE: u32 = 1 << 10;
+
+/// Why the kernel's side cannot run here, if it cannot.
+pub fn unavailable() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("not root".into());
+    }
+    None
+}
+
+fn ip(arguments: &str) -> Result<()> {
+    let output = Command::new("ip")
+        .args(arguments.split_whitespace())
+        .output()?;
+    ensure!(
+        output.status.success(),
+        "`ip {arguments}`: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+fn sysctl(name: &str, value: &str) -> Result<()> {
+    let path = format!("/proc/sys/net/{name}");
+    fs::write(&path, value).with_context(|| format!("writing {value} to {path}"))
+}
+
+/// A network namespace, deleted on drop.
+struct Lab(String);
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // Nothing can be done about a namespace that will not go.
+        drop(ip(&format!("netns del {}", self.0)));
+    }
+}
+
+/// Builds the world's interfaces, neighbours and routes in the thread's namespace.
+fn build_links() -> Result<()> {
+    ip("link set lo up")?;
+    for (name, index, mac, addresses) in [
+        ("eth0", ETH0, MAC0, ["198.51.100.1/24", "2001:db8:c::1/64"]),
+        ("eth1", ETH1, MAC1, ["10.0.0.1/24", "fd00::1/64"]),
+    ] {
+        let mut text = String::new();
+        for byte in mac {
+            write!(text, "{}{byte:02x}", if text.is_empty() { "" } else { ":" })?;
+        }
+        ip(&format!(
+            "link add {name} index {index} address {text} type veth peer name {name}-far index {}",
+            index + 1
+        ))?;
+        // The far ends only keep the links up; they must not talk.
+        sysctl(&format!("ipv6/conf/{name}-far/disable_ipv6"), "1")?;
+        sysctl(&format!("ipv6/conf/{name}/accept_dad"), "0")?;
+        ip(&format!("link set {name}-far up"))?;
+        ip(&format!("link set {name} up"))?;
+        for address in addresses {
+            let nodad = if address.contains(':') { "nodad" } else { "" };
+            ip(&format!("addr add {address} dev {name} {nodad}"))?;
+        }
+    }
+    for neighbour in NEIGHBOURS {
+        if neighbour.known == Known::Nobody {
+            continue;
+        }
+        let [a, b, c, d, e, f] = neighbour.mac();
+        let device = if neighbour.interface == ETH0 {
+            "eth0"
+        } else {
+            "eth1"
+        };
+        ip(&format!(
+            "neigh replace {} lladdr {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} \
+             dev {device} nud permanent",
+            neighbour.address
+        ))?;
+    }
+    for (far, router) in FAR {
+        let device = if neighbour_of(router).interface == ETH0 {
+            "eth0"
+        } else {
+            "eth1"
+        };
+        ip(&format!("route add {far} via {router} dev {device}"))?;
+    }
+    set_forwarding(true)
+}
+
+/// Switches IP forwarding on or off.
+pub fn set_forwarding(is_on: bool) -> Result<()> {
+    let value = if is_on { "1" } else { "0" };
+    sysctl("ipv4/ip_forward", value)?;
+    sysctl("ipv6/conf/all/forwarding", value)
+}
+
+/// Runs a claim in the world's network namespace, on a thread of its own, since a namespace is a
+/// thread's.
+pub fn in_lab<R: Send>(claim: impl FnOnce() -> R + Send) -> Result<R> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let lab = Lab(format!("nlb-packets-{}-{number}", std::process::id()));
+    ip(&format!("netns add {}", lab.0))?;
+    let inside = || -> Result<R> {
+        let namespace = File::open(format!("/run/netns/{}", lab.0))?;
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        build_links()?;
+        Ok(claim())
+    };
+    std::thread::scope(|scope| match scope.spawn(inside).join() {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
+/// The loaded program and its maps.
+pub struct Kernel {
+    ebpf: Ebpf,
+    rings: HashMap<u16, (Vec<u32>, Array<MapData, [u8; size_of::<ring::Ring>()]>)>,
+}
+
+/// A record's bytes, as a map's value.
+fn value<const N: usize>(record: &mut (impl IntoBytes + FromBytes + KnownLayout)) -> [u8; N] {
+    record
+        .as_mut_bytes()
+        .try_into()
+        .expect("N is the record's size")
+}
+
+impl Kernel {
+    /// Loads the program with the settings and capacities of these tables, and their contents.
+    ///
+    /// Must be called [`in_lab`]: the program is attached to the links, because the kernel runs a
+    /// program for an interface only when the interface's queues are set up for XDP.
+    pub fn load(object: &[u8], tables: &mut MemoryTables) -> Result<Self> {
+        let settings = Plain(Settings {
+            select_key: tables.select_key,
+            table_key: tables.table_key,
+            bucket_mask: u32::try_from(tables.buckets.len() - 1)?,
+            zero: 0,
+        });
+        let (listeners, targets) = (
+            u32::try_from(tables.listeners.len())?,
+            u32::try_from(tables.targets.len())?,
+        );
+        let mut ebpf = EbpfLoader::new()
+            .override_global("SETTINGS", &settings, true)
+            .map_max_entries("FLOWS", settings.0.bucket_mask + 1)
+            .map_max_entries("LISTENERS", listeners)
+            .map_max_entries("LISTENER_INDEX", 2 * listeners)
+            .map_max_entries("LISTENER_COUNTERS", listeners)
+            .map_max_entries("TARGETS", targets)
+            .map_max_entries("TARGET_COUNTERS", targets)
+            .load(object)
+            .context("loading the kernel program's maps")?;
+        let program: &mut Xdp = ebpf
+            .program_mut("nlb")
+            .context("no program `nlb` in the object")?
+            .try_into()?;
+        program.load().context("the verifier")?;
+        for name in ["eth0", "eth1"] {
+            program
+                .attach(name, XdpMode::default())
+                .with_context(|| format!("attaching to {name}"))?;
+        }
+        let mut kernel = Self {
+            ebpf,
+            rings: HashMap::new(),
+        };
+        kernel.write(tables)?;
+        kernel.write_flows(tables)?;
+        Ok(kernel)
+    }
+
+    fn array<V: Pod>(&mut self, name: &str) -> Result<Array<&mut MapData, V>> {
+        let map = self
+            .ebpf
+            .map_mut(name)
+            .with_context(|| format!("no map {name}"))?;
+        Array::try_from(map).with_context(|| format!("the map {name}"))
+    }
+
+    fn write_array<const N: usize>(
+        &mut self,
+        name: &str,
+        records: &mut [impl IntoBytes + FromBytes + KnownLayout],
+    ) -> Result<()> {
+        let mut map = self.array::<[u8; N]>(name)?;
+        for (index, record) in records.iter_mut().enumerate() {
+            map.set(u32::try_from(index)?, value::<N>(record), 0)?;
+        }
+        Ok(())
+    }
+
+    fn write_hash<K: Pod + PartialEq>(&mut self, name: &str, wanted: &[(K, u32)]) -> Result<()> {
+        let map = self
+            .ebpf
+            .map_mut(name)
+            .with_context(|| format!("no map {name}"))?;
+        let mut map = KernelHashMap::<_, K, u32>::try_from(map)?;
+        let old: Vec<K> = map.keys().collect::<Result<_, _>>()?;
+        for key in old {
+            if wanted.iter().all(|(wanted, _)| *wanted != key) {
+                map.remove(&key)?;
+            }
+        }
+        for (key, id) in wanted {
+            map.insert(key, id, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Writes everything but the flow table and the counters.
+    pub fn write(&mut self, tables: &mut MemoryTables) -> Result<()> {
+        let mut prefilter = [0u64; PREFILTER_WORDS];
+        for (word, cell) in prefilter.iter_mut().zip(&tables.prefilter) {
+            *word = cell.get();
+        }
+        self.array::<[u64; PREFILTER_WORDS]>("PREFILTER")?
+            .set(0, prefilter, 0)?;
+        self.write_array::<64>("LISTENERS", &mut tables.listeners)?;
+        self.write_array::<32>("TARGETS", &mut tables.targets)?;
+        self.write_array::<32>("NEXT_HOPS", &mut tables.next_hops)?;
+        let index: Vec<(Plain<ListenerKey>, u32)> = tables
+            .listener_index
+            .iter()
+            .map(|(key, id)| (Plain(*key), u32::from(id.0)))
+            .collect();
+        self.write_hash("LISTENER_INDEX", &index)?;
+        let index: Vec<(Plain<NeighbourKey>, u32)> = tables
+            .next_hop_index
+            .iter()
+            .map(|(key, id)| (Plain(*key), u32::from(id.0)))
+            .collect();
+        self.write_hash("NEXT_HOP_INDEX", &index)?;
+        for (group, slots) in &tables.rings {
+            self.write_ring(*group, slots)?;
+        }
+        Ok(())
+    }
+
+    fn write_ring(&mut self, group: u16, slots: &[u32]) -> Result<()> {
+        const SIZE: usize = size_of::<ring::Ring>();
+        if self.rings.get(&group).is_some_and(|(old, _)| old == slots) {
+            return Ok(());
+        }
+        let mut bytes = [0u8; SIZE];
+        bytes[..size_of_val(slots)].copy_from_slice(slots.as_bytes());
+        let mut inner = Array::<MapData, [u8; SIZE]>::create(1, MMAPABLE)?;
+        inner.set(0, bytes, 0)?;
+        let map = self.ebpf.map_mut("RINGS").context("no map RINGS")?;
+        let mut rings = ArrayOfMaps::<_, Array<MapData, [u8; SIZE]>>::try_from(map)?;
+        rings
+            .set(u32::from(group), &inner, 0)
+            .context("setting a ring")?;
+        self.rings.insert(group, (slots.to_vec(), inner));
+        Ok(())
+    }
+
+    /// Replaces the flow table.
+    pub fn write_flows(&mut self, tables: &mut MemoryTables) -> Result<()> {
+        self.write_array::<128>("FLOWS", &mut tables.buckets)
+    }
+
+    /// The flow table: each bucket as sixteen words.
+    pub fn flows(&mut self) -> Result<Vec<[u64; 16]>> {
+        Ok(self
+            .array::<[u64; 16]>("FLOWS")?
+            .iter()
+            .collect::<Result<_, _>>()?)
+    }
+
+    /// Where this flow table and the memory body's differ; clocks may be a tick apart.
+    pub fn flow_difference(&mut self, tables: &mut MemoryTables) -> Result<Option<String>> {
+        const LAST_SEEN: u64 = 0xffff << 32;
+        let ours = self.flows()?;
+        for (index, (kernel, memory)) in ours.iter().zip(&mut tables.buckets).enumerate() {
+            let bytes: [u8; 128] = value(memory);
+            for (way, (entry, other)) in kernel.chunks(4).zip(bytes.chunks(32)).enumerate() {
+                let word = |at: usize| {
+                    let bytes = other[8 * at..8 * at + 8].try_into().expect("eight bytes");
+                    u64::from_ne_bytes(bytes)
+                };
+                let memory = [word(0), word(1), word(2), word(3)];
+                let seen = |progress: u64| Progress::of_word(progress).last_seen;
+                let apart = seen(entry[3]).since(seen(memory[3]));
+                let is_same = entry[..3] == memory[..3]
+                    && entry[3] & !LAST_SEEN == memory[3] & !LAST_SEEN
+                    && matches!(apart, 0 | 1 | u16::MAX);
+                if !is_same {
+                    return Ok(Some(format!(
+                        "bucket {index} entry {way}: kernel {entry:#018x?}, memory {memory:#018x?}"
+                    )));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The present tick.
+    pub fn now() -> Tick {
+        let time = clock_gettime(ClockId::MonotonicCoarse);
+        let part = |part: i64| u64::try_from(part).expect("time since boot");
+        Tick::of_nanos(part(time.tv_sec) * 1_000_000_000 + part(time.tv_nsec))
+    }
+
+    /// Runs the program on a frame that came in through this interface.
+    pub fn run(&mut self, frame: &[u8], interface: u32) -> Result<(Answer, Vec<u8>)> {
+        let program: &mut Xdp = self
+            .ebpf
+            .program_mut("nlb")
+            .context("no `nlb`")?
+            .try_into()?;
+        let end = u32::try_from(frame.len())?;
+        // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index,
+        // egress_ifindex.
+        let context = [0, end, 0, interface, 0, 0].map(u32::to_ne_bytes).concat();
+        let mut out = vec![0xa5; frame.len() + 256];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut out);
+        options.ctx_in = Some(&context);
+        let result = program.test_run(options).context("BPF_PROG_TEST_RUN")?;
+        out.truncate(usize::try_from(result.data_size_out)?);
+        let answer = match result.return_value {
+            1 => Answer::Drop,
+            2 => Answer::Pass,
+            3 => Answer::Transmit,
+            4 => Answer::Redirect,
+            other => bail!("the program returned {other}"),
+        };
+        Ok((answer, out))
+    }
+
+    fn traffic(&mut self, name: &str, id: u32) -> Result<Traffic> {
+        let map = self
+            .ebpf
+            .map_mut(name)
+            .with_context(|| format!("no map {name}"))?;
+        let map = PerCpuArray::<_, Plain<Traffic>>::try_from(map)?;
+        let mut sum = Traffic::default();
+        for part in map.get(&id, 0)?.iter() {
+            sum += part.0;
+        }
+        Ok(sum)
+    }
+
+    /// What was counted for a listener.
+    pub fn listener(&mut self, id: u16) -> Result<Traffic> {
+        self.traffic("LISTENER_COUNTERS", u32::from(id))
+    }
+
+    /// What was counted for a target.
+    pub fn target(&mut self, id: u32) -> Result<Traffic> {
+        self.traffic("TARGET_COUNTERS", id)
+    }
+
+    /// What was counted per stop.
+    pub fn stops(&mut self) -> Result<[u64; Stop::COUNT]> {
+        let map = self
+            .ebpf
+            .map_mut("STOP_COUNTERS")
+            .context("no map STOP_COUNTERS")?;
+        let map = PerCpuArray::<_, u64>::try_from(map)?;
+        let mut stops = [0; Stop::COUNT];
+        for (index, sum) in stops.iter_mut().enumerate() {
+            *sum = map.get(&u32::try_from(index)?, 0)?.iter().sum();
+        }
+        Ok(stops)
+    }
+}
+
+/// A [`Verdict`] as the kernel tells it: without the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// `XDP_DROP`.
+    Drop,
+    /// `XDP_PASS`.
+    Pass,
+    /// `XDP_TX`.
+    Transmit,
+    /// `XDP_REDIRECT`.
+    Redirect,
+}
+
+impl From<Verdict> for Answer {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Drop => Self::Drop,
+            Verdict::Pass => Self::Pass,
+            Verdict::Transmit => Self::Transmit,
+            Verdict::Redirect(_) => Self::Redirect,
+        }
+    }
+}

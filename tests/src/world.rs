@@ -1,0 +1,429 @@
+//! The world that packet tests play in: two sides of a gateway, VIPs of every kind, and their
+//! targets.
+//!
+//! ```text
+//!  client 198.51.100.7 ─┐ eth0            eth1 ┌─ targets 10.0.0.11 … (nat), .21 … (dsr-l2)
+//!  router 198.51.100.254┤ .1   gateway    10.0.0.1 router 10.0.0.254 ─ 10.9.0.5
+//!    └─ 203.0.113.9     ┘                       └─ the same in fd00::/64
+//! ```
+//!
+//! [`tables`] describes it to the memory body; [`crate::kernel`] builds the interfaces,
+//! neighbours and routes of the same lists in a network namespace.
+
+use std::net::IpAddr;
+
+use nlb_common::{
+    address::Address,
+    hash::{Key, Secret as _},
+    listener::{ListenerId, ListenerKey, ListenerPolicy},
+    next_hop::{NextHop, NextHopId},
+    ring::{SLOTS, slot},
+    stop::Stop,
+    target::{Mode, TargetControl, TargetId, TargetIdentity},
+    tick::Tick,
+    wire::{
+        ethernet::MacAddress,
+        protocol::{TCP, UDP},
+    },
+};
+use nlb_ebpf::{memory::MemoryTables, tables::Route};
+use zerocopy::big_endian::U16;
+
+use crate::packet::{Sentence, eth};
+
+/// The interface towards the clients.
+pub const ETH0: u32 = 10;
+/// The interface towards the targets.
+pub const ETH1: u32 = 12;
+/// Our MAC address on [`ETH0`].
+pub const MAC0: [u8; 6] = [2, 0, 0, 0, 0, 0x10];
+/// Our MAC address on [`ETH1`].
+pub const MAC1: [u8; 6] = [2, 0, 0, 0, 0, 0x12];
+/// Buckets of the flow table.
+pub const BUCKETS: usize = 16;
+/// MTU of both links, in bytes.
+pub const MTU_BYTES: u16 = 1500;
+
+/// A client on the link.
+pub const CLIENT: &str = "198.51.100.7";
+/// A client on the link that the daemon has no next hop for.
+pub const QUIET_CLIENT: &str = "198.51.100.8";
+/// A client behind a router.
+pub const FAR_CLIENT: &str = "203.0.113.9";
+/// A client on the link whose MAC address nobody knows.
+pub const UNKNOWN_CLIENT: &str = "198.51.100.77";
+/// A client on the link.
+pub const CLIENT_V6: &str = "2001:db8:c::7";
+/// A client behind a router.
+pub const FAR_CLIENT_V6: &str = "2001:db8:f::9";
+/// The VIP of the translated listeners.
+pub const VIP: &str = "192.0.2.10";
+/// The VIP of the translated listeners.
+pub const VIP_V6: &str = "2001:db8::10";
+/// The VIP of the dsr-l2 listeners.
+pub const DSR_VIP: &str = "192.0.2.20";
+/// The VIP of the dsr-l2 listeners.
+pub const DSR_VIP_V6: &str = "2001:db8::20";
+
+/// What becomes of a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// To the kernel and to the daemon under this id.
+    Both(u16),
+    /// To the kernel only.
+    Kernel,
+    /// To nobody.
+    Nobody,
+}
+
+/// An address on a link.
+#[derive(Clone, Copy, Debug)]
+pub struct Neighbour {
+    /// Its address.
+    pub address: &'static str,
+    /// The last byte of its MAC address.
+    pub mac: u8,
+    /// Our interface to it.
+    pub interface: u32,
+    /// Who knows it.
+    pub known: Known,
+}
+
+impl Neighbour {
+    /// Its MAC address.
+    pub const fn mac(&self) -> [u8; 6] {
+        [2, 0, 0, 0, 1, self.mac]
+    }
+
+    /// The way to it.
+    pub const fn next_hop(&self) -> NextHop {
+        let source = if self.interface == ETH0 { MAC0 } else { MAC1 };
+        NextHop {
+            destination_mac: MacAddress(self.mac()),
+            source_mac: MacAddress(source),
+            interface: self.interface,
+            mtu_bytes: MTU_BYTES,
+        }
+    }
+}
+
+const fn neighbour(address: &'static str, mac: u8, interface: u32, known: Known) -> Neighbour {
+    Neighbour {
+        address,
+        mac,
+        interface,
+        known,
+    }
+}
+
+/// Everybody on the links.
+pub const NEIGHBOURS: &[Neighbour] = &[
+    neighbour(CLIENT, 7, ETH0, Known::Both(1)),
+    neighbour(QUIET_CLIENT, 8, ETH0, Known::Kernel),
+    neighbour(UNKNOWN_CLIENT, 77, ETH0, Known::Nobody),
+    neighbour("198.51.100.254", 0xfe, ETH0, Known::Both(2)),
+    neighbour("198.51.100.50", 50, ETH0, Known::Both(3)),
+    neighbour(CLIENT_V6, 7, ETH0, Known::Both(4)),
+    neighbour("2001:db8:c::fe", 0xfe, ETH0, Known::Both(5)),
+    neighbour("10.0.0.11", 11, ETH1, Known::Both(11)),
+    neighbour("10.0.0.12", 12, ETH1, Known::Both(12)),
+    neighbour("10.0.0.13", 13, ETH1, Known::Both(13)),
+    neighbour("fd00::11", 11, ETH1, Known::Both(14)),
+    neighbour("fd00::12", 12, ETH1, Known::Both(15)),
+    neighbour("fd00::13", 13, ETH1, Known::Both(16)),
+    neighbour("10.0.0.21", 21, ETH1, Known::Both(21)),
+    neighbour("10.0.0.22", 22, ETH1, Known::Both(22)),
+    neighbour("fd00::21", 21, ETH1, Known::Both(23)),
+    neighbour("fd00::22", 22, ETH1, Known::Both(24)),
+    neighbour("10.0.0.41", 41, ETH1, Known::Both(25)),
+    neighbour("10.0.0.99", 99, ETH1, Known::Nobody),
+    neighbour("fd00::99", 99, ETH1, Known::Nobody),
+    neighbour("10.0.0.254", 0xfe, ETH1, Known::Both(26)),
+    neighbour("fd00::fe", 0xfe, ETH1, Known::Both(27)),
+];
+
+/// Addresses behind a router: `(destination, router)`.
+pub const FAR: &[(&str, &str)] = &[
+    (FAR_CLIENT, "198.51.100.254"),
+    (FAR_CLIENT_V6, "2001:db8:c::fe"),
+    ("10.9.0.5", "10.0.0.254"),
+    ("fd09::5", "fd00::fe"),
+];
+
+/// The id of the next hop to 10.0.0.41, whose link takes packets of this size only.
+pub const SMALL_HOP: (NextHopId, u16) = (NextHopId(25), 600);
+
+/// A target: `(id, address, port, next hop known to the daemon)`.
+type TargetRow = (u32, &'static str, u16, bool);
+
+/// A target group and its ring: the targets take turns.
+#[derive(Clone, Copy, Debug)]
+pub struct Group {
+    /// The id.
+    pub id: u16,
+    /// How packets reach the targets.
+    pub mode: Mode,
+    /// What its listeners speak.
+    pub protocol: u8,
+    /// The targets.
+    pub targets: &'static [TargetRow],
+}
+
+const fn group(id: u16, mode: Mode, protocol: u8, targets: &'static [TargetRow]) -> Group {
+    Group {
+        id,
+        mode,
+        protocol,
+        targets,
+    }
+}
+
+const NAT: Mode = Mode::NAT;
+const DSR: Mode = Mode::DSR_L2;
+
+/// All target groups. 7 has a ring without targets, 8 has no ring, 15's ring names a target
+/// without a record.
+pub const GROUPS: &[Group] = &[
+    group(
+        1,
+        NAT,
+        TCP,
+        &[
+            (11, "10.0.0.11", 8080, true),
+            (12, "10.0.0.12", 8080, true),
+            (13, "10.0.0.13", 8080, true),
+        ],
+    ),
+    group(
+        2,
+        NAT,
+        UDP,
+        &[(14, "10.0.0.11", 5353, true), (15, "10.0.0.12", 5353, true)],
+    ),
+    group(
+        3,
+        NAT,
+        TCP,
+        &[
+            (16, "fd00::11", 8080, true),
+            (17, "fd00::12", 8080, true),
+            (18, "fd00::13", 8080, true),
+        ],
+    ),
+    group(
+        4,
+        NAT,
+        UDP,
+        &[(19, "fd00::11", 5353, true), (20, "fd00::12", 5353, true)],
+    ),
+    group(
+        5,
+        DSR,
+        TCP,
+        &[(21, "10.0.0.21", 80, true), (22, "10.0.0.22", 80, true)],
+    ),
+    group(
+        6,
+        DSR,
+        TCP,
+        &[(23, "fd00::21", 80, true), (24, "fd00::22", 80, true)],
+    ),
+    group(7, NAT, TCP, &[]),
+    group(9, NAT, TCP, &[(31, "10.0.0.99", 8080, false)]),
+    group(10, NAT, TCP, &[(32, "10.77.0.1", 8080, false)]),
+    group(11, DSR, TCP, &[(33, "10.9.0.5", 86, false)]),
+    group(12, NAT, TCP, &[(34, "10.9.0.5", 8080, false)]),
+    group(13, NAT, TCP, &[(35, "198.51.100.50", 8080, true)]),
+    group(14, NAT, TCP, &[(36, "10.0.0.41", 8080, true)]),
+    group(16, NAT, TCP, &[(39, "fd00::99", 8080, false)]),
+    group(17, DSR, TCP, &[(38, "10.0.0.21", 92, false)]),
+    group(18, NAT, TCP, &[(37, "fd09::5", 8080, false)]),
+];
+
+/// The group whose ring names [`UNWRITTEN_TARGET`].
+pub const UNWRITTEN_GROUP: u16 = 15;
+/// A target id without a record.
+pub const UNWRITTEN_TARGET: u32 = 60;
+/// A listener id that the index names and that has no record.
+pub const UNWRITTEN_LISTENER: ListenerId = ListenerId(40);
+
+/// All listeners: `(id, VIP, protocol, port, target group)`.
+pub const LISTENERS: &[(u16, &str, u8, u16, u16)] = &[
+    (1, VIP, TCP, 80, 1),
+    (2, VIP, UDP, 53, 2),
+    (3, VIP_V6, TCP, 80, 3),
+    (4, VIP_V6, UDP, 53, 4),
+    (5, DSR_VIP, TCP, 80, 5),
+    (6, DSR_VIP, UDP, 53, 5),
+    (7, DSR_VIP_V6, TCP, 80, 6),
+    (8, DSR_VIP_V6, UDP, 53, 6),
+    (9, VIP, TCP, 81, 7),
+    (10, VIP, TCP, 82, 8),
+    (11, VIP, TCP, 84, 9),
+    (12, VIP, TCP, 85, 10),
+    (13, DSR_VIP, TCP, 86, 11),
+    (14, VIP, TCP, 87, 12),
+    (15, VIP, TCP, 88, 13),
+    (16, VIP, TCP, 89, 14),
+    (17, VIP, TCP, 90, UNWRITTEN_GROUP),
+    (19, VIP_V6, TCP, 84, 16),
+    (20, DSR_VIP, TCP, 92, 17),
+    (21, VIP_V6, TCP, 87, 18),
+];
+
+/// The port of [`VIP`] whose listener has no record.
+pub const UNWRITTEN_LISTENER_PORT: u16 = 91;
+
+/// Silence that an established TCP flow survives.
+pub const TCP_IDLE_TICKS: u16 = Tick::count_of_seconds(350);
+/// Silence that an established UDP flow survives.
+pub const UDP_IDLE_TICKS: u16 = Tick::count_of_seconds(120);
+
+/// An address, from its text.
+pub fn address(text: &str) -> Address {
+    Address::from(text.parse::<IpAddr>().expect("an IP address"))
+}
+
+/// A ring on which these targets take turns.
+pub fn ring(targets: &[u32]) -> Vec<u32> {
+    if targets.is_empty() {
+        return vec![0; SLOTS];
+    }
+    targets.iter().copied().cycle().take(SLOTS).collect()
+}
+
+/// The neighbour with this address.
+pub fn neighbour_of(text: &str) -> &'static Neighbour {
+    NEIGHBOURS
+        .iter()
+        .find(|neighbour| neighbour.address == text)
+        .expect("a neighbour of the world")
+}
+
+/// The world as the memory body sees it.
+pub fn tables() -> MemoryTables {
+    tables_with(BUCKETS)
+}
+
+/// The same with a flow table of another size.
+pub fn tables_with(buckets: usize) -> MemoryTables {
+    let secret = [0xa5; 32];
+    let mut tables = MemoryTables::new(Key::derive(&secret, 1), Key::derive(&secret, 2), buckets);
+    for neighbour in NEIGHBOURS {
+        let route = Route {
+            next_hop: neighbour.next_hop(),
+            neighbour: address(neighbour.address),
+        };
+        let answer = if neighbour.known == Known::Nobody {
+            Err(Stop::NeighbourUnknown)
+        } else {
+            Ok(route)
+        };
+        tables.routes.insert(route.neighbour, answer);
+        if let Known::Both(id) = neighbour.known {
+            tables.add_next_hop(NextHopId(id), route.neighbour, &route.next_hop);
+        }
+    }
+    for (far, router) in FAR {
+        let answer = tables.routes[&address(router)];
+        tables.routes.insert(address(far), answer);
+    }
+    tables.next_hops[usize::from(SMALL_HOP.0.0)].write(&NextHop {
+        mtu_bytes: SMALL_HOP.1,
+        ..neighbour_of("10.0.0.41").next_hop()
+    });
+    for group in GROUPS {
+        for &(id, at, port, is_known) in group.targets {
+            let known = NEIGHBOURS.iter().find(|neighbour| neighbour.address == at);
+            let next_hop = match known.map(|neighbour| neighbour.known) {
+                Some(Known::Both(id)) if is_known => NextHopId(id),
+                _ => NextHopId::NONE,
+            };
+            let identity = TargetIdentity {
+                address: address(at),
+                port: U16::new(port),
+                group: group.id,
+                group_fingerprint: 0xfeed_0000 | u32::from(group.id),
+            };
+            let mode = group.mode;
+            let control = TargetControl { mode, next_hop };
+            tables.add_target(TargetId(id), &identity, control, group.protocol);
+        }
+        let ids: Vec<u32> = group.targets.iter().map(|target| target.0).collect();
+        tables.set_ring(group.id, &ring(&ids));
+    }
+    tables.set_ring(UNWRITTEN_GROUP, &ring(&[UNWRITTEN_TARGET]));
+    for &(id, vip, protocol, port, group) in LISTENERS {
+        let key = ListenerKey::new(address(vip), protocol, U16::new(port));
+        let idle_ticks = if protocol == TCP {
+            TCP_IDLE_TICKS
+        } else {
+            UDP_IDLE_TICKS
+        };
+        tables.add_listener(ListenerId(id), key, ListenerPolicy { group, idle_ticks });
+    }
+    let orphan = ListenerKey::new(address(VIP), TCP, U16::new(UNWRITTEN_LISTENER_PORT));
+    tables.listener_index.insert(orphan, UNWRITTEN_LISTENER);
+    tables.admit(
+        nlb_common::maps::Side::Listener,
+        orphan.address,
+        orphan.protocol,
+        orphan.port,
+    );
+    tables.now.set(1000);
+    tables
+}
+
+/// The id of the target that a flow takes when it begins, as the documentation has it: the keyed
+/// hash of the five-tuple, scaled to the group's ring.
+pub fn chosen(
+    tables: &MemoryTables,
+    client: (&str, u16),
+    vip: (&str, u16),
+    protocol: u8,
+) -> Option<u32> {
+    let key = ListenerKey::new(address(vip.0), protocol, U16::new(vip.1));
+    let listener = tables.listener_index.get(&key)?;
+    let group = tables.listeners[usize::from(listener.0)].policy().group;
+    let hash = tables.select_key.select(
+        address(client.0),
+        U16::new(client.1),
+        key.address,
+        key.port,
+        protocol,
+    );
+    let id = tables.rings.get(&group)?[slot(hash)];
+    (id != 0).then_some(id)
+}
+
+/// The `nth` client port, from 40,000 on, whose new flows go to this target.
+pub fn port_to(
+    tables: &MemoryTables,
+    client: &str,
+    vip: (&str, u16),
+    protocol: u8,
+    target: u32,
+    nth: usize,
+) -> u16 {
+    (40_000..=u16::MAX)
+        .filter(|port| chosen(tables, (client, *port), vip, protocol) == Some(target))
+        .nth(nth)
+        .expect("every target has its share of the ring")
+}
+
+/// A frame that came from the clients' side.
+pub fn from_client() -> Sentence {
+    eth().to(MAC0).from(neighbour_of(CLIENT).mac())
+}
+
+/// A frame that came from the targets' side, sent by this neighbour.
+pub fn from_target(sender: &str) -> Sentence {
+    eth().to(MAC1).from(neighbour_of(sender).mac())
+}
+
+/// A frame on its way to this neighbour.
+pub fn on_to(receiver: &str) -> Sentence {
+    let neighbour = neighbour_of(receiver);
+    let hop = neighbour.next_hop();
+    eth().to(hop.destination_mac.0).from(hop.source_mac.0)
+}

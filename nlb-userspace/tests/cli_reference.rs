@@ -37,13 +37,20 @@ fn the_reference_says_what_every_command_says_of_itself() {
     for (name, help) in helps() {
         let open = format!("<!-- help: {name} -->\n");
         let Some((before, rest)) = text.split_once(&open) else {
-            panic!("docs/cli.md has no block `{}` for this command", open.trim());
+            panic!(
+                "docs/cli.md has no block `{}` for this command",
+                open.trim()
+            );
         };
         let (_, after) = rest.split_once("<!-- end -->").unwrap();
         text = format!("{before}{open}{}<!-- end -->{after}", block(&help));
     }
     let blocks = written.matches("<!-- help: ").count();
-    assert_eq!(blocks, helps().len(), "a block names a command that is gone");
+    assert_eq!(
+        blocks,
+        helps().len(),
+        "a block names a command that is gone"
+    );
     if env::var_os("NLB_BLESS").is_some() {
         fs::write(&path, text).unwrap();
     } else {

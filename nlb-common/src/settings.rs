@@ -15,6 +15,7 @@ pub struct Settings {
     pub table_key: Key,
     /// Number of buckets − 1; the number is a power of two.
     pub bucket_mask: u32,
-    /// No meaning, zero.
-    pub zero: u32,
+    /// Not 0: faults of the daemon that a packet meets (an id without a record) are logged, as far
+    /// as the log takes them. Where it is 0 the verifier removes the code.
+    pub log_faults: u32,
 }

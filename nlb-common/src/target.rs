@@ -39,6 +39,9 @@ pub struct TargetIdentity {
 pub struct TargetControl {
     /// How packets get there.
     pub mode: Mode,
+    /// Whether a SYN may begin a flow here. The rings say so too; this is for a SYN whose flow is
+    /// still remembered.
+    pub takes_new_flows: bool,
     /// The way there; [`NextHopId::NONE`] asks the kernel's routes for each packet.
     pub next_hop: NextHopId,
 }
@@ -50,7 +53,7 @@ pub struct TargetControl {
 #[derive(Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout)]
 #[repr(C, align(32))]
 pub struct Target {
-    /// mode (low 8 bits, 0 = unwritten), next hop (bits 16–31)
+    /// mode (low 8 bits, 0 = unwritten), 1 in bit 8: takes new flows, next hop (bits 16–31)
     control: Word,
     address: [Word; 2],
     /// port (raw, low 16 bits), group (16–31), group fingerprint (32–63)
@@ -68,9 +71,11 @@ impl Target {
         self.set_control(control);
     }
 
-    /// Replaces mode and next hop: one store.
+    /// Replaces all that may change: one store.
     pub fn set_control(&self, control: TargetControl) {
-        let word = u64::from(control.mode.0) | u64::from(control.next_hop.0) << 16;
+        let word = u64::from(control.mode.0)
+            | u64::from(control.takes_new_flows) << 8
+            | u64::from(control.next_hop.0) << 16;
         self.control.store(word);
     }
 
@@ -79,15 +84,16 @@ impl Target {
         self.control.store(0);
     }
 
-    /// Mode and next hop, if the record was written.
+    /// All that may change, if the record was written.
     #[inline(always)]
     pub fn control(&self) -> Option<TargetControl> {
-        let [mode, _, a, b, ..] = self.control.load().to_le_bytes();
+        let [mode, flags, a, b, ..] = self.control.load().to_le_bytes();
         if mode == 0 {
             return None;
         }
         Some(TargetControl {
             mode: Mode(mode),
+            takes_new_flows: flags & 1 != 0,
             next_hop: NextHopId(u16::from_le_bytes([a, b])),
         })
     }
@@ -137,6 +143,7 @@ mod tests {
         };
         let control = TargetControl {
             mode: Mode::NAT,
+            takes_new_flows: true,
             next_hop: NextHopId(0xabcd),
         };
         record.write(&identity, control);

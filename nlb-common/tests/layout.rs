@@ -4,7 +4,7 @@
 //! has to change a line here also has to raise `maps::LAYOUT_VERSION`, because daemons of two
 //! releases meet over pinned maps.
 
-use std::net::IpAddr;
+use std::{fmt::Write as _, net::IpAddr};
 
 use nlb_common::{
     address::Address,
@@ -26,12 +26,14 @@ use zerocopy::{FromBytes, IntoBytes, big_endian::U16};
 
 /// A record's bytes as hexadecimal words of eight bytes.
 fn hex<R: IntoBytes + FromBytes>(mut record: R) -> String {
-    let words: Vec<String> = record
-        .as_mut_bytes()
-        .chunks(8)
-        .map(|word| word.iter().map(|byte| format!("{byte:02x}")).collect())
-        .collect();
-    words.join(" ")
+    let mut text = String::new();
+    for (index, byte) in record.as_mut_bytes().iter().enumerate() {
+        if index > 0 && index % 8 == 0 {
+            text.push(' ');
+        }
+        write!(text, "{byte:02x}").unwrap();
+    }
+    text
 }
 
 fn address() -> Address {
@@ -97,12 +99,13 @@ fn a_target() {
         &identity,
         TargetControl {
             mode: Mode::NAT,
+            takes_new_flows: true,
             next_hop: NextHopId(0x0708),
         },
     );
     assert_eq!(
         hex(record),
-        "0100080700000000 20010db800000000 0000000000001234 1f90020106050403"
+        "0101080700000000 20010db800000000 0000000000001234 1f90020106050403"
     );
 }
 

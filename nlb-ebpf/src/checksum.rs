@@ -51,6 +51,10 @@ fn raw(word: U16) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -86,6 +90,7 @@ mod tests {
             let bytes = |address: &[u8], port: u16| {
                 [address, &port.to_be_bytes(), &rest].concat()
             };
+            let (old, new): ([u8; 16], [u8; 16]) = (old, new);
             let before = sum(&bytes(&old, ports.0));
             let after = sum(&bytes(&new, ports.1));
             let change = Change::default()

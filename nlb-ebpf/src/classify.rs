@@ -61,6 +61,9 @@ fn without_ports<T: Tables>(packet: &Packet, tables: &T) -> Stop {
     {
         return Stop::NotOurs;
     }
+    if packet.is_tagged && packet.kind != Kind::Other {
+        return Stop::VlanTagged;
+    }
     match packet.kind {
         Kind::Fragment => Stop::Fragment,
         Kind::Icmp => Stop::Icmp,

@@ -92,23 +92,21 @@ fn decide<'t, T: Tables>(packet: &Packet, tables: &'t T) -> Result<Decision<'t>,
     if let Some(found) = found {
         let progress = found.entry.progress();
         let state = progress.state;
-        let has_ended = now.since(progress.last_seen) > state.idle_ticks(idle_ticks)
-            || (opens(packet) && state.is_over());
-        if !has_ended {
+        if now.since(progress.last_seen) <= state.idle_ticks(idle_ticks) {
             let choice = Choice::of_word(found.word);
             let target = Chosen::of(tables, choice.target)?;
-            let state = advance(state, packet, target.control.mode);
-            flows::note(
-                tables,
-                found.entry,
-                progress,
-                progress.after(state, now, progress.epoch),
-            );
-            return Ok(Decision {
-                listener: choice.listener,
-                target,
-                kind: PassageKind::Known,
-            });
+            // A client that opens its flow anew gets another target if its old one takes no new
+            // flows: in DSR modes nobody sees a dead target's refusal.
+            if !opens(packet) || !state.is_over() && target.control.takes_new_flows {
+                let state = advance(state, packet, target.control.mode);
+                let noted = progress.after(state, now, progress.epoch);
+                flows::note(tables, found.entry, progress, noted);
+                return Ok(Decision {
+                    listener: choice.listener,
+                    target,
+                    kind: PassageKind::Known,
+                });
+            }
         }
     }
     begin(packet, tables, place, &client, found, now)

@@ -280,6 +280,7 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
             let identity = identity(group, group_id, target.address, target.port);
             let control = TargetControl {
                 mode: group.mode,
+                takes_new_flows: target.weight > 0,
                 next_hop: target.next_hop,
             };
             let id = if let Some(id) = after.target_id(group, target.address, target.port) {

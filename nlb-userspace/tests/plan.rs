@@ -147,7 +147,7 @@ fn the_same_wish_again_takes_no_step() {
 }
 
 #[test]
-fn a_target_that_takes_no_new_flows_leaves_only_the_ring() {
+fn a_target_that_takes_no_new_flows_leaves_the_ring_and_keeps_its_id() {
     let (mut tables, mut actual) = (tables(), Actual::default());
     let mut wish = Wish {
         listeners: vec![listener(1, 0)],
@@ -161,6 +161,10 @@ fn a_target_that_takes_no_new_flows_leaves_only_the_ring() {
         matches!(
             steps.as_slice(),
             [
+                Planned {
+                    step: Step::ControlTarget { .. },
+                    ..
+                },
                 Planned {
                     step: Step::ReplaceRing { .. },
                     ..

@@ -1,1 +1,218 @@
-fn main() {}
+//! Random and malformed frames through the memory body and through the loaded kernel program:
+//! verdict, every byte, counters and flow table must agree.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, ensure};
+use nlb_common::{
+    counter::Traffic, flow::Choice, listener::ListenerId, stop::Stop, target::TargetId,
+};
+use nlb_ebpf::{handle, memory::MemoryTables};
+use nlb_tests::{
+    hostile::{self, Random},
+    kernel::{self, Answer, Kernel, set_forwarding, unavailable},
+    packet::facts,
+    world,
+};
+use nlb_userspace::dataplane::XDP_OBJECT;
+
+/// Frames of each IP version.
+const FRAMES: usize = 12_000;
+/// Frames between two changes of the world.
+const CHAPTER: usize = 400;
+/// Silence between two chapters, in ticks: sums of it stay away from every time-out (28, 112, 326)
+/// by more than the run lasts, so that no decision hangs on when exactly a clock was read.
+const SILENCE_TICKS: u16 = 150;
+
+struct Pair {
+    kernel: Kernel,
+    memory: MemoryTables,
+}
+
+impl Pair {
+    /// One frame through both.
+    fn frame(&mut self, random: &mut Random, is_v6: bool) -> Result<Answer> {
+        let frame = hostile::frame(random, is_v6);
+        let mut ours = frame.clone();
+        self.memory.now.set(Kernel::now().0);
+        let verdict = Answer::from(handle(&mut ours, &self.memory));
+        let (answer, bytes) = self.kernel.run(&frame.bytes, frame.interface)?;
+        let context = || {
+            format!(
+                "of {}{}",
+                facts::describe(&frame.bytes),
+                facts::hex(&frame.bytes, &[])
+            )
+        };
+        ensure!(
+            answer == verdict,
+            "kernel {answer:?}, memory {verdict:?} {}",
+            context()
+        );
+        if let Some(difference) = facts::difference(&ours.bytes, &bytes) {
+            anyhow::bail!(
+                "memory is expected, the kernel found: {difference}\n{}",
+                context()
+            );
+        }
+        Ok(answer)
+    }
+
+    /// Everything that was counted and remembered.
+    fn compare(&mut self) -> Result<()> {
+        let stops = self.kernel.stops()?;
+        ensure!(
+            stops == *self.memory.stop_counters.borrow(),
+            "stops: kernel {stops:?}, memory {:?}",
+            self.memory.stop_counters
+        );
+        for id in 0..64u16 {
+            let (listener, target) = (ListenerId(id), TargetId(u32::from(id)));
+            let ours = self
+                .memory
+                .listener_counters
+                .borrow()
+                .get(&listener)
+                .copied();
+            let theirs = self.kernel.listener(id)?;
+            ensure!(
+                theirs == ours.unwrap_or_default(),
+                "{listener:?}: {theirs:?}, {ours:?}"
+            );
+            let ours = self.memory.target_counters.borrow().get(&target).copied();
+            let theirs = self.kernel.target(target.0)?;
+            ensure!(
+                theirs == ours.unwrap_or_default(),
+                "{target:?}: {theirs:?}, {ours:?}"
+            );
+        }
+        if let Some(difference) = self.kernel.flow_difference(&mut self.memory)? {
+            anyhow::bail!("flow tables: {difference}");
+        }
+        Ok(())
+    }
+
+    /// Time goes by, or rings change, or next hops.
+    fn turn_page(&mut self, random: &mut Random) -> Result<()> {
+        match random.below(4) {
+            0 => {
+                for entry in self
+                    .memory
+                    .buckets
+                    .iter()
+                    .flat_map(|bucket| &bucket.entries)
+                {
+                    if entry.choice.load() != Choice::EMPTY {
+                        let mut progress = entry.progress();
+                        let seen = progress.last_seen.0.wrapping_sub(SILENCE_TICKS);
+                        progress.last_seen.0 = seen;
+                        entry.progress.store(progress.to_word());
+                    }
+                }
+            }
+            1 => {
+                for group in world::GROUPS.iter().filter(|group| group.targets.len() > 1) {
+                    let keep = random.below(group.targets.len());
+                    let left = group.targets.iter().enumerate();
+                    let left = left.filter(|(index, _)| *index != keep);
+                    let left: Vec<u32> = left.map(|(_, target)| target.0).collect();
+                    self.memory.set_ring(group.id, &world::ring(&left));
+                }
+            }
+            2 => {
+                let slot = &self.memory.next_hops[1 + random.below(26)];
+                if random.once_in(2) {
+                    slot.renew();
+                } else {
+                    slot.invalidate();
+                }
+            }
+            _ => {
+                let fresh = world::tables();
+                self.memory.next_hops = fresh.next_hops;
+                self.memory.rings = fresh.rings;
+            }
+        }
+        self.kernel.write(&mut self.memory)?;
+        self.kernel.write_flows(&mut self.memory)
+    }
+}
+
+fn run() -> Result<()> {
+    let mut memory = world::tables();
+    let kernel = Kernel::load(XDP_OBJECT, &mut memory)?;
+    let mut pair = Pair { kernel, memory };
+    let mut random = Random::new(0x6e6c_6221);
+    let mut answers: BTreeMap<String, usize> = BTreeMap::new();
+    for number in 0..2 * FRAMES {
+        if number % CHAPTER == 0 {
+            pair.compare()
+                .with_context(|| format!("after {number} frames"))?;
+            pair.turn_page(&mut random)?;
+        }
+        let is_v6 = number % 2 == 1;
+        let answer = pair
+            .frame(&mut random, is_v6)
+            .with_context(|| format!("frame {number}"))?;
+        let version = if is_v6 { "v6" } else { "v4" };
+        *answers.entry(format!("{version} {answer:?}")).or_default() += 1;
+    }
+    pair.compare()?;
+
+    // Last, the kernel says that it does not forward.
+    set_forwarding(false)?;
+    for route in pair.memory.routes.values_mut() {
+        *route = Err(Stop::ForwardingOff);
+    }
+    // The one target of the world that no route leads to.
+    let nowhere = world::address("10.77.0.1");
+    pair.memory.routes.insert(nowhere, Err(Stop::ForwardingOff));
+    for number in 0..CHAPTER {
+        pair.frame(&mut random, number % 2 == 1)
+            .context("forwarding is off")?;
+    }
+    pair.compare()?;
+
+    println!("{answers:#?}");
+    let stops = pair.kernel.stops()?;
+    for (stop, count) in Stop::ALL.iter().zip(stops) {
+        println!("{:>8} {}", count, stop.name());
+        ensure!(
+            count > 0 || *stop == Stop::NotOurs,
+            "{stop:?} was never seen"
+        );
+    }
+    for (name, listener) in [("v4 tcp", 1), ("v4 udp", 2), ("v6 tcp", 3), ("v6 udp", 4)] {
+        let Traffic {
+            packets,
+            return_packets,
+            ..
+        } = pair.kernel.listener(listener)?;
+        println!("{name}: {packets} to targets, {return_packets} back");
+        ensure!(
+            packets > 0 && return_packets > 0,
+            "{name} was not seen both ways"
+        );
+    }
+    for answer in ["Pass", "Drop", "Redirect"] {
+        for version in ["v4", "v6"] {
+            ensure!(
+                answers.contains_key(&format!("{version} {answer}")),
+                "no {version} {answer}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn memory_and_kernel_agree_on_hostile_frames() {
+    if let Some(reason) = unavailable() {
+        println!("SKIPPED differential: {reason}");
+        return;
+    }
+    let outcome = kernel::in_lab(run).expect("a network namespace");
+    if let Err(error) = outcome {
+        panic!("{error:?}");
+    }
+}

@@ -240,9 +240,6 @@ fn room() -> Vec<Row> {
     let dsr_port = port_to(&tables(), CLIENT, (DSR_VIP, 80), TCP, 21, 0);
     let dsr = from_client().ipv4(CLIENT, DSR_VIP).tcp(dsr_port, 80);
     let dsr_out = on_to("10.0.0.21").ipv4(CLIENT, DSR_VIP).tcp(dsr_port, 80);
-    let answer = from_target("10.0.0.11")
-        .ipv4("10.0.0.11", CLIENT)
-        .tcp(8080, web.0);
     let closing = ESTABLISHED.with(FlowState::CLIENT_CLOSED);
     vec![
         full(
@@ -292,6 +289,15 @@ fn room() -> Vec<Row> {
             New,
         )
         .remembers(64),
+    ]
+}
+
+fn edges() -> Vec<Row> {
+    let web = Web::new();
+    let answer = from_target("10.0.0.11")
+        .ipv4("10.0.0.11", CLIENT)
+        .tcp(8080, web.0);
+    vec![
         web.goes(
             row("a stray rst is sent on and not remembered"),
             4,
@@ -354,5 +360,6 @@ pub(crate) fn rows() -> Vec<Row> {
     let mut rows = life();
     rows.extend(time());
     rows.extend(room());
+    rows.extend(edges());
     rows
 }

@@ -9,26 +9,22 @@ use nlb_tests::{
 use crate::row::{Row, row};
 
 pub(crate) fn rows() -> Vec<Row> {
+    let mut rows = without_ports();
+    rows.extend(malformed());
+    rows.extend(cut_short());
+    rows.extend(not_sent_on());
+    rows
+}
+
+fn without_ports() -> Vec<Row> {
     let to = |port| from_client().ipv4(CLIENT, VIP).tcp(40_000, port);
     let web = to(80);
     let web_v6 = from_client().ipv6(CLIENT_V6, VIP_V6).tcp(40_000, 80);
-    let dns = from_client()
-        .ipv4(CLIENT, VIP)
-        .udp(40_000, 53)
-        .payload(b"query");
     let dns_v6 = from_client()
         .ipv6(CLIENT_V6, VIP_V6)
         .udp(40_000, 53)
         .payload(b"query");
-    let mut cut = row("a packet to a vip that the frame cuts is stopped, at every length");
-    for at in 14 + 20..web.build().len() {
-        cut = cut.stops_bytes(web.build()[..at].to_vec(), Stop::Malformed);
-    }
-    let mut cut_v6 = row("an ipv6 packet to a vip that the frame cuts is stopped, at every length");
-    for at in 14 + 40..web_v6.build().len() {
-        cut_v6 = cut_v6.stops_bytes(web_v6.build()[..at].to_vec(), Stop::Malformed);
-    }
-    let mut rows = vec![
+    vec![
         row("fragments to a vip are stopped, the first and later ones")
             .stops(&web.clone().first_fragment(), Stop::Fragment)
             .stops(&web.clone().later_fragment(), Stop::Fragment)
@@ -62,6 +58,22 @@ pub(crate) fn rows() -> Vec<Row> {
                     .payload(&[0; 48]),
                 Stop::Icmp,
             ),
+    ]
+}
+
+fn malformed() -> Vec<Row> {
+    let to = |port| from_client().ipv4(CLIENT, VIP).tcp(40_000, port);
+    let web = to(80);
+    let web_v6 = from_client().ipv6(CLIENT_V6, VIP_V6).tcp(40_000, 80);
+    let dns = from_client()
+        .ipv4(CLIENT, VIP)
+        .udp(40_000, 53)
+        .payload(b"query");
+    let dns_v6 = from_client()
+        .ipv6(CLIENT_V6, VIP_V6)
+        .udp(40_000, 53)
+        .payload(b"query");
+    vec![
         row("an ipv4 header that says it is too short is malformed")
             .stops(&web.clone().header_words(4), Stop::Malformed)
             .stops(&web.clone().header_words(0), Stop::Malformed),
@@ -118,14 +130,42 @@ pub(crate) fn rows() -> Vec<Row> {
         row("malformed packets do not make flows")
             .stops(&web.clone().data_words(4), Stop::Malformed)
             .remembers(0),
-        cut,
-        cut_v6,
+    ]
+}
+
+fn cut_short() -> Vec<Row> {
+    let to = |port| from_client().ipv4(CLIENT, VIP).tcp(40_000, port);
+    let web = to(80);
+    let web_v6 = from_client().ipv6(CLIENT_V6, VIP_V6).tcp(40_000, 80);
+    let mut cut = row("a packet to a vip that the frame cuts is stopped, at every length");
+    for at in 14 + 20..web.build().len() {
+        cut = cut.stops_bytes(web.build()[..at].to_vec(), Stop::Malformed);
+    }
+    let mut cut_v6 = row("an ipv6 packet to a vip that the frame cuts is stopped, at every length");
+    for at in 14 + 40..web_v6.build().len() {
+        cut_v6 = cut_v6.stops_bytes(web_v6.build()[..at].to_vec(), Stop::Malformed);
+    }
+    vec![cut, cut_v6]
+}
+
+fn not_sent_on() -> Vec<Row> {
+    let to = |port| from_client().ipv4(CLIENT, VIP).tcp(40_000, port);
+    let web = to(80);
+    let web_v6 = from_client().ipv6(CLIENT_V6, VIP_V6).tcp(40_000, 80);
+    let dns = from_client()
+        .ipv4(CLIENT, VIP)
+        .udp(40_000, 53)
+        .payload(b"query");
+    vec![
         row("a tagged frame for a vip is left to the host and counted")
             .stops(&web.clone().vlan(5), Stop::VlanTagged)
             .stops(&web_v6.clone().vlan(5), Stop::VlanTagged)
             .remembers(0),
         row("a frame with two tags for a vip is left to the host and counted")
             .stops(&dns.clone().service_vlan(7).vlan(5), Stop::VlanTagged),
+        row("a tagged frame for a vip is left to the host whatever is in it")
+            .stops(&web.clone().data_words(4).vlan(5), Stop::VlanTagged)
+            .stops(&web_v6.clone().data_words(4).vlan(5), Stop::VlanTagged),
         row("a ttl that would expire here stops a translated packet")
             .stops(&web.clone().ttl(1), Stop::TtlExpired)
             .stops(&web.clone().ttl(0), Stop::TtlExpired),
@@ -160,8 +200,6 @@ pub(crate) fn rows() -> Vec<Row> {
                 &from_client().ipv6(CLIENT_V6, VIP_V6).tcp(40_000, 87),
                 Stop::ForwardingOff,
             ),
-    ];
-    rows.push(
         row("the destination mac is no concern of ours").stops(
             &eth()
                 .to(MAC0)
@@ -170,6 +208,5 @@ pub(crate) fn rows() -> Vec<Row> {
                 .tcp(40_000, 81),
             Stop::NoTarget,
         ),
-    );
-    rows
+    ]
 }

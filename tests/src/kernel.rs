@@ -25,7 +25,7 @@ use rustix::{
     thread::{LinkNameSpaceType, move_into_link_name_space},
     time::{ClockId, clock_gettime},
 };
-use zerocopy::{FromBytes, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, FromZeros as _, IntoBytes, KnownLayout};
 
 use crate::world::{ETH0, ETH1, FAR, Known, MAC0, MAC1, NEIGHBOURS, neighbour_of};
 
@@ -150,8 +150,11 @@ pub fn in_lab<R: Send>(claim: impl FnOnce() -> R + Send) -> Result<R> {
 /// The loaded program and its maps.
 pub struct Kernel {
     ebpf: Ebpf,
-    rings: HashMap<u16, (Vec<u32>, Array<MapData, [u8; size_of::<ring::Ring>()]>)>,
+    rings: HashMap<u16, (Vec<u32>, RingMap)>,
 }
+
+/// A ring's inner map.
+type RingMap = Array<MapData, Plain<ring::Ring>>;
 
 /// A record's bytes, as a map's value.
 fn value<const N: usize>(record: &mut (impl IntoBytes + FromBytes + KnownLayout)) -> [u8; N] {
@@ -171,7 +174,7 @@ impl Kernel {
             select_key: tables.select_key,
             table_key: tables.table_key,
             bucket_mask: u32::try_from(tables.buckets.len() - 1)?,
-            zero: 0,
+            log_faults: 0,
         });
         let (listeners, targets) = (
             u32::try_from(tables.listeners.len())?,
@@ -274,16 +277,16 @@ impl Kernel {
     }
 
     fn write_ring(&mut self, group: u16, slots: &[u32]) -> Result<()> {
-        const SIZE: usize = size_of::<ring::Ring>();
         if self.rings.get(&group).is_some_and(|(old, _)| old == slots) {
             return Ok(());
         }
-        let mut bytes = [0u8; SIZE];
-        bytes[..size_of_val(slots)].copy_from_slice(slots.as_bytes());
-        let mut inner = Array::<MapData, [u8; SIZE]>::create(1, MMAPABLE)?;
-        inner.set(0, bytes, 0)?;
+        // On the heap: a quarter of a megabyte.
+        let mut value = Box::new(Plain(ring::Ring::new_zeroed()));
+        value.0.slots.copy_from_slice(slots);
+        let mut inner = RingMap::create(1, MMAPABLE)?;
+        inner.set(0, value.as_ref(), 0)?;
         let map = self.ebpf.map_mut("RINGS").context("no map RINGS")?;
-        let mut rings = ArrayOfMaps::<_, Array<MapData, [u8; SIZE]>>::try_from(map)?;
+        let mut rings = ArrayOfMaps::<_, RingMap>::try_from(map)?;
         rings
             .set(u32::from(group), &inner, 0)
             .context("setting a ring")?;

@@ -286,10 +286,10 @@ pub fn address(text: &str) -> Address {
 
 /// A ring on which these targets take turns.
 pub fn ring(targets: &[u32]) -> Vec<u32> {
-    if targets.is_empty() {
-        return vec![0; SLOTS];
-    }
-    targets.iter().copied().cycle().take(SLOTS).collect()
+    let turn = if targets.is_empty() { &[0] } else { targets };
+    let mut slots = turn.repeat(SLOTS.div_ceil(turn.len()));
+    slots.truncate(SLOTS);
+    slots
 }
 
 /// The neighbour with this address.
@@ -346,7 +346,11 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
                 group_fingerprint: 0xfeed_0000 | u32::from(group.id),
             };
             let mode = group.mode;
-            let control = TargetControl { mode, next_hop };
+            let control = TargetControl {
+                mode,
+                takes_new_flows: true,
+                next_hop,
+            };
             tables.add_target(TargetId(id), &identity, control, group.protocol);
         }
         let ids: Vec<u32> = group.targets.iter().map(|target| target.0).collect();

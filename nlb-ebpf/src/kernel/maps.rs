@@ -6,6 +6,7 @@ use aya_ebpf::{
     macros::btf_map,
     programs::XdpContext,
 };
+use aya_log_ebpf::error;
 use nlb_common::{
     counter::Traffic,
     event::Event,
@@ -73,7 +74,7 @@ static SETTINGS: Settings = Settings {
         words: [0; 5],
     },
     bucket_mask: 0,
-    zero: 0,
+    log_faults: 0,
 };
 
 /// Reads one of the loader's constants where it stands.
@@ -240,6 +241,13 @@ impl Tables for Maps<'_> {
         if let Some(count) = STOP_COUNTERS.get_ptr_mut(stop as u32) {
             // SAFETY: this CPU's own value, and XDP programs do not interrupt each other on a CPU.
             unsafe { *count += 1 };
+        }
+        if setting!(SETTINGS.log_faults) != 0 {
+            match stop {
+                Stop::UnwrittenListener => error!(self.context, "a listener id without a record"),
+                Stop::UnwrittenTarget => error!(self.context, "a target id without a record"),
+                _ => {}
+            }
         }
     }
 

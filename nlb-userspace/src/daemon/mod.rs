@@ -151,6 +151,7 @@ impl Daemon {
                 size.asked
             );
         }
+        loaded.forward_log();
         let found = loaded.maps.read()?;
         let (sender, outcomes) = mpsc::channel(1024);
         let events = Events::new(loaded.take_events()?).map_err(DaemonError::Events)?;

@@ -28,7 +28,7 @@ use nlb_common::{
 use rustix::fs::FlockOperation;
 use zerocopy::IntoBytes as _;
 
-use super::{DataplaneError, XDP_OBJECT, kernel::KernelMaps, shared::Shared};
+use super::{DataplaneError, XDP_OBJECT, kernel::KernelMaps, log, shared::Shared};
 use crate::config::{Capacity, XdpMode};
 
 /// Names of the maps that are pinned under their own names.
@@ -149,7 +149,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         select_key: Key::derive(request.secret, SELECT_PURPOSE),
         table_key: Key::derive(&secret_bytes(table_secret), TABLE_PURPOSE),
         bucket_mask: buckets.next_power_of_two() - 1,
-        zero: 0,
+        log_faults: 1,
     };
     let pin_paths: Vec<PathBuf> = PINNED_MAPS.iter().map(|name| pins.join(name)).collect();
     let mut loader = EbpfLoader::new();
@@ -269,6 +269,11 @@ fn pinned_size(pins: &Path, map: &str) -> Option<u32> {
 }
 
 impl Loaded {
+    /// Hands the packet program's log on to the daemon's; needs a tokio runtime around it.
+    pub fn forward_log(&mut self) {
+        log::forward(&mut self.object);
+    }
+
     /// What the packet program tells; once.
     pub fn take_events(&mut self) -> Result<RingBuf<MapData>, DataplaneError> {
         self.events.take().ok_or(DataplaneError::NoMap("EVENTS"))

@@ -13,6 +13,7 @@ pub mod error;
 pub mod events;
 pub mod kernel;
 pub mod load;
+mod log;
 mod memory;
 pub mod shared;
 

@@ -213,9 +213,10 @@ fn count_new(attempts: &[Attempt], killed: Instant, limit: Duration, figures: &m
         figures.new_failed += 1;
         if attempt.ended < killed || attempt.ended > killed + limit {
             figures.new_failed_outside += 1;
-            let when = since(attempt.ended);
             figures.examples.push(format!(
-                "a new connection {when:.2} s after the kill: {error}"
+                "a new connection begun {:.2} s, failed {:.2} s after the kill: {error}",
+                since(attempt.started),
+                since(attempt.ended)
             ));
         }
         let first = figures

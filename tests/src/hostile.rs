@@ -1,0 +1,282 @@
+//! Frames that a network, a fool or an enemy may send: sentences of the world with random words,
+//! and what is left of them after bits and bytes were lost. The same seed makes the same frames.
+
+use nlb_common::{
+    target::Mode,
+    wire::{
+        protocol::TCP,
+        tcp::{ACK, FIN, RST, SYN},
+    },
+};
+use nlb_ebpf::{
+    handle,
+    memory::{MemoryFrame, MemoryTables},
+};
+
+use crate::{
+    packet::{Sentence, eth},
+    world::{
+        CLIENT, CLIENT_V6, ETH0, ETH1, FAR_CLIENT, FAR_CLIENT_V6, GROUPS, LISTENERS, MAC0, MAC1,
+        QUIET_CLIENT, UNKNOWN_CLIENT, UNWRITTEN_LISTENER_PORT, VIP,
+    },
+};
+
+/// `SplitMix64` (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// The sequence of this seed.
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number.
+    pub const fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    /// A number below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        let end = u64::try_from(end.max(1)).expect("a small number");
+        usize::try_from(self.next() % end).expect("a small number")
+    }
+
+    /// Any byte.
+    pub const fn byte(&mut self) -> u8 {
+        self.next().to_le_bytes()[0]
+    }
+
+    /// Any word.
+    pub const fn word(&mut self) -> u16 {
+        let [a, b, ..] = self.next().to_le_bytes();
+        u16::from_le_bytes([a, b])
+    }
+
+    /// Whether one thing in `of` happens.
+    pub fn once_in(&mut self, of: usize) -> bool {
+        self.below(of) == 0
+    }
+
+    /// One of these.
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    /// So many bytes.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.byte()).collect()
+    }
+}
+
+const CLIENTS_V4: &[&str] = &[CLIENT, CLIENT, QUIET_CLIENT, FAR_CLIENT, UNKNOWN_CLIENT];
+const CLIENTS_V6: &[&str] = &[CLIENT_V6, CLIENT_V6, FAR_CLIENT_V6];
+/// Mostly what keeps a connection alive.
+const FLAGS: &[u8] = &[
+    SYN,
+    SYN,
+    ACK,
+    ACK,
+    ACK,
+    ACK,
+    ACK | 8,
+    FIN | ACK,
+    RST,
+    SYN | ACK,
+    0,
+    0xff,
+];
+/// Client ports: few, so that flows meet again in both directions.
+const PORTS: usize = 8;
+
+/// A frame and the interface that it came in through.
+pub fn frame(random: &mut Random, is_v6: bool) -> MemoryFrame {
+    if random.once_in(40) {
+        let count = 14 + random.below(120);
+        return MemoryFrame {
+            bytes: random.bytes(count),
+            interface: ETH0,
+        };
+    }
+    let (sentence, interface) = if random.below(10) < 6 {
+        (request(random, is_v6), ETH0)
+    } else {
+        (answer(random, is_v6), ETH1)
+    };
+    let sentence = decorated(random, sentence, is_v6);
+    let mut bytes = if random.once_in(8) {
+        lying(random, sentence).build()
+    } else {
+        sentence.build()
+    };
+    damage(random, &mut bytes);
+    MemoryFrame { bytes, interface }
+}
+
+fn client(random: &mut Random, is_v6: bool) -> (&'static str, u16) {
+    let clients = if is_v6 { CLIENTS_V6 } else { CLIENTS_V4 };
+    let port = 40_000 + u16::try_from(random.below(PORTS)).expect("few ports");
+    (random.pick(clients), port)
+}
+
+fn ip(sentence: Sentence, source: &str, destination: &str) -> Sentence {
+    let parse = |text: &str| text.parse().expect("an address of the world");
+    sentence.ip(parse(source), parse(destination))
+}
+
+fn transport(random: &mut Random, from: Sentence, protocol: u8, ports: (u16, u16)) -> Sentence {
+    if protocol == TCP {
+        from.tcp(ports.0, ports.1).flags(random.pick(FLAGS))
+    } else {
+        from.udp(ports.0, ports.1)
+    }
+}
+
+fn request(random: &mut Random, is_v6: bool) -> Sentence {
+    let of_version: Vec<_> = LISTENERS
+        .iter()
+        .filter(|listener| listener.1.contains(':') == is_v6)
+        .collect();
+    // The first listeners of the world are those that work: they get most of the traffic.
+    let count = if random.once_in(3) {
+        of_version.len()
+    } else {
+        4
+    };
+    let (_, vip, protocol, mut port, _) = *of_version[random.below(count)];
+    if random.once_in(50) {
+        port = random.word();
+    }
+    if random.once_in(100) && vip == VIP {
+        port = UNWRITTEN_LISTENER_PORT;
+    }
+    let (client, client_port) = client(random, is_v6);
+    let sentence = ip(eth().to(MAC0), client, vip);
+    transport(random, sentence, protocol, (client_port, port))
+}
+
+fn answer(random: &mut Random, is_v6: bool) -> Sentence {
+    let targets: Vec<_> = GROUPS
+        .iter()
+        .filter(|group| group.mode == Mode::NAT)
+        .flat_map(|group| {
+            group
+                .targets
+                .iter()
+                .map(move |target| (group.protocol, target))
+        })
+        .filter(|(_, target)| target.1.contains(':') == is_v6)
+        .collect();
+    // As with listeners: the first groups are those whose connections get anywhere.
+    let count = if random.once_in(4) { targets.len() } else { 5 };
+    let (protocol, target) = targets[random.below(count)];
+    let (client, client_port) = client(random, is_v6);
+    let sentence = ip(eth().to(MAC1), target.1, client);
+    transport(random, sentence, protocol, (target.2, client_port))
+}
+
+/// Rare but right: options, extension headers, sizes, hops.
+fn decorated(random: &mut Random, mut sentence: Sentence, is_v6: bool) -> Sentence {
+    let length = match random.below(20) {
+        0 => 1380 + random.below(90),
+        1 => 500 + random.below(100),
+        2..10 => 0,
+        _ => random.below(64),
+    };
+    sentence = sentence.payload(&random.bytes(length)).class(random.byte());
+    if random.once_in(16) {
+        sentence = sentence.ttl(random.pick(&[0, 1, 2, 255]));
+    }
+    if random.once_in(6) {
+        sentence = if is_v6 {
+            (0..random.below(9)).fold(sentence, |sentence, _| {
+                let body = random.pick(&[6, 14, 6, 22]);
+                let number = random.pick(&[0, 43, 60, 43, 60, 44, 50]);
+                let bytes = random.bytes(body);
+                sentence.extension(number, &bytes)
+            })
+        } else {
+            let count = random.below(41);
+            sentence.options(&random.bytes(count))
+        };
+    }
+    match random.below(24) {
+        0 => sentence.padded(),
+        1 => {
+            let count = random.below(32);
+            sentence.trailer(&random.bytes(count))
+        }
+        2 => sentence.vlan(5),
+        3 => sentence.service_vlan(7).vlan(5),
+        4 => sentence.first_fragment(),
+        5 => sentence.later_fragment(),
+        6 => sentence.echo(),
+        7 => sentence.no_checksum(),
+        8 => sentence.tcp_options(&[2, 4, 5, 0xb4]),
+        _ => sentence,
+    }
+}
+
+/// A word of the headers says something else than the truth.
+fn lying(random: &mut Random, sentence: Sentence) -> Sentence {
+    let near = u16::try_from(random.below(120)).expect("small");
+    let word = if random.once_in(2) {
+        near
+    } else {
+        random.word()
+    };
+    match random.below(8) {
+        0 | 1 => sentence.length(word),
+        2 => sentence.udp_length(word),
+        3 => sentence.data_words(random.byte() & 15),
+        4 => sentence.header_words(random.byte() & 15),
+        5 => sentence.version(random.byte() & 15),
+        6 => sentence.protocol(random.byte()),
+        _ => sentence.fragment_word(word),
+    }
+}
+
+/// The frame is cut, or some of its bytes are others.
+fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
+    if random.once_in(12) {
+        let at = 14 + random.below(bytes.len() - 14);
+        bytes.truncate(at);
+    }
+    if random.once_in(10) {
+        let headers = bytes.len().min(100);
+        for _ in 0..=random.below(3) {
+            let at = random.below(headers);
+            bytes[at] = random.byte();
+        }
+    }
+}
+
+/// The body of the fuzz target `packet`: any bytes, through the packet path; it must not panic, and
+/// what it passes or drops it must not have touched.
+pub fn packet(bytes: &[u8], tables: &MemoryTables) {
+    use nlb_ebpf::Verdict;
+    for interface in [ETH0, ETH1] {
+        let mut frame = MemoryFrame {
+            bytes: bytes.to_vec(),
+            interface,
+        };
+        if matches!(handle(&mut frame, tables), Verdict::Pass | Verdict::Drop) {
+            assert_eq!(
+                frame.bytes, bytes,
+                "a frame that was not sent on has changed"
+            );
+        }
+        assert_eq!(frame.bytes.len(), bytes.len());
+    }
+}
+
+/// The body of the fuzz target `config`: any text is a configuration or a list of faults.
+pub fn config(text: &str) {
+    if let Err(faults) = nlb_userspace::config::parse("fuzz.toml", text) {
+        assert!(!faults.to_string().is_empty(), "a refusal without a reason");
+    }
+}

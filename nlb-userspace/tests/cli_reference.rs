@@ -1,0 +1,59 @@
+//! That `docs/cli.md` says what `nlb --help` says, word for word.
+//!
+//! `NLB_BLESS=1 cargo test -p nlb-userspace --test cli_reference` writes the help texts there anew.
+
+use std::{env, fs, path::Path};
+
+use clap::CommandFactory as _;
+use nlb_userspace::cli::Cli;
+
+/// As wide as a README reads well; a terminal's own width must not change the file.
+const COLUMNS: usize = 90;
+
+/// Every command by name, `nlb` itself first, with its long help.
+fn helps() -> Vec<(String, String)> {
+    let mut nlb = Cli::command().term_width(COLUMNS).max_term_width(COLUMNS);
+    nlb.build();
+    let mut helps = vec![("nlb".to_owned(), nlb.render_long_help().to_string())];
+    for command in nlb.get_subcommands_mut() {
+        let name = command.get_name().to_owned();
+        if name != "help" {
+            helps.push((name, command.render_long_help().to_string()));
+        }
+    }
+    helps
+}
+
+fn block(help: &str) -> String {
+    let lines: Vec<&str> = help.trim().lines().map(str::trim_end).collect();
+    format!("```text\n{}\n```\n", lines.join("\n"))
+}
+
+#[test]
+fn the_reference_says_what_every_command_says_of_itself() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cli.md");
+    let written = fs::read_to_string(&path).unwrap();
+    let mut text = written.clone();
+    for (name, help) in helps() {
+        let open = format!("<!-- help: {name} -->\n");
+        let Some((before, rest)) = text.split_once(&open) else {
+            panic!(
+                "docs/cli.md has no block `{}` for this command",
+                open.trim()
+            );
+        };
+        let (_, after) = rest.split_once("<!-- end -->").unwrap();
+        text = format!("{before}{open}{}<!-- end -->{after}", block(&help));
+    }
+    let blocks = written.matches("<!-- help: ").count();
+    assert_eq!(
+        blocks,
+        helps().len(),
+        "a block names a command that is gone"
+    );
+    if env::var_os("NLB_BLESS").is_some() {
+        fs::write(&path, text).unwrap();
+    } else {
+        assert_eq!(written, text, "write it anew with NLB_BLESS=1");
+    }
+}

@@ -34,7 +34,10 @@ use nlb_ebpf::{
 };
 use zerocopy::big_endian::U16;
 
-use crate::{frame::XdpFrame, swap::compare_and_swap};
+use crate::{
+    frame::XdpFrame,
+    instructions::{compare_and_swap, forget},
+};
 
 /// `BPF_F_MMAPABLE`, as the load balancer's table has it: it puts values at a page's start.
 const MMAPABLE: usize = 1 << 10;
@@ -160,6 +163,10 @@ impl Tables for FlowTables {
     }
 
     #[inline(always)]
+    fn forget(&self, value: u64, unknown: u64) -> u64 {
+        forget(value, unknown)
+    }
+
     fn swap(&self, word: &Word, seen: u64, new: u64) -> bool {
         compare_and_swap(word, seen, new)
     }
@@ -228,7 +235,9 @@ fn lookup_nothing(context: XdpContext) -> u32 {
 fn lookup_exact(context: XdpContext) -> u32 {
     with_client(&context, |packet, client| {
         let place = Place::of(&FlowTables, client);
-        flows::find(&FlowTables, place, client, |choice| is_for(packet, choice)).is_some()
+        flows::find(&FlowTables, place, client, |choice| is_for(packet, choice))
+            .entry
+            .is_some()
     })
 }
 
@@ -238,7 +247,7 @@ fn insert_exact(context: XdpContext) -> u32 {
     with_client(&context, |packet, client| {
         let place = Place::of(&FlowTables, client);
         let known = flows::find(&FlowTables, place, client, |choice| is_for(packet, choice));
-        known.is_some()
+        known.entry.is_some()
             || flows::pin(
                 &FlowTables,
                 place,

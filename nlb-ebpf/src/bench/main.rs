@@ -10,10 +10,10 @@
 
 #[path = "../kernel/frame.rs"]
 mod frame;
+#[path = "../kernel/instructions.rs"]
+mod instructions;
 mod lookups;
 mod reset;
-#[path = "../kernel/swap.rs"]
-mod swap;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use nlb_common::wire::ethernet::Ethernet;

@@ -24,7 +24,10 @@ use nlb_common::{
 };
 use nlb_ebpf::tables::{Passage, PassageKind, Route, RouteQuery, Tables};
 
-use super::{route, swap::compare_and_swap};
+use super::{
+    instructions::{compare_and_swap, forget},
+    route,
+};
 
 /// `BPF_F_MMAPABLE`: the daemon maps these and changes them word by word.
 const MMAPABLE: usize = 1 << 10;
@@ -200,17 +203,7 @@ impl Tables for Maps<'_> {
 
     #[inline(always)]
     fn forget(&self, value: u64, unknown: u64) -> u64 {
-        let mut value = value;
-        // SAFETY: two exclusive ors with one value change nothing; they touch no memory.
-        unsafe {
-            core::arch::asm!(
-                "{value} ^= {unknown}",
-                "{value} ^= {unknown}",
-                value = inout(reg) value,
-                unknown = in(reg) unknown,
-            );
-        }
-        value
+        forget(value, unknown)
     }
 
     #[inline(always)]

@@ -1,9 +1,9 @@
 //! Where the packet path touches the kernel: the only packet pointers, map statics and helpers.
 
 pub(crate) mod frame;
+pub(crate) mod instructions;
 pub(crate) mod maps;
 pub(crate) mod route;
-pub(crate) mod swap;
 
 use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_redirect};
 

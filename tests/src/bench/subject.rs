@@ -136,7 +136,7 @@ impl Subject {
             select_key: Key::derive(&[0x5a; 32], 1),
             table_key: Key::derive(&[0x5a; 32], 2),
             bucket_mask: buckets - 1,
-            zero: 0,
+            log_faults: 1,
         });
         let mut ebpf = EbpfLoader::new()
             .override_global("SETTINGS", &settings, true)

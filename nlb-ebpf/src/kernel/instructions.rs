@@ -1,4 +1,4 @@
-//! The compare-and-swap that Rust's `core` lacks on the BPF target.
+//! Instructions that Rust has no words for on the BPF target.
 
 use nlb_common::word::Word;
 
@@ -18,4 +18,22 @@ pub(crate) fn compare_and_swap(word: &Word, seen: u64, new: u64) -> bool {
         );
     }
     found == seen
+}
+
+/// The same value, of which the verifier knows nothing any more; `unknown` is any number that it
+/// knows nothing of.
+#[inline(always)]
+pub(crate) fn forget(value: u64, unknown: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: two exclusive ors with one number change nothing, and touch no memory.
+    unsafe {
+        core::arch::asm!(
+            "{value} ^= {unknown}",
+            "{value} ^= {unknown}",
+            value = inout(reg) value,
+            unknown = in(reg) unknown,
+            options(pure, nomem, nostack),
+        );
+    }
+    value
 }

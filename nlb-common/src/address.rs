@@ -32,10 +32,11 @@ impl Address {
     /// The IPv4 address whose 4 bytes in network order are these.
     #[inline(always)]
     pub const fn from_v4_bytes(bytes: [u8; 4]) -> Self {
-        let [w, x, y, z] = MAPPED_PREFIX;
-        let [a, b, c, d] = bytes;
+        // One load of four bytes, where an array of eight would be put together byte by byte.
+        let low = u32::from_le_bytes(MAPPED_PREFIX) as u64;
+        let high = u32::from_le_bytes(bytes) as u64;
         Self {
-            words: [0, u64::from_ne_bytes([w, x, y, z, a, b, c, d])],
+            words: [0, u64::from_le(low | high << 32)],
         }
     }
 

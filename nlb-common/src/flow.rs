@@ -121,11 +121,11 @@ const fn min(a: u16, b: u16) -> u16 {
 }
 
 /// A target must answer within 30 s (NLB: "establish a return path").
-const OPENING_TICKS: u16 = Tick::count_of_seconds(30);
+const OPENING_TICKS: u16 = Tick::at_least_seconds(30);
 /// Half-closed connections may still carry data one way, but are not kept for hours.
-const CLOSING_TICKS: u16 = Tick::count_of_seconds(120);
+const CLOSING_TICKS: u16 = Tick::at_least_seconds(120);
 /// Long enough for the last acknowledgements.
-const OVER_TICKS: u16 = Tick::count_of_seconds(10);
+const OVER_TICKS: u16 = Tick::at_least_seconds(10);
 
 /// What changes while a flow lives, next to the half of its key that fills the word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,4 +18,8 @@ pub struct Settings {
     /// Not 0: faults of the daemon that a packet meets (an id without a record) are logged, as far
     /// as the log takes them. Where it is 0 the verifier removes the code.
     pub log_faults: u32,
+    /// A tick is 2 to the power of this jiffies; see [`crate::tick::Clock`].
+    pub tick_shift: u32,
+    /// No meaning, zero.
+    pub zero: u32,
 }

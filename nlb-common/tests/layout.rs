@@ -59,7 +59,7 @@ fn sizes() {
     assert_eq!(size_of::<Event>(), 24);
     assert_eq!(size_of::<Prefilter>(), 8192);
     assert_eq!(size_of::<Header>(), 64);
-    assert_eq!(size_of::<Settings>(), 104);
+    assert_eq!(size_of::<Settings>(), 112);
     assert_eq!(size_of::<Key>(), 48);
     assert_eq!(Stop::COUNT, 15);
 }

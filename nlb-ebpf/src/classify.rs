@@ -22,18 +22,13 @@ use crate::{
 /// Everything that can happen to a frame.
 #[inline(always)]
 pub fn classify<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Stop> {
-    let mut packet = parse(frame)?;
+    let packet = parse(frame)?;
     if packet.is_tagged {
         return Err(tagged(&packet, tables));
     }
     if packet.kind != Kind::Transport {
         return Err(without_ports(&packet, tables));
     }
-    // VERIFIER: or it follows everything below once for each way in which a packet can be parsed.
-    let unknown = u64::from(tables.now().0);
-    packet.protocol = forget(tables, packet.protocol, unknown);
-    packet.transport = Offset(forget(tables, packet.transport.0, unknown));
-    packet.is_v4 = forget(tables, u8::from(packet.is_v4), unknown) != 0;
     let (word, mask) = Prefilter::bit(
         Side::Listener,
         packet.destination,
@@ -41,7 +36,7 @@ pub fn classify<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdic
         packet.destination_port,
     );
     if tables.prefilter(word, mask) {
-        match to_target(frame, &packet, tables) {
+        match to_target(frame, &forgotten(packet, tables), tables) {
             Err(Stop::NotOurs) => {}
             told => return told,
         }
@@ -53,16 +48,28 @@ pub fn classify<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdic
         packet.source_port,
     );
     if tables.prefilter(word, mask) {
-        return to_client(frame, &packet, tables);
+        return to_client(frame, &forgotten(packet, tables), tables);
     }
     Err(Stop::NotOurs)
 }
 
-/// A small number, of which the verifier knows nothing any more.
+/// The same packet, of which the verifier no longer knows how it was parsed.
+///
+/// VERIFIER: or it follows the rest of the program once for each way there.
 #[inline(always)]
-fn forget<T: Tables>(tables: &T, value: u8, unknown: u64) -> u8 {
-    let [low, ..] = tables.forget(u64::from(value), unknown).to_le_bytes();
-    low
+fn forgotten<T: Tables>(packet: Packet, tables: &T) -> Packet {
+    // Bytes of an address, whichever version it has.
+    let unknown = packet.source.words[1] >> 32;
+    let forget = |value: u8| {
+        let [low, ..] = tables.forget(u64::from(value), unknown).to_le_bytes();
+        low
+    };
+    Packet {
+        protocol: forget(packet.protocol),
+        transport: Offset(forget(packet.transport.0)),
+        is_v4: forget(u8::from(packet.is_v4)) != 0,
+        ..packet
+    }
 }
 
 /// What to do with a packet behind VLAN tags, which are not handled yet: it must not be half

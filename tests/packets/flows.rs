@@ -26,7 +26,7 @@ use crate::row::{Row, row};
 
 const ESTABLISHED: FlowState = FlowState::ANSWERED.with(FlowState::ESTABLISHED);
 /// More than the 30 s that a target has for its answer.
-const TOO_LONG_TO_OPEN: u16 = Tick::count_of_seconds(30) + 1;
+const TOO_LONG_TO_OPEN: u16 = Tick::at_least_seconds(30) + 1;
 
 /// A connection to the web listener whose client port leads to 10.0.0.11.
 #[derive(Clone, Copy)]

@@ -21,10 +21,7 @@ use nlb_common::{
     next_hop::NeighbourKey, plain::Plain, ring, settings::Settings, stop::Stop, tick::Tick,
 };
 use nlb_ebpf::{Verdict, memory::MemoryTables};
-use rustix::{
-    thread::{LinkNameSpaceType, move_into_link_name_space},
-    time::{ClockId, clock_gettime},
-};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use zerocopy::{FromBytes, FromZeros as _, IntoBytes, KnownLayout};
 
 use crate::world::{ETH0, ETH1, FAR, Known, MAC0, MAC1, NEIGHBOURS, neighbour_of};
@@ -175,6 +172,8 @@ impl Kernel {
             table_key: tables.table_key,
             bucket_mask: u32::try_from(tables.buckets.len() - 1)?,
             log_faults: 0,
+            tick_shift: nlb_userspace::clock::of_this_kernel().shift,
+            zero: 0,
         });
         let (listeners, targets) = (
             u32::try_from(tables.listeners.len())?,
@@ -336,9 +335,7 @@ impl Kernel {
 
     /// The present tick.
     pub fn now() -> Tick {
-        let time = clock_gettime(ClockId::MonotonicCoarse);
-        let part = |part: i64| u64::try_from(part).expect("time since boot");
-        Tick::of_nanos(part(time.tv_sec) * 1_000_000_000 + part(time.tv_nsec))
+        nlb_userspace::clock::now()
     }
 
     /// Runs the program on a frame that came in through this interface.

@@ -275,9 +275,9 @@ pub const LISTENERS: &[(u16, &str, u8, u16, u16)] = &[
 pub const UNWRITTEN_LISTENER_PORT: u16 = 91;
 
 /// Silence that an established TCP flow survives.
-pub const TCP_IDLE_TICKS: u16 = Tick::count_of_seconds(350);
+pub const TCP_IDLE_TICKS: u16 = Tick::at_least_seconds(350);
 /// Silence that an established UDP flow survives.
-pub const UDP_IDLE_TICKS: u16 = Tick::count_of_seconds(120);
+pub const UDP_IDLE_TICKS: u16 = Tick::at_least_seconds(120);
 
 /// An address, from its text.
 pub fn address(text: &str) -> Address {

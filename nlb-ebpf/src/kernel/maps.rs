@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf},
-    helpers::generated::bpf_ktime_get_coarse_ns,
+    helpers::generated::bpf_jiffies64,
     macros::btf_map,
     programs::XdpContext,
 };
@@ -78,6 +78,8 @@ static SETTINGS: Settings = Settings {
     },
     bucket_mask: 0,
     log_faults: 0,
+    tick_shift: 8,
+    zero: 0,
 };
 
 /// Reads one of the loader's constants where it stands.
@@ -149,8 +151,9 @@ impl Tables for Maps<'_> {
 
     #[inline(always)]
     fn now(&self) -> Tick {
-        // SAFETY: a helper without arguments.
-        Tick::of_nanos(unsafe { bpf_ktime_get_coarse_ns() })
+        // SAFETY: a helper without arguments, which the JIT replaces by a load.
+        let jiffies = unsafe { bpf_jiffies64() };
+        Tick::of_jiffies(jiffies, setting!(SETTINGS.tick_shift))
     }
 
     #[inline(always)]

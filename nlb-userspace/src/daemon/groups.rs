@@ -8,12 +8,13 @@ use std::{
 
 use nlb_common::{
     address::Address, listener::ListenerKey, next_hop::NextHopId, target::Mode as WireMode,
-    tick::Tick, wire::protocol,
+    wire::protocol,
 };
 use tokio::sync::mpsc;
 use zerocopy::big_endian::U16;
 
 use crate::{
+    clock,
     config::{
         Desired, HealthCheck, HealthCheckPort, HealthCheckProtocol, Listener, Mode, TargetGroup,
     },
@@ -287,7 +288,7 @@ pub(super) fn wished_listeners(listener: &Listener) -> Vec<WishedListener> {
             wished.push(WishedListener {
                 key: ListenerKey::new(Address::from(*address), protocol, U16::new(listener.port)),
                 group: listener.target_group,
-                idle_ticks: Tick::count_of_seconds(seconds),
+                idle_ticks: clock::of_this_kernel().count_of_seconds(seconds),
             });
         }
     }

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use nlb_common::{next_hop::NextHopId, tick::Tick};
+use nlb_common::next_hop::NextHopId;
 use tokio::{
     sync::{mpsc, oneshot},
     time::MissedTickBehavior,
@@ -23,6 +23,7 @@ use tokio::{
 
 use self::groups::{Groups, TargetKey, Way};
 use crate::{
+    clock,
     config::{self, Desired, Faults, Mode},
     dataplane::{
         Dataplane as _, DataplaneError, Step,
@@ -489,7 +490,7 @@ impl Daemon {
 
     /// Sweeps the flow table and takes away what nothing needs any more.
     fn sweep(&mut self) {
-        let sweep = self.loaded.maps.sweep(now_tick());
+        let sweep = self.loaded.maps.sweep(clock::now());
         let [_, newer] = std::mem::take(&mut self.sweeps);
         self.sweeps = [newer, sweep];
         // Flows that began before the last change must have been seen by both sweeps.
@@ -503,14 +504,6 @@ impl Daemon {
             }
         }
     }
-}
-
-/// The kernel's tick.
-fn now_tick() -> Tick {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
-    Tick::of_nanos(seconds * 1_000_000_000 + nanos)
 }
 
 fn log_transition((group, address): &TargetKey, transition: &crate::health::state::Transition) {

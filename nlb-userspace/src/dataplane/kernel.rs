@@ -283,9 +283,7 @@ impl KernelMaps {
             let progress = entry.progress();
             // A tick of grace: a packet may have stamped the entry just after `now` was read.
             let silent = now.since(progress.last_seen);
-            if silent > progress.state.idle_ticks(idle_ticks).saturating_add(1)
-                && silent < u16::MAX / 2
-            {
+            if silent > progress.state.idle_ticks(idle_ticks).saturating_add(1) {
                 if entry.choice.swap(word, Choice::EMPTY) {
                     sweep.forgotten += 1;
                 }

@@ -150,6 +150,8 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         table_key: Key::derive(&secret_bytes(table_secret), TABLE_PURPOSE),
         bucket_mask: buckets.next_power_of_two() - 1,
         log_faults: 1,
+        tick_shift: crate::clock::of_this_kernel().shift,
+        zero: 0,
     };
     let pin_paths: Vec<PathBuf> = PINNED_MAPS.iter().map(|name| pins.join(name)).collect();
     let mut loader = EbpfLoader::new();

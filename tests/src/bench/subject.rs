@@ -29,7 +29,6 @@ use nlb_userspace::{
     dataplane::{Dataplane as _, Step, XDP_OBJECT, kernel::KernelMaps, shared::Shared},
     plan::{Actual, Wish, WishedGroup, WishedListener, WishedTarget, plan},
 };
-use rustix::time::{ClockId, clock_gettime};
 use zerocopy::big_endian::U16;
 
 /// The loopback interface, which test packets come in through: always the namespace's first.
@@ -137,6 +136,8 @@ impl Subject {
             table_key: Key::derive(&[0x5a; 32], 2),
             bucket_mask: buckets - 1,
             log_faults: 1,
+            tick_shift: nlb_userspace::clock::of_this_kernel().shift,
+            zero: 0,
         });
         let mut ebpf = EbpfLoader::new()
             .override_global("SETTINGS", &settings, true)
@@ -192,7 +193,7 @@ impl Subject {
             wish.listeners.push(WishedListener {
                 key: kind.key()?,
                 group,
-                idle_ticks: Tick::count_of_seconds(350),
+                idle_ticks: Tick::at_least_seconds(350),
             });
         }
         for planned in plan(&self.actual, &wish, self.maps.limits())? {
@@ -248,7 +249,7 @@ impl Subject {
         let (_, epoch) = slot
             .and_then(NextHopSlot::read)
             .context("the next hop is not valid")?;
-        let now = now()?;
+        let now = nlb_userspace::clock::now();
         let state = FlowState::ANSWERED.with(FlowState::ESTABLISHED);
         let mut count = 0;
         for entry in self.flows.iter().flat_map(|bucket| &bucket.entries) {
@@ -270,7 +271,7 @@ impl Subject {
 
     /// Fills every entry with an established flow of somebody else.
     pub fn fill_up(&self, kind: Kind) -> Result<()> {
-        let now = now()?;
+        let now = nlb_userspace::clock::now();
         let choice = Choice {
             target: TargetId(1),
             listener: self.listener(kind)?,
@@ -291,11 +292,4 @@ impl Subject {
         }
         Ok(())
     }
-}
-
-/// The present tick, of the clock that the packet program reads.
-fn now() -> Result<Tick> {
-    let time = clock_gettime(ClockId::MonotonicCoarse);
-    let nanos = u64::try_from(time.tv_sec)? * 1_000_000_000 + u64::try_from(time.tv_nsec)?;
-    Ok(Tick::of_nanos(nanos))
 }

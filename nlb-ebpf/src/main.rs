@@ -14,7 +14,11 @@ use nlb_ebpf::{Verdict, handle};
 use crate::kernel::{frame::XdpFrame, maps::Maps, redirect};
 
 /// One packet.
+///
+/// Inlined into the entry point that the macro makes: a call between BPF functions costs several
+/// nanoseconds where returns are protected (`retbleed`, `srso`).
 #[xdp]
+#[inline(always)]
 fn nlb(context: XdpContext) -> u32 {
     match handle(&mut XdpFrame::new(&context), &Maps { context: &context }) {
         Verdict::Pass => xdp_action::XDP_PASS,

@@ -136,12 +136,16 @@ fn seconds(arguments: &[String]) -> Result<u64> {
 /// The step of `cargo xtask test`: skipped where something is missing that nothing else needs.
 pub(crate) fn step(seconds: u64, tally: &mut Tally) -> Result<bool> {
     if let Some(obstacle) = obstacle()? {
-        let line = format!("SKIPPED fuzz: {obstacle}");
-        println!("{line}");
-        tally.read(&line);
+        skip(obstacle, tally);
         return Ok(true);
     }
     run_all(seconds, tally)
+}
+
+fn skip(obstacle: &str, tally: &mut Tally) {
+    let line = format!("SKIPPED fuzz: {obstacle}");
+    println!("{line}");
+    tally.read(&line);
 }
 
 /// Builds the targets and runs each, even after one failed.
@@ -320,6 +324,13 @@ mod tests {
         assert!(text.contains("by the input tests/fuzz/artifacts/packet/crash-0a\n"));
         assert!(text.contains("rustup run nightly cargo fuzz run --fuzz-dir tests/fuzz"));
         assert!(text.contains(" packet tests/fuzz/artifacts/packet/crash-0a\n"));
+    }
+
+    #[test]
+    fn a_missing_fuzzer_counts_as_one_skipped_test() {
+        let mut tally = Tally::default();
+        skip("cargo-fuzz is not installed", &mut tally);
+        assert_eq!((tally.passed, tally.failed, tally.skipped()), (0, 0, 1));
     }
 
     #[test]

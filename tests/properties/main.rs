@@ -1,5 +1,6 @@
 //! What holds for all packets, not only for those that somebody thought of.
 
+mod corpus;
 mod oracle;
 
 use nlb_common::{

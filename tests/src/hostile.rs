@@ -2,6 +2,7 @@
 //! and what is left of them after bits and bytes were lost. The same seed makes the same frames.
 
 use nlb_common::{
+    flow::Bucket,
     target::Mode,
     wire::{
         protocol::TCP,
@@ -17,7 +18,7 @@ use crate::{
     packet::{Sentence, eth},
     world::{
         CLIENT, CLIENT_V6, ETH0, ETH1, FAR_CLIENT, FAR_CLIENT_V6, GROUPS, LISTENERS, MAC0, MAC1,
-        QUIET_CLIENT, UNKNOWN_CLIENT, UNWRITTEN_LISTENER_PORT, VIP,
+        QUIET_CLIENT, UNKNOWN_CLIENT, UNWRITTEN_LISTENER_PORT, VIP, VIP_V6, tables,
     },
 };
 
@@ -255,8 +256,8 @@ fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
     }
 }
 
-/// The body of the fuzz target `packet`: any bytes, through the packet path; it must not panic, and
-/// what it passes or drops it must not have touched.
+/// Any bytes, through the packet path; it must not panic, and what it passes or drops it must not
+/// have touched.
 pub fn packet(bytes: &[u8], tables: &MemoryTables) {
     use nlb_ebpf::Verdict;
     for interface in [ETH0, ETH1] {
@@ -271,6 +272,52 @@ pub fn packet(bytes: &[u8], tables: &MemoryTables) {
             );
         }
         assert_eq!(frame.bytes.len(), bytes.len());
+    }
+}
+
+/// A world in which flows are under way, the same for every input of the fuzz target `packet`.
+///
+/// It is built once: its rings take a thousand times as long as a packet does.
+#[derive(Debug)]
+pub struct Arena {
+    tables: MemoryTables,
+    opening: Vec<Vec<u8>>,
+}
+
+/// The client's port of the flows in an [`Arena`].
+pub const ARENA_PORT: u16 = 40_000;
+
+impl Default for Arena {
+    fn default() -> Self {
+        let begin = |client, vip| ip(eth().to(MAC0), client, vip);
+        let (v4, v6) = (begin(CLIENT, VIP), begin(CLIENT_V6, VIP_V6));
+        let opening = [v4, v6].into_iter().flat_map(|sentence| {
+            let tcp = sentence.clone().tcp(ARENA_PORT, 80).syn();
+            [tcp.build(), sentence.udp(ARENA_PORT, 53).build()]
+        });
+        Self {
+            tables: tables(),
+            opening: opening.collect(),
+        }
+    }
+}
+
+impl Arena {
+    /// The body of the fuzz target `packet`: [`packet`], with nothing left of the input before.
+    pub fn packet(&mut self, bytes: &[u8]) {
+        self.tables.buckets.fill_with(Bucket::default);
+        self.tables.listener_counters.take();
+        self.tables.target_counters.take();
+        self.tables.events.take();
+        for frame in &self.opening {
+            let mut frame = MemoryFrame {
+                bytes: frame.clone(),
+                interface: ETH0,
+            };
+            let verdict = handle(&mut frame, &self.tables);
+            assert_eq!(verdict, nlb_ebpf::Verdict::Redirect(ETH1));
+        }
+        packet(bytes, &self.tables);
     }
 }
 

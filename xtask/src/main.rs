@@ -3,6 +3,7 @@
 
 mod bench;
 mod demo;
+mod fuzz;
 mod lint;
 mod packages;
 mod run;
@@ -27,7 +28,10 @@ cargo xtask: everything that is done with this repository
       --keep                         leave the namespaces for a look around
   cargo xtask test                 every check, from the cheapest to network namespaces;
                                    goes on after a failure and ends with a summary
-      --quick                        without setup and without what needs root
+      --quick                        without setup, without fuzzing and without what needs root
+  cargo xtask fuzz                 random packets and configurations that learn from what they
+                                   reach; takes rustup's nightly and cargo-fuzz
+      --seconds N                    for so long each, instead of 20
   cargo xtask bench                what a packet costs, in nanoseconds, beside the goals; needs
                                    a machine that is left alone for a few minutes
       --quick                        fewer rows and rounds
@@ -61,6 +65,7 @@ fn dispatch(arguments: &[String]) -> Result<bool> {
         "setup" => {
             takes(command, rest, &[])?;
             setup::setup()?;
+            setup::fuzzer()?;
         }
         "demo" => demo::demo(rest)?,
         "bench" => bench::bench(rest)?,
@@ -68,6 +73,7 @@ fn dispatch(arguments: &[String]) -> Result<bool> {
             takes(command, rest, &["--quick"])?;
             return test::test(!rest.is_empty());
         }
+        "fuzz" => return fuzz::fuzz(rest),
         "lint" => {
             takes(command, rest, &[])?;
             return lint::lint();
@@ -94,7 +100,13 @@ mod tests {
 
     #[test]
     fn an_unknown_command_or_option_is_refused_and_nothing_runs() {
-        for words in [&["tset"][..], &["test", "--fast"], &["lint", "--quick"]] {
+        for words in [
+            &["tset"][..],
+            &["test", "--fast"],
+            &["lint", "--quick"],
+            &["fuzz", "--seconds"],
+            &["fuzz", "--seconds", "0"],
+        ] {
             let words: Vec<String> = words.iter().map(ToString::to_string).collect();
             dispatch(&words).unwrap_err();
         }

@@ -71,6 +71,12 @@ pub(crate) const TOOLS: [Need; 9] = [
     },
 ];
 
+/// The compiler of bpf-linker's and libFuzzer's C++.
+pub(crate) const CXX: Need = Need {
+    package: "g++",
+    shown_by: "c++",
+};
+
 const NGINX: &str = "nginx-light";
 
 /// The compiler for BPF.
@@ -237,9 +243,7 @@ pub(crate) fn linker_packages(major: u32) -> Vec<String> {
     if !prefix.join("include/llvm-c").is_dir() || !prefix.join("lib").is_dir() {
         packages.push(format!("llvm-{major}-dev"));
     }
-    if which("c++").is_none() {
-        packages.push("g++".into());
-    }
+    packages.extend(missing(&[CXX]));
     packages
 }
 

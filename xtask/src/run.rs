@@ -4,10 +4,11 @@ use std::{
     env,
     ffi::OsString,
     fs,
-    io::{self, IsTerminal as _},
+    io::{self, BufRead, BufReader, IsTerminal as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -106,6 +107,46 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         bail!("`{line}` failed ({status})");
     }
     Ok(())
+}
+
+/// Prints a command, runs it, and hands over each line of its output as it comes; `false` when the
+/// command failed.
+pub(crate) fn listen(command: &mut Command, hear: impl Fn(&str) + Sync) -> Result<bool> {
+    let line = shown(command);
+    println!("  $ {line}");
+    // A pipe would turn cargo's colours off.
+    if io::stdout().is_terminal() {
+        command.env("CARGO_TERM_COLOR", "always");
+    }
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("starting `{line}`"))?;
+    thread::scope(|scope| {
+        if let Some(errors) = child.stderr.take() {
+            scope.spawn(|| each_line(BufReader::new(errors), &hear));
+        }
+        if let Some(output) = child.stdout.take() {
+            each_line(BufReader::new(output), &hear);
+        }
+    });
+    Ok(child
+        .wait()
+        .with_context(|| format!("waiting for `{line}`"))?
+        .success())
+}
+
+/// Lines of a stream that need not be UTF-8: tests may print packets.
+fn each_line(mut stream: impl BufRead, hear: impl Fn(&str)) {
+    let mut line = Vec::new();
+    while stream
+        .read_until(b'\n', &mut line)
+        .is_ok_and(|length| length > 0)
+    {
+        hear(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']));
+        line.clear();
+    }
 }
 
 /// What a command prints, or nothing when it cannot be run or fails. For looking, not for acting.

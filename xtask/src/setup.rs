@@ -10,6 +10,7 @@ use xtask::{
 };
 
 use crate::{
+    fuzz,
     packages::{self, Apt},
     run::{Privilege, ask, run},
 };
@@ -90,6 +91,34 @@ pub(crate) fn setup() -> Result<()> {
         install_linker(apt.as_mut(), llvm, &fault)?;
     }
     summary(&compiler, llvm);
+    Ok(())
+}
+
+/// Installs cargo-fuzz where rustup has a nightly toolchain to run it with; toolchains stay as they
+/// are. Nothing but fuzzing needs it, so a machine on which this fails is still set up.
+pub(crate) fn fuzzer() -> Result<()> {
+    if look()?.nightly.is_none() {
+        println!("setup: fuzzer            none, because rustup has no nightly toolchain");
+        return Ok(());
+    }
+    let compiler = packages::missing(&[packages::CXX]);
+    if !compiler.is_empty() {
+        let mut apt = Apt::look(Privilege::look());
+        if let Err(error) = install(apt.as_mut(), &compiler) {
+            println!("setup: {error:#}; fuzzing will be skipped");
+            return Ok(());
+        }
+    }
+    if fuzz::find_cargo_fuzz().is_none() {
+        println!("setup: installing cargo-fuzz, which runs the fuzz targets; about a minute");
+        let mut cargo = outside_cargo(Path::new("cargo"));
+        if let Err(error) = run(cargo.args(["install", "cargo-fuzz", "--locked"])) {
+            println!("setup: {error:#}; fuzzing will be skipped");
+        }
+    }
+    if let Some(program) = fuzz::find_cargo_fuzz() {
+        println!("setup: fuzzer            {}", program.display());
+    }
     Ok(())
 }
 

@@ -1,20 +1,13 @@
 //! `cargo xtask test`: every check, the cheap ones first, to the end even after a failure.
 
-use std::{
-    fmt::Write as _,
-    io::{self, BufRead, BufReader, IsTerminal as _},
-    process::{Command, Stdio},
-    sync::Mutex,
-    thread,
-    time::Instant,
-};
+use std::{fmt::Write as _, process::Command, sync::Mutex, time::Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use xtask::workspace_root;
 
 use crate::{
-    lint,
-    run::{Privilege, cargo, shown},
+    fuzz, lint,
+    run::{Privilege, cargo, listen},
     setup,
     suites::{Suite, suites},
     tally::Tally,
@@ -22,6 +15,12 @@ use crate::{
 
 /// Suites that load programs into the kernel and so need root.
 const WITH_KERNEL: [&str; 3] = ["verifier", "differential", "netns"];
+
+/// The suite that goes through the bodies of the fuzz targets without a fuzzer.
+const BEFORE_FUZZING: &str = "properties";
+
+/// How long each fuzz target runs: enough to go through its corpus and some hundred thousand inputs.
+const FUZZ_SECONDS: u64 = 15;
 
 /// One line of the summary.
 struct Outcome {
@@ -35,6 +34,7 @@ struct Outcome {
 enum Step {
     Setup,
     Lint,
+    Fuzz,
     Cargo(String, Vec<String>),
 }
 
@@ -43,6 +43,7 @@ impl Step {
         match self {
             Self::Setup => "setup",
             Self::Lint => "lint",
+            Self::Fuzz => "fuzz",
             Self::Cargo(name, _) => name,
         }
     }
@@ -109,6 +110,10 @@ fn steps(suites: &[Suite], is_quick: bool, privilege: Privilege) -> Vec<Step> {
             words.extend(["--".into(), "--show-output".into()]);
         }
         steps.push(Step::Cargo(suite.name.clone(), words));
+        // Too long for every save.
+        if suite.name == BEFORE_FUZZING && !is_quick {
+            steps.push(Step::Fuzz);
+        }
     }
     steps
 }
@@ -119,11 +124,12 @@ fn perform(step: &Step, place: &str) -> Outcome {
     let begin = Instant::now();
     let mut tally = Tally::default();
     let result = match step {
-        Step::Setup => setup::setup().map(|()| true),
+        Step::Setup => setup::setup().and_then(|()| setup::fuzzer()).map(|()| true),
         Step::Lint => lint::lint(),
+        Step::Fuzz => fuzz::step(FUZZ_SECONDS, &mut tally),
         Step::Cargo(_, words) => {
             let mut heard = Tally::default();
-            let result = listen(
+            let result = counted(
                 cargo().current_dir(workspace_root()).args(words),
                 &mut heard,
             );
@@ -152,49 +158,14 @@ fn perform(step: &Step, place: &str) -> Outcome {
 }
 
 /// Runs a command, shows what it prints as it comes, and counts.
-fn listen(command: &mut Command, tally: &mut Tally) -> Result<bool> {
-    let line = shown(command);
-    println!("  $ {line}");
-    // A pipe would turn cargo's colours off.
-    if io::stdout().is_terminal() {
-        command.env("CARGO_TERM_COLOR", "always");
-    }
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("starting `{line}`"))?;
+fn counted(command: &mut Command, tally: &mut Tally) -> Result<bool> {
     let heard = Mutex::new(tally);
-    let hear = |line: &str| {
+    listen(command, |line| {
         println!("{line}");
         if let Ok(mut tally) = heard.lock() {
             tally.read(line);
         }
-    };
-    thread::scope(|scope| {
-        if let Some(errors) = child.stderr.take() {
-            scope.spawn(|| each_line(BufReader::new(errors), hear));
-        }
-        if let Some(output) = child.stdout.take() {
-            each_line(BufReader::new(output), hear);
-        }
-    });
-    Ok(child
-        .wait()
-        .with_context(|| format!("waiting for `{line}`"))?
-        .success())
-}
-
-/// Lines of a stream that need not be UTF-8: tests may print packets.
-fn each_line(mut stream: impl BufRead, hear: impl Fn(&str)) {
-    let mut line = Vec::new();
-    while stream
-        .read_until(b'\n', &mut line)
-        .is_ok_and(|length| length > 0)
-    {
-        hear(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']));
-        line.clear();
-    }
+    })
 }
 
 /// The table and the closing line.
@@ -273,6 +244,21 @@ mod tests {
             tally,
         };
         assert!(summary(&[outcome], 1.0).ends_with("\n0 passed, 1 failed, 0 skipped\n"));
+    }
+
+    #[test]
+    fn fuzzing_follows_the_properties_and_a_quick_run_leaves_it_out() {
+        let suites = ["packets", "properties", "netns"].map(|name| Suite {
+            name: name.into(),
+            has_harness: true,
+        });
+        let names = |is_quick| {
+            let steps = steps(&suites, is_quick, Privilege::Root);
+            let names = steps.iter().map(|step| step.name().to_owned());
+            names.collect::<Vec<_>>().join(" ")
+        };
+        assert!(names(false).ends_with("packets properties fuzz netns"));
+        assert!(!names(true).contains("fuzz"));
     }
 
     #[test]

@@ -1,5 +1,10 @@
 //! Any bytes through the packet path.
 #![no_main]
-use libfuzzer_sys::fuzz_target;
+use std::cell::RefCell;
 
-fuzz_target!(|bytes: &[u8]| nlb_tests::hostile::packet(bytes, &nlb_tests::world::tables()));
+use libfuzzer_sys::fuzz_target;
+use nlb_tests::hostile::Arena;
+
+thread_local!(static ARENA: RefCell<Arena> = RefCell::default());
+
+fuzz_target!(|bytes: &[u8]| ARENA.with_borrow_mut(|arena| arena.packet(bytes)));

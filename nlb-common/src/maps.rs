@@ -26,8 +26,6 @@ pub const LAYOUT_VERSION: u64 = 1;
 /// Words of the prefilter's bitmap: 65,536 bits, 8 KiB, which stay in the first-level cache.
 pub const PREFILTER_WORDS: usize = 1024;
 
-/// Target groups that the outer map of rings has room for.
-pub const MAX_TARGET_GROUPS: u32 = 1024;
 /// Next hops: as many as an id can name.
 pub const MAX_NEXT_HOPS: u32 = 1 << 16;
 /// Bytes of the events' ring buffer.

@@ -16,7 +16,7 @@ use std::{
 use nlb_common::{
     address::Address,
     listener::{ListenerId, ListenerKey, ListenerPolicy},
-    maps::{MAX_TARGET_GROUPS, PREFILTER_WORDS, Prefilter, Side},
+    maps::{PREFILTER_WORDS, Prefilter, Side},
     next_hop::NextHopId,
     target::{Mode, TargetControl, TargetId, TargetIdentity},
     wire::protocol,
@@ -95,6 +95,8 @@ pub struct Limits {
     pub listeners: usize,
     /// Records of targets, the unused one with id 0 among them.
     pub targets: usize,
+    /// Rings, the unused one with id 0 among them.
+    pub groups: usize,
 }
 
 /// Why there is no plan.
@@ -113,8 +115,11 @@ pub enum PlanError {
     )]
     Targets(usize),
     /// No group id is free.
-    #[error("no room for another target group: there can be {MAX_TARGET_GROUPS}")]
-    Groups,
+    #[error(
+        "no room for another target group: node.capacity.target_groups is {0}, counting groups \
+         that were removed but whose targets still have flows"
+    )]
+    Groups(usize),
 }
 
 /// A number that stands for a target group's name in the maps, so that a daemon that finds them
@@ -235,19 +240,46 @@ impl Actual {
         }
     }
 
-    /// Notes what the ring of a group was built from.
-    pub fn note_ring(&mut self, group: u16, entries: Vec<RingEntry>) {
-        self.rings.insert(group, entries);
+    /// Notes what a ring was built from.
+    pub fn note_ring(&mut self, ring: PlannedRing) {
+        self.groups.insert(ring.fingerprint, ring.group);
+        self.rings.insert(ring.group, ring.entries);
+    }
+
+    /// Gives the ids of groups back that nothing names any more: no wish, no target, no listener.
+    pub fn forget_groups(&mut self, wish: &Wish) {
+        let wished: HashSet<u32> = wish.groups.iter().map(|group| group.fingerprint).collect();
+        let named: HashSet<u16> = self
+            .targets
+            .values()
+            .map(|(identity, _)| identity.group)
+            .chain(self.listeners.values().map(|(_, policy)| policy.group))
+            .collect();
+        self.groups
+            .retain(|name, id| wished.contains(name) || named.contains(id));
+        let kept: HashSet<u16> = self.groups.values().copied().collect();
+        self.rings.retain(|id, _| kept.contains(id));
     }
 }
 
-/// A step, and what a ring was built from if it replaces one.
+/// A step, and what a ring is built from if it replaces one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Planned {
     /// The step.
     pub step: Step,
     /// For [`Step::ReplaceRing`].
-    pub ring: Option<(u16, Vec<RingEntry>)>,
+    pub ring: Option<PlannedRing>,
+}
+
+/// What a ring is built from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedRing {
+    /// The target group's id.
+    pub group: u16,
+    /// Of the target group's name.
+    pub fingerprint: u32,
+    /// The targets that take new flows.
+    pub entries: Vec<RingEntry>,
 }
 
 impl From<Step> for Planned {
@@ -273,7 +305,7 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
     let mut group_ids = Vec::with_capacity(wish.groups.len());
     let mut rings = Vec::new();
     for group in &wish.groups {
-        let group_id = group_id(&mut after, group.fingerprint)?;
+        let group_id = group_id(&mut after, group.fingerprint, limits)?;
         group_ids.push(group_id);
         let mut entries = Vec::new();
         for target in &group.targets {
@@ -314,14 +346,22 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
             }
         }
         if actual.rings.get(&group_id) != Some(&entries) {
-            rings.push((group_id, entries));
+            rings.push(PlannedRing {
+                group: group_id,
+                fingerprint: group.fingerprint,
+                entries,
+            });
         }
     }
-    for (group, entries) in rings {
-        let slots = RingSlots(ring::build(&entries, ring::SLOTS).into());
+    for ring in rings {
+        let slots = RingSlots(ring::build(&ring.entries, ring::SLOTS).into());
+        let step = Step::ReplaceRing {
+            group: ring.group,
+            slots,
+        };
         steps.push(Planned {
-            step: Step::ReplaceRing { group, slots },
-            ring: Some((group, entries)),
+            step,
+            ring: Some(ring),
         });
     }
     plan_listeners(wish, &group_ids, limits, &mut after, &mut steps)?;
@@ -402,7 +442,7 @@ fn push(steps: &mut Vec<Planned>, after: &mut Actual, step: Step) {
     steps.push(step.into());
 }
 
-fn group_id(after: &mut Actual, fingerprint: u32) -> Result<u16, PlanError> {
+fn group_id(after: &mut Actual, fingerprint: u32, limits: Limits) -> Result<u16, PlanError> {
     if let Some(id) = after.groups.get(&fingerprint) {
         return Ok(*id);
     }
@@ -412,10 +452,10 @@ fn group_id(after: &mut Actual, fingerprint: u32) -> Result<u16, PlanError> {
         .copied()
         .chain(after.listeners.values().map(|(_, policy)| policy.group))
         .collect();
-    let id = (1..MAX_TARGET_GROUPS)
+    let id = (1..limits.groups)
         .filter_map(|id| u16::try_from(id).ok())
         .find(|id| !used.contains(id))
-        .ok_or(PlanError::Groups)?;
+        .ok_or(PlanError::Groups(limits.groups - 1))?;
     after.groups.insert(fingerprint, id);
     Ok(id)
 }

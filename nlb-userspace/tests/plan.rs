@@ -32,6 +32,7 @@ use zerocopy::big_endian::U16;
 const LIMITS: Limits = Limits {
     listeners: 64,
     targets: 64,
+    groups: 8,
 };
 const HOP: NextHopId = NextHopId(1);
 
@@ -113,8 +114,8 @@ fn destination(tables: &MemoryTables, port: u16, vip: u8) -> Option<Ipv4Addr> {
 fn take(tables: &mut MemoryTables, actual: &mut Actual, planned: &Planned) {
     tables.take(&planned.step).unwrap();
     actual.note(&planned.step);
-    if let Some((group, entries)) = &planned.ring {
-        actual.note_ring(*group, entries.clone());
+    if let Some(ring) = &planned.ring {
+        actual.note_ring(ring.clone());
     }
 }
 
@@ -264,6 +265,32 @@ fn a_group_that_changes_its_mode_gets_new_targets_and_old_flows_keep_theirs() {
 }
 
 #[test]
+fn a_group_without_targets_keeps_its_id() {
+    let (mut tables, mut actual) = (tables(), Actual::default());
+    let wish = Wish {
+        listeners: vec![listener(1, 0)],
+        groups: vec![group("web", &[])],
+    };
+    assert!(apply(&mut tables, &mut actual, &wish) > 0);
+    assert_eq!(apply(&mut tables, &mut actual, &wish), 0);
+    assert_eq!(handle(&mut syn(7, 1), &tables), Verdict::Drop);
+    assert_eq!(tables.stops(Stop::NoTarget), 1);
+}
+
+#[test]
+fn ids_of_groups_that_nothing_names_are_given_again() {
+    let (mut tables, mut actual) = (tables(), Actual::default());
+    for round in 0..20 {
+        let wish = Wish {
+            listeners: vec![],
+            groups: vec![group(&format!("round-{round}"), &[])],
+        };
+        apply(&mut tables, &mut actual, &wish);
+        actual.forget_groups(&wish);
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_refused_whole() {
     let actual = Actual::default();
     let many: Vec<u8> = (1..=64).collect();
@@ -272,6 +299,14 @@ fn what_does_not_fit_is_refused_whole() {
         groups: vec![group("web", &many)],
     };
     assert_eq!(plan(&actual, &wish, LIMITS), Err(PlanError::Targets(63)));
+    let groups = (0..8)
+        .map(|index| group(&format!("group-{index}"), &[]))
+        .collect();
+    let wish = Wish {
+        listeners: vec![],
+        groups,
+    };
+    assert_eq!(plan(&actual, &wish, LIMITS), Err(PlanError::Groups(7)));
     let listeners = (1..=64).map(|last| listener(last, 0)).collect();
     let wish = Wish {
         listeners,

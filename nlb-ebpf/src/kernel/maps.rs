@@ -13,7 +13,7 @@ use nlb_common::{
     flow::Bucket,
     hash::{Key, Secret},
     listener::{Listener, ListenerId, ListenerKey},
-    maps::{EVENT_BYTES, Header, MAX_NEXT_HOPS, MAX_TARGET_GROUPS, PREFILTER_WORDS, Prefilter},
+    maps::{EVENT_BYTES, Header, MAX_NEXT_HOPS, PREFILTER_WORDS, Prefilter},
     next_hop::{NeighbourKey, NextHopId, NextHopSlot},
     ring::Ring,
     settings::Settings,
@@ -42,8 +42,7 @@ static LISTENER_INDEX: HashMap<ListenerKey, u32, 1024> = HashMap::new(); // set 
 #[btf_map]
 static LISTENERS: Array<Listener, 1024, MMAPABLE> = Array::new(); // set by the loader
 #[btf_map]
-static RINGS: ArrayOfMaps<Array<Ring, 1, MMAPABLE>, { MAX_TARGET_GROUPS as usize }> =
-    ArrayOfMaps::new();
+static RINGS: ArrayOfMaps<Array<Ring, 1, MMAPABLE>, 1024> = ArrayOfMaps::new(); // set by the loader
 #[btf_map]
 static TARGETS: Array<Target, 4096, MMAPABLE> = Array::new(); // set by the loader
 #[btf_map]

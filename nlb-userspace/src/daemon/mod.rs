@@ -24,7 +24,7 @@ use tokio::{
 use self::groups::{Groups, TargetKey, Way};
 use crate::{
     clock,
-    config::{self, Desired, Faults, Mode},
+    config::{self, Desired, Faults, Mode, Node},
     dataplane::{
         Dataplane as _, DataplaneError, Step,
         events::Events,
@@ -110,10 +110,17 @@ pub struct Daemon {
     wish: Wish,
     started: Instant,
     started_at: SystemTime,
-    attached: Vec<(String, u32, Option<Attached>)>,
+    attached: Vec<AttachedTo>,
     sweeps: [Sweep; 2],
     last_wish_change: Instant,
     outcomes: mpsc::Sender<(TargetKey, ProbeOutcome)>,
+}
+
+/// An interface that the program is on.
+struct AttachedTo {
+    name: String,
+    index: u32,
+    how: Attached,
 }
 
 /// What comes in from outside.
@@ -181,7 +188,9 @@ impl Daemon {
         daemon.follow_network(true)?;
         daemon.reconcile()?;
         // Only now: the first packet that the program sees finds complete tables.
-        daemon.attach()?;
+        let node = daemon.desired.node.clone();
+        let attached = daemon.attach(&node)?;
+        daemon.keep_attached(attached)?;
         daemon.sweep();
         Ok((
             daemon,
@@ -275,6 +284,9 @@ impl Daemon {
         let links_changed = changes
             .iter()
             .any(|change| matches!(change, Change::Link(_)));
+        if links_changed {
+            self.attach_again();
+        }
         if routes_changed || links_changed {
             self.find_ways().await;
         }
@@ -333,6 +345,15 @@ impl Daemon {
         let wish = trial.wish(&desired, |_| NextHopId::NONE);
         plan::plan(&self.actual, &wish, self.limits())?;
         drop(trial);
+        // New interfaces first: what fails here has changed nothing that carries traffic.
+        let attached = match self.attach(new) {
+            Ok(attached) => attached,
+            Err(error) => {
+                let old = std::mem::take(&mut self.attached);
+                self.keep_attached(old)?;
+                return Err(error);
+            }
+        };
 
         let warnings = desired.warnings.iter().map(ToString::to_string).collect();
         self.desired = desired;
@@ -342,7 +363,7 @@ impl Daemon {
         self.find_ways().await;
         self.follow_network(false)?;
         let steps = self.reconcile()?;
-        self.attach()?;
+        self.keep_attached(attached)?;
         Ok(Reloaded {
             generation: self.actual.generation,
             steps,
@@ -440,8 +461,8 @@ impl Daemon {
         for planned in &steps {
             self.loaded.maps.take(&planned.step)?;
             self.actual.note(&planned.step);
-            if let Some((group, entries)) = &planned.ring {
-                self.actual.note_ring(*group, entries.clone());
+            if let Some(ring) = &planned.ring {
+                self.actual.note_ring(ring.clone());
             }
         }
         if !steps.is_empty() {
@@ -460,32 +481,56 @@ impl Daemon {
         }
     }
 
-    /// Puts the program on every interface of the configuration, and off all others.
-    fn attach(&mut self) -> Result<(), DaemonError> {
+    /// Puts the program on these interfaces, where it is not yet, and says where it then is.
+    fn attach(&mut self, node: &Node) -> Result<Vec<AttachedTo>, DaemonError> {
         let mut attached = Vec::new();
-        for name in &self.desired.node.interfaces {
+        for name in &node.interfaces {
             let link = self
                 .watch
                 .link_named(name)
                 .ok_or_else(|| DataplaneError::NoInterface(name.clone()))?;
-            let how = match self
-                .attached
-                .iter()
-                .find(|(_, index, _)| *index == link.index)
-            {
-                Some((_, _, how)) => *how,
-                None => Some(
-                    self.loaded
-                        .attach(name, link.index, self.desired.node.xdp_mode)?,
-                ),
+            let index = link.index;
+            let known = self.attached.iter().find(|to| to.index == index);
+            let how = if let Some(to) = known {
+                to.how
+            } else {
+                let how = self.loaded.attach(name, index, node.xdp_mode)?;
+                tracing::info!(interface = %name, how = how.name(), "attached");
+                how
             };
-            tracing::info!(interface = %name, ?how, "attached");
-            attached.push((name.clone(), link.index, how));
+            attached.push(AttachedTo {
+                name: name.clone(),
+                index,
+                how,
+            });
         }
-        let keep: Vec<u32> = attached.iter().map(|(_, index, _)| *index).collect();
+        Ok(attached)
+    }
+
+    /// Takes the program off every other interface.
+    fn keep_attached(&mut self, attached: Vec<AttachedTo>) -> Result<(), DaemonError> {
+        let keep: Vec<u32> = attached.iter().map(|to| to.index).collect();
         self.loaded.detach_others(&keep)?;
         self.attached = attached;
         Ok(())
+    }
+
+    /// An interface that was made anew under its old name is another one to the kernel.
+    fn attach_again(&mut self) {
+        let node = self.desired.node.clone();
+        let is_attached = |name: &String| {
+            let link = self.watch.link_named(name);
+            link.is_none_or(|link| self.attached.iter().any(|to| to.index == link.index))
+        };
+        if node.interfaces.iter().all(is_attached) {
+            return;
+        }
+        let result = self
+            .attach(&node)
+            .and_then(|attached| self.keep_attached(attached));
+        if let Err(error) = result {
+            tracing::error!("cannot attach to an interface that has come back: {error}");
+        }
     }
 
     /// Sweeps the flow table and takes away what nothing needs any more.
@@ -502,6 +547,7 @@ impl Daemon {
                     Err(error) => tracing::error!("cannot take a record away: {error}"),
                 }
             }
+            self.actual.forget_groups(&self.wish);
         }
     }
 }

@@ -77,7 +77,7 @@ impl Daemon {
 
     async fn interfaces(&self, warnings: &mut Vec<String>) -> Vec<Interface> {
         let mut interfaces = Vec::new();
-        for (name, index, attached) in &self.attached {
+        for super::AttachedTo { name, index, how } in &self.attached {
             let forwarding_v4 = next_hop::forwarding(name, false);
             let forwarding_v6 = next_hop::forwarding(name, true);
             if forwarding_v4 == Some(false) {
@@ -86,16 +86,11 @@ impl Daemon {
                      sysctl -w net.ipv4.conf.{name}.forwarding=1"
                 ));
             }
-            let xdp_mode = match attached {
-                Some(Attached::Driver) => "driver".to_owned(),
-                Some(Attached::Generic) => "generic".to_owned(),
-                Some(Attached::Replaced) | None => self
-                    .watch
-                    .xdp_mode(*index)
-                    .await
-                    .unwrap_or("unknown")
-                    .to_owned(),
-            };
+            let xdp_mode = match how {
+                Attached::Driver | Attached::Generic => how.name(),
+                Attached::Replaced => self.watch.xdp_mode(*index).await.unwrap_or("unknown"),
+            }
+            .to_owned();
             interfaces.push(Interface {
                 name: name.clone(),
                 index: *index,

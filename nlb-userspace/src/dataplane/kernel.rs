@@ -171,6 +171,7 @@ impl KernelMaps {
         Limits {
             listeners: self.listeners.len(),
             targets: self.targets.len(),
+            groups: self.rings.len() as usize,
         }
     }
 

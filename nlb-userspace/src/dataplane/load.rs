@@ -106,6 +106,17 @@ pub enum Attached {
     Generic,
 }
 
+impl Attached {
+    /// For the log and the status.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Replaced => "replaced",
+            Self::Driver => "driver",
+            Self::Generic => "generic",
+        }
+    }
+}
+
 fn io_error<'p>(action: &'static str, path: &'p Path) -> impl Fn(io::Error) -> DataplaneError + 'p {
     move |source| DataplaneError::Io {
         action,
@@ -145,6 +156,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
     // Id 0 is never used, so one record more.
     let listeners = size("listeners", "LISTENERS", capacity.listeners.get() + 1);
     let targets = size("targets", "TARGETS", capacity.targets.get() + 1);
+    let groups = size("target_groups", "RINGS", capacity.target_groups.get() + 1);
     let settings = Settings {
         select_key: Key::derive(request.secret, SELECT_PURPOSE),
         table_key: Key::derive(&secret_bytes(table_secret), TABLE_PURPOSE),
@@ -161,6 +173,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         .map_max_entries("LISTENER_COUNTERS", listeners)
         // VIPs are in the index beside their listeners.
         .map_max_entries("LISTENER_INDEX", listeners * 2)
+        .map_max_entries("RINGS", groups)
         .map_max_entries("TARGETS", targets)
         .map_max_entries("TARGET_COUNTERS", targets)
         .override_global("SETTINGS", settings.as_bytes(), true);

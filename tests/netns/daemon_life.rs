@@ -219,7 +219,7 @@ fn detach_leaves_no_program_no_map_and_no_pin() -> Result<()> {
 }
 
 /// The id of the XDP program on an interface.
-fn attached(host: &Host, interface: &str) -> Result<Option<u32>> {
+pub(crate) fn attached(host: &Host, interface: &str) -> Result<Option<u32>> {
     let links = host.run(&format!("ip -json -details link show dev {interface}"))?;
     let links: Value = serde_json::from_str(&links)?;
     let id = links[0]["xdp"]["prog"]["id"].as_u64();

@@ -16,14 +16,18 @@ impl Tick {
         Self((jiffies >> (shift & 63)) as u16)
     }
 
-    /// How many ticks have gone by since `earlier`; right for spans below 7 h.
+    /// How many ticks have gone by since `earlier`; right for spans below 14 h.
     ///
-    /// None if `earlier` is later: another core may have read the clock after us, and noted it
-    /// before we looked.
+    /// None if `earlier` is a little later: another core may have read the clock after us, and
+    /// noted it before we looked; and userspace knows the clock within a tick only.
     #[inline(always)]
     pub const fn since(self, earlier: Self) -> u16 {
         let span = self.0.wrapping_sub(earlier.0);
-        if span > u16::MAX / 2 { 0 } else { span }
+        if span > u16::MAX - LITTLE_TICKS {
+            0
+        } else {
+            span
+        }
     }
 
     /// The number of ticks that is no shorter than this many seconds with any kernel's jiffies;
@@ -33,6 +37,8 @@ impl Tick {
     }
 }
 
+/// How far ahead of us another reader of the clock may seem to be.
+const LITTLE_TICKS: u16 = 8;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const SHORTEST_TICK_NANOS: u64 = 800_000_000;
 

@@ -20,9 +20,9 @@ use nlb_userspace::dataplane::XDP_OBJECT;
 const FRAMES: usize = 12_000;
 /// Frames between two changes of the world.
 const CHAPTER: usize = 400;
-/// Silence between two chapters, in ticks: sums of it stay away from every time-out (28, 112, 326)
+/// Silence between two chapters, in ticks: sums of it stay away from every time-out (13, 38, 150, 438)
 /// by more than the run lasts, so that no decision hangs on when exactly a clock was read.
-const SILENCE_TICKS: u16 = 150;
+const SILENCE_TICKS: u16 = 165;
 
 struct Pair {
     kernel: Kernel,

@@ -95,9 +95,9 @@ struct Flow {
     last_seen: u64,
 }
 
-/// Ticks of 2³⁰ ns that are no shorter than so many seconds.
+/// Ticks that are no shorter than so many seconds with any kernel, whose ticks are 0.8 s or longer.
 const fn ticks(seconds: u64) -> u64 {
-    (seconds * 1_000_000_000).div_ceil(1 << 30)
+    (seconds * 1_000_000_000).div_ceil(800_000_000)
 }
 
 impl Flow {

@@ -1,9 +1,9 @@
 //! The flow table: find, pin, and never at a live flow's cost.
 //!
-//! A client's endpoint leads to two buckets. Both are searched; a new flow takes the best place in
-//! the first bucket, or in the second if the first has none. A place is empty, or holds a flow
-//! whose time has run out, or one that is over, or one that has not proved itself: in that order.
-//! An established flow whose time has not run out is never displaced.
+//! A client's endpoint leads to two buckets, and both are searched. A new flow takes the best place
+//! of both: an empty one, or else one whose flow's time has run out, or whose flow is over, or has
+//! not proved itself; of equally good ones, one in the bucket that has more of them. An established
+//! flow whose time has not run out is never displaced.
 
 use nlb_common::{
     flow::{Bucket, Choice, Client, FlowEntry, FlowState, Progress, WAYS},

@@ -303,6 +303,7 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
     let mut steps: Vec<Planned> = Vec::new();
     let mut after = actual.clone();
     let mut group_ids = Vec::with_capacity(wish.groups.len());
+    let mut wished_targets = HashSet::new();
     let mut rings = Vec::new();
     for group in &wish.groups {
         let group_id = group_id(&mut after, group.fingerprint, limits)?;
@@ -337,6 +338,7 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
                 );
                 id
             };
+            wished_targets.insert(id);
             if target.weight > 0 {
                 entries.push(RingEntry {
                     target_id: id.0,
@@ -352,6 +354,9 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
                 entries,
             });
         }
+    }
+    for (id, control) in unwished(&after, &wished_targets) {
+        push(&mut steps, &mut after, Step::ControlTarget { id, control });
     }
     for ring in rings {
         let slots = RingSlots(ring::build(&ring.entries, ring::SLOTS).into());
@@ -374,6 +379,24 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
         );
     }
     Ok(steps)
+}
+
+/// Targets that only old flows use: a client that opens its flow anew shall leave them.
+fn unwished(after: &Actual, wished: &HashSet<TargetId>) -> Vec<(TargetId, TargetControl)> {
+    after
+        .targets
+        .iter()
+        .filter(|(id, (_, control))| control.takes_new_flows && !wished.contains(id))
+        .map(|(id, (_, control))| {
+            (
+                *id,
+                TargetControl {
+                    takes_new_flows: false,
+                    ..*control
+                },
+            )
+        })
+        .collect()
 }
 
 fn plan_listeners(

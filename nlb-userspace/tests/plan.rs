@@ -252,16 +252,37 @@ fn a_group_that_changes_its_mode_gets_new_targets_and_old_flows_keep_theirs() {
     assert!(destination(&tables, 7, 1).is_some());
     wish.groups[0].mode = Mode::DSR_L2;
     apply(&mut tables, &mut actual, &wish);
-    assert_eq!(
-        destination(&tables, 7, 1),
-        Some(Ipv4Addr::new(10, 0, 0, 1)),
-        "old flow"
-    );
+    let mut later = syn(7, 1);
+    later.bytes[47] = 16;
+    assert_eq!(handle(&mut later, &tables), Verdict::Redirect(2));
+    assert_eq!(later.bytes[30..34], [10, 0, 0, 1], "old flow");
     assert_eq!(
         destination(&tables, 8, 1),
         Some(Ipv4Addr::new(192, 0, 2, 1)),
         "new flow"
     );
+}
+
+#[test]
+fn a_client_that_opens_its_flow_anew_leaves_a_target_that_was_taken_out() {
+    let (mut tables, mut actual) = (tables(), Actual::default());
+    let mut wish = Wish {
+        listeners: vec![listener(1, 0)],
+        groups: vec![group("web", &[1, 2])],
+    };
+    apply(&mut tables, &mut actual, &wish);
+    let first = destination(&tables, 7, 1);
+    let gone = first.unwrap().octets()[3];
+    wish.groups[0]
+        .targets
+        .retain(|target| target.address != IpAddr::from([10, 0, 0, gone]));
+    apply(&mut tables, &mut actual, &wish);
+    let second = destination(&tables, 7, 1);
+    assert!(
+        second.is_some() && second != first,
+        "{first:?} then {second:?}"
+    );
+    assert_eq!(apply(&mut tables, &mut actual, &wish), 0);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Suites that load programs into the kernel and so need root.
-const WITH_KERNEL: [&str; 3] = ["verifier", "differential", "netns"];
+const WITH_KERNEL: [&str; 3] = ["packets", "differential", "netns"];
 
 /// The suite that goes through the bodies of the fuzz targets without a fuzzer.
 const BEFORE_FUZZING: &str = "properties";

@@ -116,6 +116,15 @@ pub struct Daemon {
     outcomes: mpsc::Sender<(TargetKey, ProbeOutcome)>,
 }
 
+/// What becomes of an interface of the configuration that does not exist.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// It is an error.
+    Refused,
+    /// The others are attached to; it may come back.
+    Skipped,
+}
+
 /// An interface that the program is on.
 struct AttachedTo {
     name: String,
@@ -189,7 +198,7 @@ impl Daemon {
         daemon.reconcile()?;
         // Only now: the first packet that the program sees finds complete tables.
         let node = daemon.desired.node.clone();
-        let attached = daemon.attach(&node)?;
+        let attached = daemon.attach(&node, Missing::Refused)?;
         daemon.keep_attached(attached)?;
         daemon.sweep();
         Ok((
@@ -255,7 +264,7 @@ impl Daemon {
                 Some(command) = commands.recv() => self.on_command(command).await,
                 Some(()) = reload.recv() => match self.reload().await {
                     Ok(done) => tracing::info!(generation = done.generation, "reloaded"),
-                    Err(error) => tracing::error!("reload refused, nothing has changed: {error}"),
+                    Err(error) => tracing::error!("the reload failed: {error}"),
                 },
                 _ = sweep.tick() => self.sweep(),
                 _ = tick.tick() => {
@@ -313,7 +322,9 @@ impl Daemon {
         }
     }
 
-    /// Reads the file again and makes it live; after an error nothing has changed.
+    /// Reads the file again and makes it live. What the file can have wrong, and what does not fit or
+    /// cannot be attached to, is found before anything has changed; what fails after that is the
+    /// kernel's refusal of a map write, and the next change or reload goes on from there.
     async fn reload(&mut self) -> Result<Reloaded, DaemonError> {
         let desired = config::load(&self.config_path)?;
         let (old, new) = (&self.desired.node, &desired.node);
@@ -346,7 +357,7 @@ impl Daemon {
         plan::plan(&self.actual, &wish, self.limits())?;
         drop(trial);
         // New interfaces first: what fails here has changed nothing that carries traffic.
-        let attached = match self.attach(new) {
+        let attached = match self.attach(new, Missing::Refused) {
             Ok(attached) => attached,
             Err(error) => {
                 let old = std::mem::take(&mut self.attached);
@@ -482,13 +493,15 @@ impl Daemon {
     }
 
     /// Puts the program on these interfaces, where it is not yet, and says where it then is.
-    fn attach(&mut self, node: &Node) -> Result<Vec<AttachedTo>, DaemonError> {
+    fn attach(&mut self, node: &Node, missing: Missing) -> Result<Vec<AttachedTo>, DaemonError> {
         let mut attached = Vec::new();
         for name in &node.interfaces {
-            let link = self
-                .watch
-                .link_named(name)
-                .ok_or_else(|| DataplaneError::NoInterface(name.clone()))?;
+            let Some(link) = self.watch.link_named(name) else {
+                if missing == Missing::Skipped {
+                    continue;
+                }
+                return Err(DataplaneError::NoInterface(name.clone()).into());
+            };
             let index = link.index;
             let known = self.attached.iter().find(|to| to.index == index);
             let how = if let Some(to) = known {
@@ -526,7 +539,7 @@ impl Daemon {
             return;
         }
         let result = self
-            .attach(&node)
+            .attach(&node, Missing::Skipped)
             .and_then(|attached| self.keep_attached(attached));
         if let Err(error) = result {
             tracing::error!("cannot attach to an interface that has come back: {error}");

@@ -391,7 +391,7 @@ fn hint(error: &ProgramError) -> &'static str {
             "; the driver has too few queues for XDP: on veth, give both ends equally many"
         }
         Some(libc::ERANGE | libc::EINVAL) => "; the MTU may be too large for XDP in this driver",
-        Some(libc::EPERM) => "; root, or CAP_BPF with CAP_NET_ADMIN, is needed",
+        Some(libc::EPERM) => "; root is needed",
         _ => "",
     }
 }

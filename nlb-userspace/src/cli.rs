@@ -208,14 +208,13 @@ fn check(file: &Path, json: bool) -> ExitCode {
                 .iter()
                 .map(|group| group.targets.len())
                 .sum();
-            let _ = writeln!(
-                text,
-                "{}: no faults: {} load balancers, {listeners} listeners, {} target groups, \
-                 {targets} targets",
-                file.display(),
-                desired.load_balancers.len(),
-                desired.target_groups.len(),
-            );
+            let found = [
+                count(desired.load_balancers.len(), "load balancer"),
+                count(listeners, "listener"),
+                count(desired.target_groups.len(), "target group"),
+                count(targets, "target"),
+            ];
+            let _ = writeln!(text, "{}: no faults: {}", file.display(), found.join(", "));
             print(&text);
             ExitCode::SUCCESS
         }
@@ -231,6 +230,11 @@ fn check(file: &Path, json: bool) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `1 listener`, `2 listeners`.
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 async fn status(socket: &Path, json: bool) -> Result<String, Failure> {
@@ -268,9 +272,9 @@ fn detach(bpffs: &Path) -> Result<String, Failure> {
         return Ok("nothing is attached\n".to_owned());
     }
     Ok(format!(
-        "detached from {} interfaces, removed {} maps\n",
-        detached.links,
-        detached.pins - detached.links
+        "detached from {}, removed {}\n",
+        count(detached.links, "interface"),
+        count(detached.pins - detached.links, "map")
     ))
 }
 

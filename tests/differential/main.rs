@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use nlb_common::{
-    counter::Traffic, flow::Choice, listener::ListenerId, stop::Stop, target::TargetId,
+    counter::Traffic,
+    flow::Choice,
+    listener::ListenerId,
+    stop::Stop,
+    target::{TargetControl, TargetId},
 };
 use nlb_ebpf::{handle, memory::MemoryTables};
 use nlb_tests::{
@@ -94,7 +98,7 @@ impl Pair {
 
     /// Time goes by, or rings change, or next hops.
     fn turn_page(&mut self, random: &mut Random) -> Result<()> {
-        match random.below(4) {
+        match random.below(5) {
             0 => {
                 for entry in self
                     .memory
@@ -127,8 +131,19 @@ impl Pair {
                     slot.invalidate();
                 }
             }
+            3 => {
+                for target in &self.memory.targets {
+                    if let Some(control) = target.control() {
+                        target.set_control(TargetControl {
+                            takes_new_flows: random.once_in(2),
+                            ..control
+                        });
+                    }
+                }
+            }
             _ => {
                 let fresh = world::tables();
+                self.memory.targets = fresh.targets;
                 self.memory.next_hops = fresh.next_hops;
                 self.memory.rings = fresh.rings;
             }

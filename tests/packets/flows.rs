@@ -5,7 +5,7 @@ use nlb_common::{
     listener::{ListenerId, ListenerKey},
     next_hop::NextHopId,
     stop::Stop,
-    target::TargetId,
+    target::{TargetControl, TargetId},
     tick::Tick,
     wire::protocol::TCP,
 };
@@ -188,7 +188,41 @@ fn time() -> Vec<Row> {
         tables.listeners[1].set_policy(policy);
     });
     let unanswered = |claim| web.goes(row(claim), 2, At::Eleven, New).ring(1, &[13]);
+    let closed = |row: Row| {
+        row.change(|tables| {
+            let control = tables.targets[11].control().expect("a target");
+            let closed = TargetControl {
+                takes_new_flows: false,
+                ..control
+            };
+            tables.targets[11].set_control(closed);
+        })
+    };
     vec![
+        web.goes(
+            closed(opened(
+                "a client that opens its flow anew leaves a target that takes no new flows",
+            )),
+            2,
+            At::Thirteen,
+            New,
+        )
+        .remembers(1),
+        web.goes(
+            closed(unanswered(
+                "a repeated syn leaves a target that takes no new flows",
+            )),
+            2,
+            At::Thirteen,
+            New,
+        )
+        .remembers(1),
+        web.goes(
+            closed(opened("a flow goes on at a target that takes no new flows")),
+            0x10,
+            At::Eleven,
+            Known,
+        ),
         web.goes(
             opened("a flow that was silent for too long chooses anew").silence(TCP_IDLE_TICKS + 2),
             0x10,

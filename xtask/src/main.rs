@@ -1,11 +1,10 @@
 //! What a person types, and what continuous integration runs: `cargo xtask …`.
 #![forbid(unsafe_code)]
 
-mod bench;
-mod demo;
 mod fuzz;
 mod lint;
 mod packages;
+mod program;
 mod run;
 mod setup;
 mod suites;
@@ -67,8 +66,8 @@ fn dispatch(arguments: &[String]) -> Result<bool> {
             setup::setup()?;
             setup::fuzzer()?;
         }
-        "demo" => demo::demo(rest)?,
-        "bench" => bench::bench(rest)?,
+        "demo" => program::DEMO.become_it(rest)?,
+        "bench" => program::BENCH.become_it(rest)?,
         "test" => {
             takes(command, rest, &["--quick"])?;
             return test::test(!rest.is_empty());

@@ -72,6 +72,8 @@ stops! {
     NeighbourUnknown "neighbour_unknown" Drop,
     /// The target of a dsr-l2 group is behind a router, where a MAC address cannot reach it.
     NotOnLink "not_on_link" Drop,
+    /// The driver leaves too little room around the packet for the headers that it needs.
+    NoRoom "no_room" Drop,
 }
 
 impl Stop {

@@ -1,5 +1,6 @@
 //! One packet's bytes. The only bounds check of the packet path lives behind [`Frame::get`].
 
+use nlb_common::stop::Stop;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Where something stands in a frame, in bytes from its start.
@@ -36,6 +37,18 @@ pub trait Frame {
 
     /// The same, to be written.
     fn get_mut<H: Header>(&mut self, at: Offset) -> Option<&mut H>;
+
+    /// Moves the frame's start: `bytes` more in front of it, or, below zero, that many fewer. What
+    /// stands in new bytes is not said, and every offset counts from the new start.
+    ///
+    /// [`Stop::NoRoom`] if the driver leaves no room there; the frame is then unchanged.
+    fn move_start(&mut self, bytes: i16) -> Result<(), Stop>;
+
+    /// Moves the frame's end: `bytes` more behind it, whose contents are not said, or, below zero,
+    /// that many fewer.
+    ///
+    /// [`Stop::NoRoom`] if the driver leaves no room there; the frame is then unchanged.
+    fn move_end(&mut self, bytes: i16) -> Result<(), Stop>;
 
     /// How many bytes the frame has.
     fn length_bytes(&self) -> usize;

@@ -47,6 +47,31 @@ impl Frame for MemoryFrame {
         Some(header)
     }
 
+    fn move_start(&mut self, bytes: i16) -> Result<(), Stop> {
+        let count = usize::from(bytes.unsigned_abs());
+        if bytes >= 0 {
+            self.bytes.splice(..0, core::iter::repeat_n(0, count));
+        } else if count < self.bytes.len() {
+            self.bytes.drain(..count);
+        } else {
+            return Err(Stop::NoRoom);
+        }
+        Ok(())
+    }
+
+    fn move_end(&mut self, bytes: i16) -> Result<(), Stop> {
+        let count = usize::from(bytes.unsigned_abs());
+        let length = self.bytes.len();
+        if bytes >= 0 {
+            self.bytes.resize(length + count, 0);
+        } else if count < length {
+            self.bytes.truncate(length - count);
+        } else {
+            return Err(Stop::NoRoom);
+        }
+        Ok(())
+    }
+
     fn length_bytes(&self) -> usize {
         self.bytes.len()
     }

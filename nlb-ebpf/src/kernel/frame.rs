@@ -1,6 +1,10 @@
 //! [`Frame`] over the bytes between `data` and `data_end`.
 
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::{
+    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    programs::XdpContext,
+};
+use nlb_common::stop::Stop;
 use nlb_ebpf::frame::{Frame, Header, Offset};
 
 /// One packet in the driver's memory.
@@ -22,6 +26,13 @@ impl<'c> XdpFrame<'c> {
             end: context.data_end(),
             context,
         }
+    }
+
+    /// Reads both ends again, after the kernel has moved one.
+    #[inline(always)]
+    fn reread(&mut self) {
+        self.data = self.context.data();
+        self.end = self.context.data_end();
     }
 
     /// The address of a header that lies in the packet as a whole.
@@ -50,6 +61,23 @@ impl Frame for XdpFrame<'_> {
         let start = self.address::<H>(at)? as *mut H;
         // SAFETY: as in `get`; `&mut self` makes this the only reference into the packet.
         Some(unsafe { &mut *start })
+    }
+
+    #[inline(always)]
+    fn move_start(&mut self, bytes: i16) -> Result<(), Stop> {
+        // SAFETY: the context is this call's. The packet's pointers are read again, and `&mut self`
+        // says that no reference into the packet is left.
+        let refused = unsafe { bpf_xdp_adjust_head(self.context.ctx, -i32::from(bytes)) } != 0;
+        self.reread();
+        if refused { Err(Stop::NoRoom) } else { Ok(()) }
+    }
+
+    #[inline(always)]
+    fn move_end(&mut self, bytes: i16) -> Result<(), Stop> {
+        // SAFETY: as in `move_start`.
+        let refused = unsafe { bpf_xdp_adjust_tail(self.context.ctx, i32::from(bytes)) } != 0;
+        self.reread();
+        if refused { Err(Stop::NoRoom) } else { Ok(()) }
     }
 
     #[inline(always)]

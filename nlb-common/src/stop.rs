@@ -50,8 +50,6 @@ stops! {
     Fragment "fragment" Drop,
     /// ICMP addressed to a VIP; left to the host's stack, which answers echo if it owns the VIP.
     Icmp "icmp" Pass,
-    /// A VLAN-tagged frame for a VIP; left to the host's stack, tags are not handled yet.
-    VlanTagged "vlan_tagged" Pass,
     /// The listener's target group has no target that takes new flows.
     NoTarget "no_target" Drop,
     /// The index names a listener without a record: a fault of the daemon.
@@ -64,7 +62,7 @@ stops! {
     TtlExpired "ttl_expired" Drop,
     /// The packet is larger than the next hop's MTU.
     TooBig "too_big" Drop,
-    /// The kernel has no route to the target or the client, or the route forbids it.
+    /// The kernel has no route to the target or the client, or the route forbids it, or leads through a VLAN inside of another.
     NoRoute "no_route" Drop,
     /// IP forwarding is off on the interface, so the kernel's routes cannot be asked.
     ForwardingOff "forwarding_off" Drop,

@@ -14,7 +14,7 @@ use nlb_common::{
     hash::Key,
     listener::{Listener, ListenerId, ListenerKey, ListenerPolicy},
     maps::{Header, LAYOUT_VERSION, Prefilter},
-    next_hop::{MacPair, NeighbourKey, NextHop, NextHopId, NextHopSlot},
+    next_hop::{MacPair, NeighbourKey, NextHop, NextHopId, NextHopSlot, VlanId},
     ring::Ring,
     settings::Settings,
     stop::Stop,
@@ -124,10 +124,11 @@ fn a_next_hop() {
         ),
         interface: 0x0102_0304,
         mtu_bytes: 0x0506,
+        vlan: VlanId(0x0708),
     });
     assert_eq!(
         hex(slot),
-        "0605010001000000 1112131415162122 2324252604030201 0000000000000000"
+        "0605010001000807 1112131415162122 2324252604030201 0000000000000000"
     );
 }
 

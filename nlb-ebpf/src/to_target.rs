@@ -93,7 +93,7 @@ pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
         length_bytes: packet.length_bytes,
         kind,
     });
-    Ok(emit(frame, &next_hop)?)
+    Ok(emit(frame, packet.network, &next_hop)?)
 }
 
 /// Which flow is it, and where does it go?

@@ -236,7 +236,9 @@ impl Actual {
             | Step::InvalidateNextHop { .. }
             | Step::RenewNextHop { .. }
             | Step::IndexNextHop { .. }
-            | Step::UnindexNextHop { .. } => {}
+            | Step::UnindexNextHop { .. }
+            | Step::WriteVlanLink { .. }
+            | Step::RemoveVlanLink { .. } => {}
         }
     }
 

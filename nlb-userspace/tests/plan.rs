@@ -10,7 +10,7 @@ use nlb_common::{
     address::Address,
     hash::Key,
     listener::{ListenerId, ListenerKey},
-    next_hop::{MacPair, NextHop, NextHopId},
+    next_hop::{MacPair, NextHop, NextHopId, VlanId},
     stop::Stop,
     target::{Mode, TargetId},
     wire::{ethernet::MacAddress, protocol},
@@ -94,6 +94,7 @@ fn tables() -> MemoryTables {
         ),
         interface: 2,
         mtu_bytes: 1500,
+        vlan: VlanId::NONE,
     });
     tables
 }

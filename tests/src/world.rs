@@ -16,7 +16,7 @@ use nlb_common::{
     address::Address,
     hash::{Key, Secret as _},
     listener::{ListenerId, ListenerKey, ListenerPolicy},
-    next_hop::{MacPair, NextHop, NextHopId},
+    next_hop::{MacPair, NextHop, NextHopId, VlanId},
     ring::{SLOTS, slot},
     stop::Stop,
     target::{Mode, TargetControl, TargetId, TargetIdentity},
@@ -35,6 +35,29 @@ use crate::packet::{Sentence, eth};
 pub const ETH0: u32 = 10;
 /// The interface towards the targets.
 pub const ETH1: u32 = 12;
+/// A VLAN interface on [`ETH0`].
+pub const ETH0_VLAN: u32 = 20;
+/// A VLAN interface on [`ETH1`].
+pub const ETH1_VLAN: u32 = 21;
+/// VLAN interfaces: `(name, index, name of the carrier, index of the carrier, VLAN, addresses)`.
+pub const VLANS: &[(&str, u32, &str, u32, u16, [&str; 2])] = &[
+    (
+        "eth0.200",
+        ETH0_VLAN,
+        "eth0",
+        ETH0,
+        200,
+        ["198.18.0.1/24", "2001:db8:e::1/64"],
+    ),
+    (
+        "eth1.100",
+        ETH1_VLAN,
+        "eth1",
+        ETH1,
+        100,
+        ["10.1.0.1/24", "fd01::1/64"],
+    ),
+];
 /// Our MAC address on [`ETH0`].
 pub const MAC0: [u8; 6] = [2, 0, 0, 0, 0, 0x10];
 /// Our MAC address on [`ETH1`].
@@ -56,6 +79,8 @@ pub const UNKNOWN_CLIENT: &str = "198.51.100.77";
 pub const CLIENT_V6: &str = "2001:db8:c::7";
 /// A client behind a router.
 pub const FAR_CLIENT_V6: &str = "2001:db8:f::9";
+/// A client in the VLAN 200.
+pub const VLAN_CLIENT: &str = "198.18.0.7";
 /// The VIP of the translated listeners.
 pub const VIP: &str = "192.0.2.10";
 /// The VIP of the translated listeners.
@@ -97,11 +122,17 @@ impl Neighbour {
 
     /// The way to it.
     pub const fn next_hop(&self) -> NextHop {
-        let source = if self.interface == ETH0 { MAC0 } else { MAC1 };
+        let (source, interface, vlan) = match self.interface {
+            ETH0 => (MAC0, ETH0, 0),
+            ETH0_VLAN => (MAC0, ETH0, 200),
+            ETH1_VLAN => (MAC1, ETH1, 100),
+            _ => (MAC1, ETH1, 0),
+        };
         NextHop {
             macs: MacPair::new(MacAddress(self.mac()), MacAddress(source)),
-            interface: self.interface,
+            interface,
             mtu_bytes: MTU_BYTES,
+            vlan: VlanId(vlan),
         }
     }
 }
@@ -137,6 +168,11 @@ pub const NEIGHBOURS: &[Neighbour] = &[
     neighbour("10.0.0.41", 41, ETH1, Known::Both(25)),
     neighbour("10.0.0.99", 99, ETH1, Known::Nobody),
     neighbour("fd00::99", 99, ETH1, Known::Nobody),
+    neighbour(VLAN_CLIENT, 0x70, ETH0_VLAN, Known::Both(50)),
+    neighbour("10.1.0.11", 0x71, ETH1_VLAN, Known::Both(51)),
+    neighbour("10.1.0.12", 0x72, ETH1_VLAN, Known::Kernel),
+    neighbour("fd01::11", 0x71, ETH1_VLAN, Known::Both(52)),
+    neighbour("10.1.0.21", 0x73, ETH1_VLAN, Known::Both(53)),
     neighbour("10.0.0.254", 0xfe, ETH1, Known::Both(26)),
     neighbour("fd00::fe", 0xfe, ETH1, Known::Both(27)),
 ];
@@ -236,6 +272,10 @@ pub const GROUPS: &[Group] = &[
     group(14, NAT, TCP, &[(36, "10.0.0.41", 8080, true)]),
     group(16, NAT, TCP, &[(39, "fd00::99", 8080, false)]),
     group(17, DSR, TCP, &[(38, "10.0.0.21", 92, false)]),
+    group(40, NAT, TCP, &[(50, "10.1.0.11", 8080, true)]),
+    group(41, NAT, TCP, &[(51, "10.1.0.12", 8080, false)]),
+    group(42, NAT, UDP, &[(52, "fd01::11", 5353, true)]),
+    group(43, DSR, TCP, &[(53, "10.1.0.21", 9003, true)]),
     group(18, NAT, TCP, &[(37, "fd09::5", 8080, false)]),
 ];
 
@@ -268,6 +308,10 @@ pub const LISTENERS: &[(u16, &str, u8, u16, u16)] = &[
     (19, VIP_V6, TCP, 84, 16),
     (20, DSR_VIP, TCP, 92, 17),
     (21, VIP_V6, TCP, 87, 18),
+    (50, VIP, TCP, 9000, 40),
+    (51, VIP, TCP, 9001, 41),
+    (52, VIP_V6, UDP, 9002, 42),
+    (53, DSR_VIP, TCP, 9003, 43),
 ];
 
 /// The port of [`VIP`] whose listener has no record.
@@ -312,6 +356,7 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
         let route = Route {
             next_hop: neighbour.next_hop(),
             neighbour: address(neighbour.address),
+            interface: neighbour.interface,
         };
         let answer = if neighbour.known == Known::Nobody {
             Err(Stop::NeighbourUnknown)
@@ -320,7 +365,12 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
         };
         tables.routes.insert(route.neighbour, answer);
         if let Known::Both(id) = neighbour.known {
-            tables.add_next_hop(NextHopId(id), route.neighbour, &route.next_hop);
+            tables.add_next_hop(
+                NextHopId(id),
+                route.interface,
+                route.neighbour,
+                &route.next_hop,
+            );
         }
     }
     for (far, router) in FAR {
@@ -428,5 +478,10 @@ pub fn from_target(sender: &str) -> Sentence {
 pub fn on_to(receiver: &str) -> Sentence {
     let neighbour = neighbour_of(receiver);
     let hop = neighbour.next_hop();
-    eth().to(hop.macs.destination().0).from(hop.macs.source().0)
+    let sentence = eth().to(hop.macs.destination().0).from(hop.macs.source().0);
+    if hop.vlan == VlanId::NONE {
+        sentence
+    } else {
+        sentence.vlan(hop.vlan.0)
+    }
 }

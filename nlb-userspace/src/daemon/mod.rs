@@ -176,7 +176,7 @@ impl Daemon {
         let mut daemon = Self {
             config_path: config_path.to_owned(),
             actual: Actual::adopt(&found),
-            book: Book::adopt(&found.next_hops),
+            book: Book::adopt(&found),
             groups: Groups::default(),
             wish: Wish::default(),
             started: now,

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use nlb_common::{
     listener::{ListenerId, ListenerKey, ListenerPolicy},
-    next_hop::{NeighbourKey, NextHop, NextHopId},
+    next_hop::{NeighbourKey, NextHop, NextHopId, VlanLink},
     target::{TargetControl, TargetId, TargetIdentity},
 };
 
@@ -77,6 +77,18 @@ pub enum Step {
     UnindexNextHop {
         /// The neighbour.
         neighbour: NeighbourKey,
+    },
+    /// Says what is behind a VLAN interface.
+    WriteVlanLink {
+        /// The VLAN interface's index.
+        interface: u32,
+        /// What is behind it; carrier 0 if packets cannot be sent that way.
+        link: VlanLink,
+    },
+    /// A VLAN interface is gone.
+    RemoveVlanLink {
+        /// Its index.
+        interface: u32,
     },
     /// Fills an unused target's record.
     WriteTarget {

@@ -14,7 +14,7 @@ use nlb_common::{
     flow::{Bucket, Choice, Client, FlowState, WAYS},
     hash::Key,
     listener::{ListenerId, ListenerKey},
-    next_hop::{MacPair, NextHop, NextHopId, NextHopSlot},
+    next_hop::{MacPair, NextHop, NextHopId, NextHopSlot, VlanId},
     plain::Plain,
     settings::Settings,
     stop::Stop,
@@ -177,6 +177,7 @@ impl Subject {
                 ),
                 interface: LOOPBACK,
                 mtu_bytes: 1500,
+                vlan: VlanId::NONE,
             },
         })?;
         let mut wish = Wish::default();

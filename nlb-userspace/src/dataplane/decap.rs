@@ -8,7 +8,6 @@ use std::{collections::BTreeSet, net::IpAddr};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
-    programs::Xdp,
 };
 use nlb_common::{
     address::Address,
@@ -20,8 +19,12 @@ use zerocopy::IntoBytes as _;
 use super::{
     DECAP_OBJECT, DataplaneError,
     load::{Attached, attach_anew},
+    stages,
 };
 use crate::{config::XdpMode, decap::prefix::Prefix};
+
+/// The program's name in the object.
+const PROGRAM: &str = "decap";
 
 /// The loaded program. Dropping it takes it off all interfaces.
 pub struct DecapProgram {
@@ -52,13 +55,6 @@ fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, DataplaneError> {
     object.take_map(name).ok_or(DataplaneError::NoMap(name))
 }
 
-fn program(object: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
-    object
-        .program_mut("decap")
-        .and_then(|program| program.try_into().ok())
-        .ok_or(DataplaneError::NoProgram("decap"))
-}
-
 /// A map must have room for one entry.
 fn entries(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX).max(1)
@@ -76,7 +72,7 @@ impl DecapProgram {
             .map_max_entries("DECAP_SOURCES", entries(sources.len()))
             .override_global("DECAP_SETTINGS", settings.as_bytes(), true)
             .load(DECAP_OBJECT)?;
-        program(&mut object)?
+        stages::program(&mut object, PROGRAM)?
             .load()
             .map_err(DataplaneError::Program)?;
         let mut vip_map = HashMap::try_from(take(&mut object, "DECAP_VIPS")?)
@@ -142,7 +138,12 @@ impl DecapProgram {
         mode: XdpMode,
     ) -> Result<Attached, DataplaneError> {
         // The object keeps the link.
-        let (_, attached) = attach_anew(program(&mut self.object)?, interface, index, mode)?;
+        let (_, attached) = attach_anew(
+            stages::program(&mut self.object, PROGRAM)?,
+            interface,
+            index,
+            mode,
+        )?;
         Ok(attached)
     }
 

@@ -18,6 +18,7 @@ pub mod load;
 mod log;
 mod memory;
 pub mod shared;
+pub mod stages;
 
 use std::sync::Arc;
 

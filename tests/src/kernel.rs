@@ -115,7 +115,7 @@ fn build_links() -> Result<()> {
     }
     // Stand-ins: not every kernel has VLAN interfaces, and the program knows one by what the
     // routes say and by `VLAN_LINKS` only.
-    for (name, index, _, carrier, _, addresses) in VLANS {
+    for (name, index, carrier, _, addresses) in VLANS {
         let last = if *carrier == ETH0 { MAC0 } else { MAC1 }[5];
         ip(&format!(
             "link add {name} index {index} address 02:00:00:00:00:{last:02x} \
@@ -315,7 +315,7 @@ impl Kernel {
         self.write_hash("NEXT_HOP_INDEX", &index)?;
         let map = self.ebpf.map_mut("VLAN_LINKS").context("no VLAN_LINKS")?;
         let mut map = KernelHashMap::<_, u32, u64>::try_from(map)?;
-        for (_, index, _, carrier, vlan, _) in VLANS {
+        for (_, index, carrier, vlan, _) in VLANS {
             let link = VlanLink {
                 carrier: *carrier,
                 vlan: VlanId(*vlan),

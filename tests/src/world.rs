@@ -39,12 +39,14 @@ pub const ETH1: u32 = 12;
 pub const ETH0_VLAN: u32 = 20;
 /// A VLAN interface on [`ETH1`].
 pub const ETH1_VLAN: u32 = 21;
-/// VLAN interfaces: `(name, index, name of the carrier, index of the carrier, VLAN, addresses)`.
-pub const VLANS: &[(&str, u32, &str, u32, u16, [&str; 2])] = &[
+/// A VLAN interface: `(name, index, index of the carrier, VLAN, addresses)`.
+type VlanRow = (&'static str, u32, u32, u16, [&'static str; 2]);
+
+/// All VLAN interfaces.
+pub const VLANS: &[VlanRow] = &[
     (
         "eth0.200",
         ETH0_VLAN,
-        "eth0",
         ETH0,
         200,
         ["198.18.0.1/24", "2001:db8:e::1/64"],
@@ -52,7 +54,6 @@ pub const VLANS: &[(&str, u32, &str, u32, u16, [&str; 2])] = &[
     (
         "eth1.100",
         ETH1_VLAN,
-        "eth1",
         ETH1,
         100,
         ["10.1.0.1/24", "fd01::1/64"],

@@ -15,7 +15,7 @@ use std::{
 
 use nlb_common::{
     address::Address,
-    listener::{ListenerId, ListenerKey, ListenerPolicy},
+    listener::{HashInput, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy},
     maps::{PREFILTER_WORDS, Prefilter, Side},
     next_hop::NextHopId,
     target::{Mode, TargetControl, TargetId, TargetIdentity},
@@ -46,6 +46,8 @@ pub struct WishedListener {
     pub group: usize,
     /// How long an established flow may be silent.
     pub idle_ticks: u16,
+    /// What a new flow's choice depends on.
+    pub hash_input: HashInput,
 }
 
 /// A target group that should be.
@@ -414,6 +416,7 @@ fn plan_listeners(
         let policy = ListenerPolicy {
             group,
             idle_ticks: listener.idle_ticks,
+            flags: ListenerFlags::default().with_hash_input(listener.hash_input),
         };
         let key = listener.key;
         let id = if let Some(id) = after.listener_id(&key) {

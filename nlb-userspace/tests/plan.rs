@@ -9,7 +9,7 @@ use std::{
 use nlb_common::{
     address::Address,
     hash::Key,
-    listener::{ListenerId, ListenerKey},
+    listener::{HashInput, ListenerId, ListenerKey},
     next_hop::{NextHop, NextHopId},
     stop::Stop,
     target::{Mode, TargetId},
@@ -63,6 +63,7 @@ fn listener(last: u8, group: usize) -> WishedListener {
         key: vip(last),
         group,
         idle_ticks: 100,
+        hash_input: HashInput::FiveTuple,
     }
 }
 

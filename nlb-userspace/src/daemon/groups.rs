@@ -7,7 +7,10 @@ use std::{
 };
 
 use nlb_common::{
-    address::Address, listener::ListenerKey, next_hop::NextHopId, target::Mode as WireMode,
+    address::Address,
+    listener::{HashInput, ListenerKey},
+    next_hop::NextHopId,
+    target::Mode as WireMode,
     wire::protocol,
 };
 use tokio::sync::mpsc;
@@ -289,6 +292,7 @@ pub(super) fn wished_listeners(listener: &Listener) -> Vec<WishedListener> {
                 key: ListenerKey::new(Address::from(*address), protocol, U16::new(listener.port)),
                 group: listener.target_group,
                 idle_ticks: clock::of_this_kernel().count_of_seconds(seconds),
+                hash_input: HashInput::FiveTuple,
             });
         }
     }

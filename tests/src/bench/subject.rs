@@ -13,7 +13,7 @@ use nlb_common::{
     counter::Traffic,
     flow::{Bucket, Choice, Client, FlowState, WAYS},
     hash::Key,
-    listener::{ListenerId, ListenerKey},
+    listener::{HashInput, ListenerId, ListenerKey},
     next_hop::{NextHop, NextHopId, NextHopSlot},
     plain::Plain,
     settings::Settings,
@@ -194,6 +194,7 @@ impl Subject {
                 key: kind.key()?,
                 group,
                 idle_ticks: Tick::at_least_seconds(350),
+                hash_input: HashInput::FiveTuple,
             });
         }
         for planned in plan(&self.actual, &wish, self.maps.limits())? {

@@ -39,7 +39,7 @@ pub fn to_target<F: Frame, T: Tables>(
     packet: &Packet,
     tables: &T,
 ) -> Result<Verdict, Stop> {
-    let decision = decide(packet, tables)?;
+    let decision = decide(frame, packet, tables)?;
     let next_hop = way(frame, packet, tables, &decision.target)?;
     fits(packet, &next_hop)?;
     if decision.target.control.mode == Mode::NAT {
@@ -64,7 +64,11 @@ pub fn to_target<F: Frame, T: Tables>(
 
 /// Which flow is it, and where does it go?
 #[inline(always)]
-fn decide<'t, T: Tables>(packet: &Packet, tables: &'t T) -> Result<Decision<'t>, Stop> {
+fn decide<'t, F: Frame, T: Tables>(
+    frame: &F,
+    packet: &Packet,
+    tables: &'t T,
+) -> Result<Decision<'t>, Stop> {
     let client = Client {
         address: packet.source,
         port: packet.source_port,
@@ -102,12 +106,13 @@ fn decide<'t, T: Tables>(packet: &Packet, tables: &'t T) -> Result<Decision<'t>,
             }
         }
     }
-    begin(packet, tables, place, &client, found, now)
+    begin(frame, packet, tables, place, &client, found, now)
 }
 
 /// A flow begins, or one that had ended begins anew in its old entry.
 #[inline(always)]
-fn begin<'t, T: Tables>(
+fn begin<'t, F: Frame, T: Tables>(
+    frame: &F,
     packet: &Packet,
     tables: &'t T,
     place: Place,
@@ -116,7 +121,7 @@ fn begin<'t, T: Tables>(
     now: Tick,
 ) -> Result<Decision<'t>, Stop> {
     let listener = listener_of(packet, tables)?;
-    let target = select(tables, packet, listener)?;
+    let target = select(frame, tables, packet, listener)?;
     let choice = Choice {
         target: target.id,
         listener,

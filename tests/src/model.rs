@@ -18,7 +18,7 @@ use nlb_ebpf::memory::MemoryTables;
 
 use crate::{
     packet::Sentence,
-    world::{ETH0, ETH1, FAR, GROUPS, LISTENERS, MTU_BYTES, chosen, on_to},
+    world::{ETH0, ETH1, FAR, GROUPS, LISTENERS, MTU_BYTES, SEQUENCE, chosen_by, on_to},
 };
 
 /// What both ends of a packet and its transport header say.
@@ -175,11 +175,14 @@ impl Model {
             flow.last_seen = now;
             flow.target
         } else {
-            let Some(id) = chosen(
+            // Only a SYN's sequence number means anything.
+            let sequence = if segment.opens() { SEQUENCE } else { 0 };
+            let Some(id) = chosen_by(
                 tables,
                 segment.source,
                 segment.destination,
                 segment.protocol,
+                sequence,
             ) else {
                 return Fate::Dropped;
             };

@@ -8,7 +8,8 @@
 //!
 //! 1. [`config`]: text becomes meaning, in two steps.
 //! 2. [`health`], [`target_state`], [`next_hop`]: facts about targets join the wish.
-//! 3. [`ring`]: builds the selection table.
+//! 3. [`ring`]: builds the selection table of a target group, [`forward`] that of a listener with
+//!    several.
 //! 4. [`plan`]: wish minus actual = ordered steps.
 //! 5. [`dataplane`]: steps become map writes.
 //! 6. [`daemon`]: the loop. [`api`] and [`client`] are the two ends of the control socket,
@@ -21,6 +22,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod dataplane;
+pub mod forward;
 pub mod health;
 pub mod next_hop;
 pub mod plan;

@@ -27,7 +27,7 @@ use crate::{
         state::{TargetHealth, Thresholds, Transition},
     },
     next_hop::Unresolved,
-    plan::{Wish, WishedGroup, WishedListener, WishedTarget, fingerprint},
+    plan::{Wish, WishedGroup, WishedListener, WishedRing, WishedTarget, fingerprint},
     target_state::{Selection, routable},
 };
 
@@ -163,6 +163,7 @@ impl Groups {
                 .iter()
                 .map(|group| group.wish(&next_hop))
                 .collect(),
+            forwards: Vec::new(),
         }
     }
 }
@@ -290,7 +291,7 @@ pub(super) fn wished_listeners(listener: &Listener) -> Vec<WishedListener> {
             let seconds = u32::try_from(idle.as_secs()).unwrap_or(u32::MAX);
             wished.push(WishedListener {
                 key: ListenerKey::new(Address::from(*address), protocol, U16::new(listener.port)),
-                group: listener.target_group,
+                ring: WishedRing::Group(listener.target_group),
                 idle_ticks: clock::of_this_kernel().count_of_seconds(seconds),
                 hash_input: HashInput::FiveTuple,
             });

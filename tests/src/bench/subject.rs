@@ -27,7 +27,7 @@ use nlb_common::{
 };
 use nlb_userspace::{
     dataplane::{Dataplane as _, Step, XDP_OBJECT, kernel::KernelMaps, shared::Shared},
-    plan::{Actual, Wish, WishedGroup, WishedListener, WishedTarget, plan},
+    plan::{Actual, Wish, WishedGroup, WishedListener, WishedRing, WishedTarget, plan},
 };
 use zerocopy::big_endian::U16;
 
@@ -192,7 +192,7 @@ impl Subject {
             });
             wish.listeners.push(WishedListener {
                 key: kind.key()?,
-                group,
+                ring: WishedRing::Group(group),
                 idle_ticks: Tick::at_least_seconds(350),
                 hash_input: HashInput::FiveTuple,
             });

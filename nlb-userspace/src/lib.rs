@@ -7,7 +7,7 @@
 //! ```
 //!
 //! 1. [`config`]: text becomes meaning, in two steps.
-//! 2. [`health`], [`target_state`], [`next_hop`]: facts about targets join the wish.
+//! 2. [`health`], [`target_state`], [`slow_start`], [`next_hop`]: facts about targets join the wish.
 //! 3. [`ring`]: builds the selection table of a target group, [`forward`] that of a listener with
 //!    several.
 //! 4. [`plan`]: wish minus actual = ordered steps.
@@ -28,5 +28,6 @@ pub mod next_hop;
 pub mod plan;
 pub mod ring;
 pub mod secret;
+pub mod slow_start;
 pub mod status;
 pub mod target_state;

@@ -141,6 +141,9 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// The progress of no flow.
+    pub const NONE: Self = Self::of_word(0);
+
     /// The progress as an entry's word.
     #[inline(always)]
     pub const fn to_word(self) -> u64 {

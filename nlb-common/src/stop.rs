@@ -74,6 +74,8 @@ stops! {
     NotOnLink "not_on_link" Drop,
     /// The driver leaves too little room around the packet for the headers that it needs.
     NoRoom "no_room" Drop,
+    /// A stage of the packet program is not in its place: a fault of the daemon.
+    MissingStage "missing_stage" Drop,
 }
 
 impl Stop {

@@ -14,7 +14,7 @@ use nlb_common::{
     hash::Key,
     listener::{HashInput, Listener, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy},
     maps::{Header, LAYOUT_VERSION, Prefilter},
-    next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
+    next_hop::{MacPair, NeighbourKey, NextHop, NextHopId, NextHopSlot},
     ring::Ring,
     settings::Settings,
     stop::Stop,
@@ -119,8 +119,10 @@ fn a_next_hop() {
     );
     let slot = NextHopSlot::default();
     slot.write(&NextHop {
-        destination_mac: MacAddress([0x11, 0x12, 0x13, 0x14, 0x15, 0x16]),
-        source_mac: MacAddress([0x21, 0x22, 0x23, 0x24, 0x25, 0x26]),
+        macs: MacPair::new(
+            MacAddress([0x11, 0x12, 0x13, 0x14, 0x15, 0x16]),
+            MacAddress([0x21, 0x22, 0x23, 0x24, 0x25, 0x26]),
+        ),
         interface: 0x0102_0304,
         mtu_bytes: 0x0506,
     });

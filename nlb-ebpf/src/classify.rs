@@ -11,7 +11,7 @@ use nlb_common::{
 use zerocopy::big_endian::U16;
 
 use crate::{
-    Verdict,
+    Exit, Stage, Verdict,
     frame::{Frame, Offset},
     parse::{Kind, Packet, parse},
     tables::Tables,
@@ -19,38 +19,68 @@ use crate::{
     to_target::to_target,
 };
 
-/// Everything that can happen to a frame.
+/// The stage that looks at any packet.
 #[inline(always)]
-pub fn classify<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Stop> {
+pub fn classify<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
     let packet = parse(frame)?;
     if packet.is_tagged {
-        return Err(tagged(&packet, tables));
+        return Err(Exit::Stop(tagged(&packet, tables)));
     }
     if packet.kind != Kind::Transport {
-        return Err(without_ports(&packet, tables));
+        return Err(Exit::Stop(without_ports(&packet, tables)));
     }
+    if may_be_for_a_listener(&packet, tables) {
+        to_target::<false, F, T>(frame, &forgotten(packet, tables), tables)
+    } else if may_be_an_answer(&packet, tables) {
+        to_client::<false, F, T>(frame, &forgotten(packet, tables), tables)
+    } else {
+        Err(Exit::Stop(Stop::NotOurs))
+    }
+}
+
+/// The stage of packets that may be for a listener and need more than forwarding: the first of a
+/// flow, above all.
+#[inline(always)]
+pub fn begin<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
+    let packet = parse(frame)?;
+    match to_target::<true, F, T>(frame, &forgotten(packet, tables), tables) {
+        Err(Exit::Stop(Stop::NotOurs)) if may_be_an_answer(&packet, tables) => {
+            Err(Exit::Go(Stage::Back))
+        }
+        told => told,
+    }
+}
+
+/// The stage of packets that may be a target's answer and need more than forwarding: the first of
+/// a flow, or the first after a change of the way back.
+#[inline(always)]
+pub fn back<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
+    let packet = parse(frame)?;
+    to_client::<true, F, T>(frame, &forgotten(packet, tables), tables)
+}
+
+/// Whether the prefilter admits a packet's destination as a listener.
+#[inline(always)]
+pub fn may_be_for_a_listener<T: Tables>(packet: &Packet, tables: &T) -> bool {
     let (word, mask) = Prefilter::bit(
         Side::Listener,
         packet.destination,
         packet.protocol,
         packet.destination_port,
     );
-    if tables.prefilter(word, mask) {
-        match to_target(frame, &forgotten(packet, tables), tables) {
-            Err(Stop::NotOurs) => {}
-            told => return told,
-        }
-    }
+    tables.prefilter(word, mask)
+}
+
+/// Whether the prefilter admits a packet's source as a translated target.
+#[inline(always)]
+pub fn may_be_an_answer<T: Tables>(packet: &Packet, tables: &T) -> bool {
     let (word, mask) = Prefilter::bit(
         Side::Target,
         packet.source,
         packet.protocol,
         packet.source_port,
     );
-    if tables.prefilter(word, mask) {
-        return to_client(frame, &forgotten(packet, tables), tables);
-    }
-    Err(Stop::NotOurs)
+    tables.prefilter(word, mask)
 }
 
 /// The same packet, of which the verifier no longer knows how it was parsed.
@@ -66,6 +96,7 @@ fn forgotten<T: Tables>(packet: Packet, tables: &T) -> Packet {
     };
     Packet {
         protocol: forget(packet.protocol),
+        network: Offset(forget(packet.network.0)),
         transport: Offset(forget(packet.transport.0)),
         is_v4: forget(u8::from(packet.is_v4)) != 0,
         ..packet

@@ -3,7 +3,7 @@
 //! The next hop is found, and everything that can stop a packet is asked, before the first byte
 //! changes: a stopped packet is an untouched packet.
 
-use nlb_common::{address::Address, next_hop::NextHop, stop::Stop, wire::ethernet::Ethernet};
+use nlb_common::{address::Address, next_hop::NextHop, stop::Stop, wire::ethernet::Macs};
 
 use crate::{
     Verdict,
@@ -54,11 +54,9 @@ pub const fn has_a_hop_left(packet: &Packet) -> Result<(), Stop> {
 #[inline(always)]
 pub fn emit<F: Frame>(frame: &mut F, next_hop: &NextHop) -> Result<Verdict, Stop> {
     let came_in = frame.interface();
-    let ethernet = frame
-        .get_mut::<Ethernet>(Offset(0))
-        .ok_or(Stop::Malformed)?;
-    ethernet.destination = next_hop.destination_mac;
-    ethernet.source = next_hop.source_mac;
+    let macs = frame.get_mut::<Macs>(Offset(0)).ok_or(Stop::Malformed)?;
+    macs.head = next_hop.macs.head.into();
+    macs.tail = next_hop.macs.tail.into();
     Ok(if next_hop.interface == came_in {
         Verdict::Transmit
     } else {

@@ -1,20 +1,23 @@
-//! The story of a packet.
+//! The story of a packet, in stages.
 //!
 //! ```text
-//!  frame ─► parse ─► perhaps ours? ──no──► pass, untouched
-//!                         │yes
-//!            ┌────────────┴─────────────┐
-//!   goes to a listener            comes from a target
-//!            │                          │
-//!       remembered? ──yes──┐        remembered? ──no──► pass, untouched
-//!            │no           │            │yes
-//!       listener? ──no──► pass          │
-//!            │yes          │            │
-//!         select           │            │
-//!            │             │            │
-//!           pin            │            │
-//!            └──────► rewrite ─► emit ◄─┘
+//!  frame ─► front ── plain, and of a flow that needs nothing but forwarding ──► rewrite ─► emit
+//!             │  └── plain, and not ours ──► pass, untouched
+//!             │anything else
+//!             ▼
+//!          classify ─ options, tags, … of such a flow ──► rewrite ─► emit
+//!             │   └── not ours ──► pass, untouched
+//!             │goes to a listener                    │comes from a target
+//!             ▼                                      ▼
+//!           begin: listener? ► select ► pin        back: ask for the way ► remember it
+//!             └──────────────► rewrite ─► emit ◄─────┘
 //! ```
+//!
+//! A stage ends with a verdict, with a [`Stop`], or by going on to another stage, which looks at
+//! the frame anew. In the kernel each stage is a program, and going on is a tail call: each has a
+//! stack and a verification of its own, and what is rare costs the common packet nothing. Nothing
+//! has changed, in the frame or in the tables, when a stage goes on; so [`front`] is only a
+//! shortcut: without it every packet would end the same way.
 //!
 //! 1. [`parse`]: bytes become facts.
 //! 2. [`classify`]: is it ours? [`to_target`] and [`to_client`] are the two ways on.
@@ -33,6 +36,7 @@ pub mod classify;
 pub mod emit;
 pub mod flows;
 pub mod frame;
+pub mod front;
 #[cfg(feature = "memory")]
 pub mod memory;
 pub mod parse;
@@ -42,6 +46,7 @@ pub mod tables;
 pub mod to_client;
 pub mod to_target;
 
+pub use nlb_common::stage::Stage;
 use nlb_common::stop::{Stop, StopVerdict};
 
 use crate::{frame::Frame, tables::Tables};
@@ -60,18 +65,54 @@ pub enum Verdict {
     Redirect(u32),
 }
 
-/// The story of a packet.
-#[inline(always)]
+/// How a stage ends if not with a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The packet leaves early.
+    Stop(Stop),
+    /// Another stage goes on with it.
+    Go(Stage),
+}
+
+impl From<Stop> for Exit {
+    #[inline(always)]
+    fn from(stop: Stop) -> Self {
+        Self::Stop(stop)
+    }
+}
+
+/// The whole story, for bodies without tail calls.
 pub fn handle<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
-    match classify::classify(frame, tables) {
-        Ok(verdict) => verdict,
-        Err(Stop::NotOurs) => Verdict::Pass,
-        Err(stop) => {
-            tables.count_stop(stop);
-            match stop.verdict() {
-                StopVerdict::Pass => Verdict::Pass,
-                StopVerdict::Drop => Verdict::Drop,
-            }
-        }
+    follow(frame, tables, front::front)
+}
+
+/// The story from any stage on.
+pub fn follow<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    first: impl FnOnce(&mut F, &T) -> Result<Verdict, Exit>,
+) -> Verdict {
+    let mut told = first(frame, tables);
+    loop {
+        told = match told {
+            Ok(verdict) => return verdict,
+            Err(Exit::Stop(stop)) => return stopped(tables, stop),
+            Err(Exit::Go(Stage::Classify)) => classify::classify(frame, tables),
+            Err(Exit::Go(Stage::Begin)) => classify::begin(frame, tables),
+            Err(Exit::Go(Stage::Back)) => classify::back(frame, tables),
+        };
+    }
+}
+
+/// What becomes of a packet that is stopped; counts it.
+#[inline(always)]
+pub fn stopped<T: Tables>(tables: &T, stop: Stop) -> Verdict {
+    if stop == Stop::NotOurs {
+        return Verdict::Pass;
+    }
+    tables.count_stop(stop);
+    match stop.verdict() {
+        StopVerdict::Pass => Verdict::Pass,
+        StopVerdict::Drop => Verdict::Drop,
     }
 }

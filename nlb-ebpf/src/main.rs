@@ -1,4 +1,5 @@
-//! The load balancer's kernel program: entry point, panic handler, licence.
+//! The load balancer's kernel programs, one for each stage of a packet's story: entry points, panic
+//! handler, licence.
 //!
 //! The story is told in the library; `kernel/` is where it touches the kernel.
 #![no_std]
@@ -9,23 +10,67 @@
 mod kernel;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use nlb_ebpf::{Verdict, handle};
+use nlb_common::stop::Stop;
+use nlb_ebpf::{
+    Exit, Verdict,
+    classify::{back, begin, classify},
+    front::front,
+    stopped,
+};
 
-use crate::kernel::{frame::XdpFrame, maps::Maps, redirect};
+use crate::kernel::{frame::XdpFrame, maps::Maps, redirect, stages::go};
 
-/// One packet.
+/// One stage of a packet's story.
 ///
-/// Inlined into the entry point that the macro makes: a call between BPF functions costs several
-/// nanoseconds where returns are protected (`retbleed`, `srso`).
-#[xdp]
+/// A macro, and the programs are inlined into the entry points that theirs makes: a call between BPF
+/// functions costs several nanoseconds where returns are protected (`retbleed`, `srso`).
+macro_rules! run {
+    ($stage:ident, $context:ident) => {{
+        let maps = Maps { context: &$context };
+        let verdict = match $stage(&mut XdpFrame::new(&$context), &maps) {
+            Ok(verdict) => verdict,
+            Err(Exit::Stop(stop)) => stopped(&maps, stop),
+            Err(Exit::Go(stage)) => {
+                // Returns only if the stage is missing.
+                go(&$context, stage);
+                stopped(&maps, Stop::MissingStage)
+            }
+        };
+        match verdict {
+            Verdict::Pass => xdp_action::XDP_PASS,
+            Verdict::Drop => xdp_action::XDP_DROP,
+            Verdict::Transmit => xdp_action::XDP_TX,
+            Verdict::Redirect(interface) => redirect(interface),
+        }
+    }};
+}
+
+/// The program that is attached.
+#[xdp(frags)]
 #[inline(always)]
 fn nlb(context: XdpContext) -> u32 {
-    match handle(&mut XdpFrame::new(&context), &Maps { context: &context }) {
-        Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Drop => xdp_action::XDP_DROP,
-        Verdict::Transmit => xdp_action::XDP_TX,
-        Verdict::Redirect(interface) => redirect(interface),
-    }
+    run!(front, context)
+}
+
+/// [`nlb_ebpf::Stage::Classify`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_classify(context: XdpContext) -> u32 {
+    run!(classify, context)
+}
+
+/// [`nlb_ebpf::Stage::Begin`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_begin(context: XdpContext) -> u32 {
+    run!(begin, context)
+}
+
+/// [`nlb_ebpf::Stage::Back`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_back(context: XdpContext) -> u32 {
+    run!(back, context)
 }
 
 #[panic_handler]

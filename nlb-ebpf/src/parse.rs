@@ -102,6 +102,60 @@ pub fn parse<F: Frame>(frame: &F) -> Result<Packet, Stop> {
     Ok(packet)
 }
 
+/// Reads an IPv4 frame of the commonest shape: no VLAN tag (which the caller has seen), no options,
+/// not a fragment, TCP or UDP, and whole. Nothing if it has any other.
+#[inline(always)]
+pub fn plain_v4<F: Frame>(frame: &F) -> Option<Packet> {
+    let header = frame.get::<Ipv4>(Offset(14))?;
+    if header.version_and_length != 0x45 || header.is_fragment() {
+        return None;
+    }
+    let mut packet = Packet {
+        source: Address::from_v4_bytes(header.source),
+        destination: Address::from_v4_bytes(header.destination),
+        protocol: header.protocol,
+        traffic_class: header.traffic_class,
+        ttl: header.ttl,
+        is_v4: true,
+        network: Offset(14),
+        transport: Offset(34),
+        length_bytes: header.total_length.get(),
+        ..Packet::UNREAD
+    };
+    if packet.length_bytes < 20 || !holds(frame, packet.network, packet.length_bytes) {
+        return None;
+    }
+    let left = packet.length_bytes - 20;
+    finish(frame, &mut packet, left);
+    (packet.kind == Kind::Transport).then_some(packet)
+}
+
+/// Reads an IPv6 frame of the commonest shape; see [`plain_v4`].
+#[inline(always)]
+pub fn plain_v6<F: Frame>(frame: &F) -> Option<Packet> {
+    let header = frame.get::<Ipv6>(Offset(14))?;
+    if !header.is_version_6() {
+        return None;
+    }
+    let left = header.payload_length.get();
+    let mut packet = Packet {
+        source: Address::from_v6_bytes(header.source),
+        destination: Address::from_v6_bytes(header.destination),
+        protocol: header.next_header,
+        traffic_class: header.traffic_class(),
+        ttl: header.hop_limit,
+        network: Offset(14),
+        transport: Offset(54),
+        length_bytes: left.saturating_add(40),
+        ..Packet::UNREAD
+    };
+    if !holds(frame, packet.network, packet.length_bytes) {
+        return None;
+    }
+    finish(frame, &mut packet, left);
+    (packet.kind == Kind::Transport).then_some(packet)
+}
+
 #[inline(always)]
 fn read<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Stop> {
     let ethernet = frame.get::<Ethernet>(Offset(0)).ok_or(Stop::NotOurs)?;

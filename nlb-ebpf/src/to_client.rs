@@ -9,7 +9,7 @@ use nlb_common::{
 };
 
 use crate::{
-    Verdict,
+    Exit, Stage, Verdict,
     emit::{emit, fits, has_a_hop_left, route},
     flows::{self, Place},
     frame::Frame,
@@ -23,12 +23,15 @@ use crate::{
 ///
 /// A flow whose idle time has run out but whose entry nobody has needed is still answered: letting
 /// the answer through untranslated would help nobody.
+///
+/// Where `ALL` is false the way back must be remembered; where it is not, the packet goes on to
+/// [`Stage::Back`].
 #[inline(always)]
-pub fn to_client<F: Frame, T: Tables>(
+pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
     frame: &mut F,
     packet: &Packet,
     tables: &T,
-) -> Result<Verdict, Stop> {
+) -> Result<Verdict, Exit> {
     let client = Client {
         address: packet.destination,
         port: packet.destination_port,
@@ -55,7 +58,8 @@ pub fn to_client<F: Frame, T: Tables>(
     let key = listener.key().ok_or(Stop::UnwrittenListener)?;
     has_a_hop_left(packet)?;
     let progress = entry.progress();
-    let (next_hop, epoch) = way(frame, packet, tables, entry, found.word, progress.epoch)?;
+    let (next_hop, epoch) =
+        way::<ALL, F, T>(frame, packet, tables, entry, found.word, progress.epoch)?;
     fits(packet, &next_hop)?;
     let state = advance(progress.state, packet);
     flows::note(
@@ -71,7 +75,7 @@ pub fn to_client<F: Frame, T: Tables>(
         length_bytes: packet.length_bytes,
         kind: PassageKind::Return,
     });
-    emit(frame, &next_hop)
+    Ok(emit(frame, &next_hop)?)
 }
 
 /// How far a flow has come with one more packet of the target.
@@ -90,20 +94,23 @@ const fn advance(state: FlowState, packet: &Packet) -> FlowState {
 /// The way back to the client and its epoch: what the flow remembers, if nothing has changed since,
 /// or else what the kernel's routes say, which the flow then remembers.
 #[inline(always)]
-fn way<F: Frame, T: Tables>(
+fn way<const ALL: bool, F: Frame, T: Tables>(
     frame: &F,
     packet: &Packet,
     tables: &T,
     entry: &FlowEntry,
     word: u64,
     remembered: Epoch,
-) -> Result<(NextHop, Epoch), Stop> {
+) -> Result<(NextHop, Epoch), Exit> {
     let choice = Choice::of_word(word);
     if let Some(slot) = tables.next_hop(choice.next_hop)
         && let Some((next_hop, epoch)) = slot.read()
         && epoch == remembered
     {
         return Ok((next_hop, epoch));
+    }
+    if !ALL {
+        return Err(Exit::Go(Stage::Back));
     }
     let route = route(frame, tables, packet, packet.source, packet.destination)?;
     let neighbour = NeighbourKey::new(route.next_hop.interface, route.neighbour);

@@ -1,7 +1,7 @@
 //! From the client to the target.
 
 use nlb_common::{
-    flow::{Choice, Client, FlowState},
+    flow::{Choice, Client, FlowState, Progress},
     listener::{ListenerId, ListenerKey},
     next_hop::{NextHop, NextHopId},
     stop::Stop,
@@ -14,7 +14,7 @@ use nlb_common::{
 };
 
 use crate::{
-    Verdict,
+    Exit, Stage, Verdict,
     emit::{emit, fits, has_a_hop_left, route},
     flows::{self, Found, Place},
     frame::Frame,
@@ -24,26 +24,60 @@ use crate::{
     tables::{Passage, PassageKind, Tables},
 };
 
-/// What a packet towards a target turned out to be.
+/// What a packet towards a target turned out to be, and what is to be remembered of it.
 struct Decision<'t> {
     listener: ListenerId,
     target: Chosen<'t>,
-    kind: PassageKind,
+    /// The entry that holds the flow, or that held it until it ended.
+    entry: Found<'t>,
+    /// What `entry` said.
+    progress: Progress,
+    /// How far the flow has come with this packet.
+    state: FlowState,
+    /// Whether a flow begins.
+    begins: bool,
 }
 
 /// Sends a packet that may be addressed to a listener on to its target; [`Stop::NotOurs`] if there
 /// is no such listener.
+///
+/// Where `ALL` is false only a remembered flow is forwarded, and only if its target's next hop is
+/// known; everything else goes on to [`Stage::Begin`].
 #[inline(always)]
-pub fn to_target<F: Frame, T: Tables>(
+pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
     frame: &mut F,
     packet: &Packet,
     tables: &T,
-) -> Result<Verdict, Stop> {
-    let decision = decide(frame, packet, tables)?;
-    let next_hop = way(frame, packet, tables, &decision.target)?;
+) -> Result<Verdict, Exit> {
+    let client = Client {
+        address: packet.source,
+        port: packet.source_port,
+        protocol: packet.protocol,
+    };
+    let place = Place::of(tables, &client);
+    let now = tables.now();
+    let decision = decide::<ALL, F, T>(frame, packet, tables, place, &client, now)?;
+    let next_hop = way::<ALL, F, T>(frame, packet, tables, &decision.target)?;
     fits(packet, &next_hop)?;
-    if decision.target.control.mode == Mode::NAT {
+    let is_translated = decision.target.control.mode == Mode::NAT;
+    if is_translated {
         has_a_hop_left(packet)?;
+    }
+    let kind = if decision.begins {
+        remember(packet, tables, place, &client, now, &decision)?
+    } else {
+        if let Some(entry) = decision.entry.entry {
+            let old = decision.progress;
+            flows::note(
+                tables,
+                entry,
+                old,
+                old.after(decision.state, now, old.epoch),
+            );
+        }
+        PassageKind::Known
+    };
+    if is_translated {
         let record = decision.target.record;
         translate(
             frame,
@@ -57,27 +91,23 @@ pub fn to_target<F: Frame, T: Tables>(
         listener: decision.listener,
         target: decision.target.id,
         length_bytes: packet.length_bytes,
-        kind: decision.kind,
+        kind,
     });
-    emit(frame, &next_hop)
+    Ok(emit(frame, &next_hop)?)
 }
 
 /// Which flow is it, and where does it go?
 #[inline(always)]
-fn decide<'t, F: Frame, T: Tables>(
+fn decide<'t, const ALL: bool, F: Frame, T: Tables>(
     frame: &F,
     packet: &Packet,
     tables: &'t T,
-) -> Result<Decision<'t>, Stop> {
-    let client = Client {
-        address: packet.source,
-        port: packet.source_port,
-        protocol: packet.protocol,
-    };
-    let place = Place::of(tables, &client);
-    let now = tables.now();
+    place: Place,
+    client: &Client,
+    now: Tick,
+) -> Result<Decision<'t>, Exit> {
     let mut idle_ticks = 0;
-    let found = flows::find(tables, place, &client, |choice| {
+    let found = flows::find(tables, place, client, |choice| {
         match tables.listener(choice.listener) {
             Some(listener) => {
                 idle_ticks = listener.policy().idle_ticks;
@@ -86,8 +116,9 @@ fn decide<'t, F: Frame, T: Tables>(
             None => false,
         }
     });
+    let mut progress = Progress::NONE;
     if let Some(entry) = found.entry {
-        let progress = entry.progress();
+        progress = entry.progress();
         let state = progress.state;
         if now.since(progress.last_seen) <= state.idle_ticks(idle_ticks) {
             let choice = Choice::of_word(found.word);
@@ -95,61 +126,64 @@ fn decide<'t, F: Frame, T: Tables>(
             // A client that opens its flow anew gets another target if its old one takes no new
             // flows: in DSR modes nobody sees a dead target's refusal.
             if !opens(packet) || !state.is_over() && target.control.takes_new_flows {
-                let state = advance(state, packet, target.control.mode);
-                let noted = progress.after(state, now, progress.epoch);
-                flows::note(tables, entry, progress, noted);
                 return Ok(Decision {
                     listener: choice.listener,
                     target,
-                    kind: PassageKind::Known,
+                    entry: found,
+                    progress,
+                    state: advance(state, packet, target.control.mode),
+                    begins: false,
                 });
             }
         }
     }
-    begin(frame, packet, tables, place, &client, found, now)
-}
-
-/// A flow begins, or one that had ended begins anew in its old entry.
-#[inline(always)]
-fn begin<'t, F: Frame, T: Tables>(
-    frame: &F,
-    packet: &Packet,
-    tables: &'t T,
-    place: Place,
-    client: &Client,
-    ended: Found<'t>,
-    now: Tick,
-) -> Result<Decision<'t>, Stop> {
-    let listener = listener_of(packet, tables)?;
-    let target = select(frame, tables, packet, listener)?;
-    let choice = Choice {
-        target: target.id,
-        listener,
-        next_hop: NextHopId::NONE,
-    };
-    // A stray RST begins nothing: it goes where its flow would go, and is forgotten.
-    let is_stray = packet.tcp_flags & RST != 0;
-    let is_pinned = !is_stray
-        && match ended.entry {
-            Some(entry) => {
-                let state = FlowState::NEW;
-                flows::refill(tables, entry, ended.word, client, choice, state, now)
-            }
-            None => flows::pin(tables, place, client, choice, FlowState::NEW, now),
-        };
-    if !is_pinned && !is_stray && target.control.mode == Mode::NAT {
-        return Err(Stop::FlowTableFull);
+    if !ALL {
+        return Err(Exit::Go(Stage::Begin));
     }
-    let kind = if is_pinned {
-        PassageKind::New
-    } else {
-        PassageKind::Unpinned
-    };
+    let listener = listener_of(packet, tables)?;
     Ok(Decision {
         listener,
-        target,
-        kind,
+        target: select(frame, tables, packet, listener)?,
+        entry: found,
+        progress,
+        state: FlowState::NEW,
+        begins: true,
     })
+}
+
+/// Remembers a flow that begins, in its old entry if it had one.
+#[inline(always)]
+fn remember<T: Tables>(
+    packet: &Packet,
+    tables: &T,
+    place: Place,
+    client: &Client,
+    now: Tick,
+    decision: &Decision<'_>,
+) -> Result<PassageKind, Stop> {
+    // A stray RST begins nothing: it goes where its flow would go, and is forgotten.
+    if packet.tcp_flags & RST != 0 {
+        return Ok(PassageKind::Unpinned);
+    }
+    let choice = Choice {
+        target: decision.target.id,
+        listener: decision.listener,
+        next_hop: NextHopId::NONE,
+    };
+    let is_pinned = match decision.entry.entry {
+        Some(entry) => {
+            let word = decision.entry.word;
+            flows::refill(tables, entry, word, client, choice, decision.state, now)
+        }
+        None => flows::pin(tables, place, client, choice, decision.state, now),
+    };
+    if is_pinned {
+        Ok(PassageKind::New)
+    } else if decision.target.control.mode == Mode::NAT {
+        Err(Stop::FlowTableFull)
+    } else {
+        Ok(PassageKind::Unpinned)
+    }
 }
 
 /// The listener that a packet is addressed to.
@@ -184,21 +218,24 @@ fn advance(state: FlowState, packet: &Packet, mode: Mode) -> FlowState {
 
 /// The way to a target.
 #[inline(always)]
-fn way<F: Frame, T: Tables>(
+fn way<const ALL: bool, F: Frame, T: Tables>(
     frame: &F,
     packet: &Packet,
     tables: &T,
     target: &Chosen<'_>,
-) -> Result<NextHop, Stop> {
+) -> Result<NextHop, Exit> {
     if let Some(slot) = tables.next_hop(target.control.next_hop)
         && let Some((next_hop, _)) = slot.read()
     {
         return Ok(next_hop);
     }
+    if !ALL {
+        return Err(Exit::Go(Stage::Begin));
+    }
     let address = target.record.address();
     let found = route(frame, tables, packet, packet.source, address)?;
     if target.control.mode == Mode::DSR_L2 && found.neighbour != address {
-        return Err(Stop::NotOnLink);
+        return Err(Exit::Stop(Stop::NotOnLink));
     }
     Ok(found.next_hop)
 }

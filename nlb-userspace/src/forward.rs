@@ -98,10 +98,7 @@ fn exponential(hash: u64) -> u64 {
     (u64::from(zeros + 1) << FRACTION_BITS) - fraction
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the high half of 128 bits has 64"
-)]
+/// The high half of the square.
 fn widening_square_high(value: u64) -> u64 {
     ((u128::from(value) * u128::from(value)) >> 64) as u64
 }

@@ -10,7 +10,7 @@ use nlb_common::{
     address::Address,
     hash::Key,
     listener::{HashInput, ListenerId, ListenerKey},
-    next_hop::{NextHop, NextHopId},
+    next_hop::{MacPair, NextHop, NextHopId},
     stop::Stop,
     target::{Mode, TargetId},
     wire::{ethernet::MacAddress, protocol},
@@ -89,8 +89,10 @@ fn tables() -> MemoryTables {
     let key = |purpose| Key::derive(&[7; 32], purpose);
     let tables = MemoryTables::new(key(1), key(2), 1024);
     tables.next_hops[usize::from(HOP.0)].write(&NextHop {
-        destination_mac: MacAddress([2, 0, 0, 0, 0, 1]),
-        source_mac: MacAddress([2, 0, 0, 0, 0, 2]),
+        macs: MacPair::new(
+            MacAddress([2, 0, 0, 0, 0, 1]),
+            MacAddress([2, 0, 0, 0, 0, 2]),
+        ),
         interface: 2,
         mtu_bytes: 1500,
     });

@@ -8,6 +8,7 @@ use nlb_common::{
     counter::Traffic,
     flow::Choice,
     listener::ListenerId,
+    next_hop::MacPair,
     stop::{Stop, StopVerdict},
     target::TargetId,
 };
@@ -361,7 +362,10 @@ impl Run<'_> {
                 let route = self.tables.routes.get_mut(&world::address(neighbour));
                 let route = route.context("no such neighbour")?.as_mut();
                 let route = route.map_err(|stop| anyhow::anyhow!("unknown: {stop:?}"))?;
-                route.next_hop.destination_mac.0[5] = *last_byte;
+                let macs = &mut route.next_hop.macs;
+                let mut destination = macs.destination();
+                destination.0[5] = *last_byte;
+                *macs = MacPair::new(destination, macs.source());
                 if self.kernel.is_some() {
                     set_mac(neighbour, *last_byte)?;
                     self.changed_macs.push(neighbour);

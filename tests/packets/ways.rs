@@ -1,6 +1,10 @@
 //! Where frames leave: remembered next hops, the kernel's routes, and when which is asked.
 
-use nlb_common::{next_hop::NextHopId, stop::Stop, wire::protocol::TCP};
+use nlb_common::{
+    next_hop::{MacPair, NextHopId},
+    stop::Stop,
+    wire::{ethernet::MacAddress, protocol::TCP},
+};
 use nlb_ebpf::tables::PassageKind::{Known, New, Return};
 use nlb_tests::{
     packet::Sentence,
@@ -130,7 +134,7 @@ fn to_targets() -> Vec<Row> {
         flow.begins("a next hop that is written again is used at once")
             .change(|tables| {
                 let mut next_hop = neighbour_of("10.0.0.11").next_hop();
-                next_hop.destination_mac.0 = NEW_MAC;
+                next_hop.macs = MacPair::new(MacAddress(NEW_MAC), next_hop.macs.source());
                 tables.next_hops[11].write(&next_hop);
             })
             .sends(&flow.request(), &flow.through().to(NEW_MAC), (1, 11), Known),
@@ -210,7 +214,7 @@ fn to_clients() -> Vec<Row> {
                     .mac(CLIENT, 0x77)
                     .change(|tables| {
                         let mut next_hop = neighbour_of(CLIENT).next_hop();
-                        next_hop.destination_mac.0 = NEW_MAC;
+                        next_hop.macs = MacPair::new(MacAddress(NEW_MAC), next_hop.macs.source());
                         tables.next_hops[1].write(&next_hop);
                     }),
                 &flow.back().to(NEW_MAC),

@@ -13,14 +13,16 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, ArrayOfMaps, HashMap as KernelHashMap, MapData, PerCpuArray},
+    maps::{Array, ArrayOfMaps, HashMap as KernelHashMap, MapData, PerCpuArray, ProgramArray},
     programs::{TestRun as _, TestRunOptions, Xdp, xdp::XdpMode},
 };
 use nlb_common::{
     counter::Traffic, flow::Progress, listener::ListenerKey, maps::PREFILTER_WORDS,
-    next_hop::NeighbourKey, plain::Plain, ring, settings::Settings, stop::Stop, tick::Tick,
+    next_hop::NeighbourKey, plain::Plain, ring, settings::Settings, stage::Stage, stop::Stop,
+    tick::Tick,
 };
 use nlb_ebpf::{Verdict, memory::MemoryTables};
+use nlb_userspace::dataplane::stages;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use zerocopy::{FromBytes, FromZeros as _, IntoBytes, KnownLayout};
 
@@ -147,6 +149,8 @@ pub fn in_lab<R: Send>(claim: impl FnOnce() -> R + Send) -> Result<R> {
 /// The loaded program and its maps.
 pub struct Kernel {
     ebpf: Ebpf,
+    // Kept: the kernel empties an array of programs that nobody holds.
+    _stages: ProgramArray<MapData>,
     rings: HashMap<u16, (Vec<u32>, RingMap)>,
 }
 
@@ -189,11 +193,8 @@ impl Kernel {
             .map_max_entries("TARGET_COUNTERS", targets)
             .load(object)
             .context("loading the kernel program's maps")?;
-        let program: &mut Xdp = ebpf
-            .program_mut("nlb")
-            .context("no program `nlb` in the object")?
-            .try_into()?;
-        program.load().context("the verifier")?;
+        let stages = stages::load(&mut ebpf).context("the verifier")?;
+        let program = stages::program(&mut ebpf, Stage::FRONT_PROGRAM)?;
         for name in ["eth0", "eth1"] {
             program
                 .attach(name, XdpMode::default())
@@ -201,11 +202,25 @@ impl Kernel {
         }
         let mut kernel = Self {
             ebpf,
+            _stages: stages,
             rings: HashMap::new(),
         };
         kernel.write(tables)?;
         kernel.write_flows(tables)?;
         Ok(kernel)
+    }
+
+    /// How many instructions the verifier followed in a program.
+    pub fn verified_instructions(&self, name: &str) -> Result<u32> {
+        let program: &Xdp = self
+            .ebpf
+            .program(name)
+            .with_context(|| format!("no program `{name}`"))?
+            .try_into()?;
+        program
+            .info()?
+            .verified_instruction_count()
+            .context("this kernel does not say what it verified (before 5.16)")
     }
 
     fn array<V: Pod>(&mut self, name: &str) -> Result<Array<&mut MapData, V>> {

@@ -165,45 +165,42 @@ impl Model {
             now - flow.last_seen <= flow.patience() && !(segment.opens() && flow.is_over())
         });
         let id = if let Some(index) = alive {
+            self.flows[index].target
+        } else if let Some(id) = chosen_by(
+            tables,
+            segment.source,
+            segment.destination,
+            segment.protocol,
+            // Only a SYN's sequence number means anything.
+            if segment.opens() { SEQUENCE } else { 0 },
+        ) {
+            id
+        } else {
+            return Fate::Dropped;
+        };
+        let (mode, address, target_port) = target(id);
+        // A packet that is stopped leaves no trace in its flow.
+        if segment.length_bytes() > usize::from(MTU_BYTES) || mode == Mode::NAT && segment.ttl <= 1
+        {
+            return Fate::Dropped;
+        }
+        if let Some(index) = alive {
             let flow = &mut self.flows[index];
-            let sees_answers = target(flow.target).0 == Mode::NAT;
-            if !segment.opens() && (flow.is_answered || !sees_answers) {
+            if !segment.opens() && (flow.is_answered || mode != Mode::NAT) {
                 flow.is_established = true;
             }
             flow.is_client_closed |= segment.flags & FIN != 0;
             flow.is_reset |= segment.flags & RST != 0;
             flow.last_seen = now;
-            flow.target
-        } else {
-            // Only a SYN's sequence number means anything.
-            let sequence = if segment.opens() { SEQUENCE } else { 0 };
-            let Some(id) = chosen_by(
-                tables,
-                segment.source,
-                segment.destination,
-                segment.protocol,
-                sequence,
-            ) else {
-                return Fate::Dropped;
-            };
+        } else if segment.flags & RST == 0 {
             // A stray RST begins nothing.
-            if segment.flags & RST == 0 {
-                self.flows
-                    .extend(known.is_none().then(|| self.flow(segment, listener, id)));
-                if let Some(index) = known {
-                    self.flows[index] = self.flow(segment, listener, id);
-                }
+            self.flows
+                .extend(known.is_none().then(|| self.flow(segment, listener, id)));
+            if let Some(index) = known {
+                self.flows[index] = self.flow(segment, listener, id);
             }
-            id
-        };
-        let (mode, address, target_port) = target(id);
-        if segment.length_bytes() > usize::from(MTU_BYTES) {
-            return Fate::Dropped;
         }
         let out = if mode == Mode::NAT {
-            if segment.ttl <= 1 {
-                return Fate::Dropped;
-            }
             Segment {
                 destination: (address, target_port),
                 ttl: segment.ttl - 1,

@@ -16,7 +16,7 @@ use nlb_common::{
     address::Address,
     hash::{Key, Secret as _},
     listener::{HashInput, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy},
-    next_hop::{NextHop, NextHopId},
+    next_hop::{MacPair, NextHop, NextHopId},
     ring::{SLOTS, slot},
     stop::Stop,
     target::{Mode, TargetControl, TargetId, TargetIdentity},
@@ -99,8 +99,7 @@ impl Neighbour {
     pub const fn next_hop(&self) -> NextHop {
         let source = if self.interface == ETH0 { MAC0 } else { MAC1 };
         NextHop {
-            destination_mac: MacAddress(self.mac()),
-            source_mac: MacAddress(source),
+            macs: MacPair::new(MacAddress(self.mac()), MacAddress(source)),
             interface: self.interface,
             mtu_bytes: MTU_BYTES,
         }
@@ -497,5 +496,5 @@ pub fn from_target(sender: &str) -> Sentence {
 pub fn on_to(receiver: &str) -> Sentence {
     let neighbour = neighbour_of(receiver);
     let hop = neighbour.next_hop();
-    eth().to(hop.destination_mac.0).from(hop.source_mac.0)
+    eth().to(hop.macs.destination().0).from(hop.macs.source().0)
 }

@@ -1,6 +1,8 @@
 //! Ethernet II, and the `EtherType`s that we act on.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, big_endian::U16};
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, big_endian::U16, native_endian,
+};
 
 /// A MAC address.
 #[derive(
@@ -37,6 +39,17 @@ pub struct Ethernet {
     pub source: MacAddress,
     /// What follows.
     pub ether_type: U16,
+}
+
+/// The MAC addresses of an Ethernet header, as the words that the packet path moves; see
+/// [`crate::next_hop::MacPair`].
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Macs {
+    /// The first eight bytes.
+    pub head: native_endian::U64,
+    /// The next four.
+    pub tail: native_endian::U32,
 }
 
 /// IPv4 (RFC 894).

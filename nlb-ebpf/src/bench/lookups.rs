@@ -223,7 +223,7 @@ fn is_for(packet: &Packet, choice: Choice) -> bool {
 }
 
 /// The floor: the client is hashed, and nothing is looked up.
-#[xdp]
+#[xdp(frags)]
 fn lookup_nothing(context: XdpContext) -> u32 {
     with_client(&context, |_, client| {
         TableKey.table(client.address, client.port, client.protocol) != 0
@@ -231,7 +231,7 @@ fn lookup_nothing(context: XdpContext) -> u32 {
 }
 
 /// In the load balancer's table, by its own code.
-#[xdp]
+#[xdp(frags)]
 fn lookup_exact(context: XdpContext) -> u32 {
     with_client(&context, |packet, client| {
         let place = Place::of(&FlowTables, client);
@@ -242,7 +242,7 @@ fn lookup_exact(context: XdpContext) -> u32 {
 }
 
 /// Fills the load balancer's table.
-#[xdp]
+#[xdp(frags)]
 fn insert_exact(context: XdpContext) -> u32 {
     with_client(&context, |packet, client| {
         let place = Place::of(&FlowTables, client);
@@ -278,7 +278,7 @@ fn tagged(packet: &Packet, line: &Line, tag: u64) -> bool {
 }
 
 /// In the table of short entries.
-#[xdp]
+#[xdp(frags)]
 fn lookup_tag(context: XdpContext) -> u32 {
     with_client(&context, |packet, client| {
         let tag = TableKey.table(client.address, client.port, client.protocol);
@@ -288,7 +288,7 @@ fn lookup_tag(context: XdpContext) -> u32 {
 }
 
 /// Fills the table of short entries.
-#[xdp]
+#[xdp(frags)]
 fn insert_tag(context: XdpContext) -> u32 {
     with_client(&context, |packet, client| {
         let tag = TableKey.table(client.address, client.port, client.protocol);
@@ -323,7 +323,7 @@ fn key(packet: &Packet, client: &Client) -> FlowKey {
 }
 
 /// In the kernel's table.
-#[xdp]
+#[xdp(frags)]
 fn lookup_lru(context: XdpContext) -> u32 {
     with_client(&context, |packet, client| {
         // SAFETY: the value is read at once, and nobody removes it meanwhile.
@@ -335,7 +335,7 @@ fn lookup_lru(context: XdpContext) -> u32 {
 }
 
 /// Fills the kernel's table.
-#[xdp]
+#[xdp(frags)]
 fn insert_lru(context: XdpContext) -> u32 {
     with_client(&context, |packet, client| {
         LRU.insert(&key(packet, client), &[CHOICE.to_word(), 0], 0)

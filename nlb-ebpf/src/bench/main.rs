@@ -22,13 +22,13 @@ use nlb_ebpf::frame::{Frame as _, Offset};
 use crate::frame::XdpFrame;
 
 /// The baseline: what the trampoline itself costs.
-#[xdp]
+#[xdp(frags)]
 fn transmit(_: XdpContext) -> u32 {
     xdp_action::XDP_TX
 }
 
 /// The least that a program does that sends a packet back.
-#[xdp]
+#[xdp(frags)]
 fn swap_macs(context: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(&context);
     let Some(ethernet) = frame.get_mut::<Ethernet>(Offset(0)) else {

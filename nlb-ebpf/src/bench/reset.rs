@@ -18,13 +18,13 @@ static STATE: Array<State, 1> = Array::new();
 static SUBJECT: ProgramArray<1> = ProgramArray::new();
 
 /// For frames that carry IPv4, or neither.
-#[xdp]
+#[xdp(frags)]
 fn reset_v4(context: XdpContext) -> u32 {
     reset::<10>(&context, BASE_V4, 4)
 }
 
 /// For frames that carry IPv6.
-#[xdp]
+#[xdp(frags)]
 fn reset_v6(context: XdpContext) -> u32 {
     reset::<9>(&context, BASE_V6, 6)
 }

@@ -243,6 +243,7 @@ impl Tables for Maps<'_> {
         if setting!(SETTINGS.log_faults) != 0 {
             match stop {
                 Stop::UnwrittenListener => error!(self.context, "a listener id without a record"),
+                Stop::MissingStage => error!(self.context, "a stage of the program is missing"),
                 Stop::UnwrittenTarget => error!(self.context, "a target id without a record"),
                 _ => {}
             }

@@ -9,7 +9,10 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use nlb_common::{
-    address::Address, event::Event, next_hop::NextHop, stop::Stop, wire::ethernet::MacAddress,
+    address::Address,
+    event::Event,
+    next_hop::{MacPair, NextHop},
+    stop::Stop,
 };
 use nlb_ebpf::tables::{Route, RouteQuery};
 
@@ -87,16 +90,21 @@ pub(crate) fn look_up(
     };
     match u32::try_from(answer) {
         Ok(BPF_FIB_LKUP_RET_SUCCESS) => {
-            let [s0, s1, s2, s3] = parameters[word::MACS].to_ne_bytes();
-            let [s4, s5, d0, d1] = parameters[word::MACS + 1].to_ne_bytes();
-            let [d2, d3, d4, d5] = parameters[word::MACS + 2].to_ne_bytes();
-            let [_, _, m0, m1] = parameters[word::MTU].to_ne_bytes();
+            // The source's six bytes, then the destination's: in a frame it is the other way
+            // round.
+            let source = parameters[word::MACS];
+            let middle = parameters[word::MACS + 1];
+            let destination = parameters[word::MACS + 2];
+            let source_end = middle & 0xffff;
+            let head = u64::from(middle >> 16)
+                | u64::from(destination) << 16
+                | u64::from(source & 0xffff) << 48;
+            let tail = source >> 16 | source_end << 16;
             Ok(Route {
                 next_hop: NextHop {
-                    destination_mac: MacAddress([d0, d1, d2, d3, d4, d5]),
-                    source_mac: MacAddress([s0, s1, s2, s3, s4, s5]),
+                    macs: MacPair { head, tail },
                     interface: parameters[word::INTERFACE],
-                    mtu_bytes: u16::from_ne_bytes([m0, m1]),
+                    mtu_bytes: (parameters[word::MTU] >> 16) as u16,
                 },
                 neighbour,
             })

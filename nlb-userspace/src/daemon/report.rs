@@ -228,7 +228,7 @@ impl Daemon {
                         state: "resolved".to_owned(),
                         reason: None,
                         interface: name,
-                        mac: Some(next_hop.destination_mac.to_string()),
+                        mac: Some(next_hop.macs.destination().to_string()),
                     },
                     _ => unresolved(format!("the MAC address of {neighbour} is not known"), name),
                 }

@@ -12,9 +12,9 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{MapData, MapError, RingBuf},
+    maps::{MapData, MapError, ProgramArray, RingBuf},
     programs::{
-        ProgramError, Xdp, XdpMode as AttachMode,
+        ProgramError, XdpMode as AttachMode,
         links::{FdLink, PinnedLink},
         xdp::XdpLink,
     },
@@ -24,11 +24,12 @@ use nlb_common::{
     hash::Key,
     maps::{Header, LAYOUT_VERSION},
     settings::Settings,
+    stage::Stage,
 };
 use rustix::fs::FlockOperation;
 use zerocopy::IntoBytes as _;
 
-use super::{DataplaneError, XDP_OBJECT, kernel::KernelMaps, log, shared::Shared};
+use super::{DataplaneError, XDP_OBJECT, kernel::KernelMaps, log, shared::Shared, stages};
 use crate::config::{Capacity, XdpMode};
 
 /// Names of the maps that are pinned under their own names.
@@ -50,6 +51,9 @@ const PINNED_MAPS: [&str; 13] = [
 
 /// What the name of a pinned link begins with; the interface's index follows.
 const LINK_PREFIX: &str = "link-";
+
+/// What the name of a pinned array of stages begins with; a number follows.
+const STAGES_PREFIX: &str = "stages-";
 
 /// `bpf_statfs.f_type` of a bpffs: `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS_MAGIC: rustix::fs::FsWord = 0xcafe_4a11;
@@ -73,6 +77,8 @@ pub struct Request<'r> {
 pub struct Loaded {
     object: Ebpf,
     pins: PathBuf,
+    /// Where the array of this program's stages is pinned.
+    stages_pin: PathBuf,
     /// The maps.
     pub maps: KernelMaps,
     events: Option<RingBuf<MapData>>,
@@ -181,9 +187,8 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         loader.map_pin_path(name, path.as_path());
     }
     let mut object = loader.load(XDP_OBJECT)?;
-    program(&mut object)?
-        .load()
-        .map_err(DataplaneError::Program)?;
+    let stages = stages::load(&mut object)?;
+    let stages_pin = pin_stages(pins, stages)?;
     let (maps, events) = KernelMaps::take(&mut object)?;
     if !is_adopted && let Some(header) = maps.header() {
         for (word, secret) in header.table_secret.iter().zip(table_secret) {
@@ -195,6 +200,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
     Ok(Loaded {
         object,
         pins: pins.to_owned(),
+        stages_pin,
         maps,
         events: Some(events),
         is_adopted,
@@ -211,11 +217,18 @@ fn secret_bytes(words: [u64; 4]) -> [u8; 32] {
     zerocopy::transmute!(words)
 }
 
-fn program(object: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
-    object
-        .program_mut("nlb")
-        .and_then(|program| program.try_into().ok())
-        .ok_or(DataplaneError::NoProgram("nlb"))
+/// Pins the stages of this program beside those of the programs that are still attached.
+fn pin_stages(pins: &Path, stages: ProgramArray<MapData>) -> Result<PathBuf, DataplaneError> {
+    let last = entries(pins)?
+        .iter()
+        .filter_map(|path| number(path, STAGES_PREFIX))
+        .max();
+    let path = pins.join(format!("{STAGES_PREFIX}{}", last.unwrap_or(0) + 1));
+    stages.pin(&path).map_err(|source| DataplaneError::Pin {
+        path: path.clone(),
+        source,
+    })?;
+    Ok(path)
 }
 
 fn require_bpffs(path: &Path) -> Result<(), DataplaneError> {
@@ -319,9 +332,11 @@ impl Loaded {
         };
         let mut refused = None;
         for (attempt, name, attached) in attempts {
-            match program(&mut self.object)?.attach_to_if_index(index, *attempt) {
+            match stages::program(&mut self.object, Stage::FRONT_PROGRAM)?
+                .attach_to_if_index(index, *attempt)
+            {
                 Ok(id) => {
-                    let link = program(&mut self.object)?
+                    let link = stages::program(&mut self.object, Stage::FRONT_PROGRAM)?
                         .take_link(id)
                         .map_err(DataplaneError::Program)?;
                     let link = FdLink::try_from(link).map_err(|source| DataplaneError::Link {
@@ -354,7 +369,7 @@ impl Loaded {
         };
         let pinned = PinnedLink::from_pin(path).map_err(unusable)?;
         let link = XdpLink::try_from(FdLink::from(pinned)).map_err(unusable)?;
-        program(&mut self.object)?
+        stages::program(&mut self.object, Stage::FRONT_PROGRAM)?
             .attach_to_link(link)
             .map_err(DataplaneError::Program)?;
         Ok(())
@@ -363,9 +378,19 @@ impl Loaded {
     /// Takes the program off every interface that is not in `keep`.
     pub fn detach_others(&self, keep: &[u32]) -> Result<(), DataplaneError> {
         for path in links(&self.pins)? {
-            let index = link_index(&path);
+            let index = number(&path, LINK_PREFIX);
             if index.is_none_or(|index| !keep.contains(&index)) {
                 tracing::info!(link = %path.display(), "detaching from an interface no longer named");
+                fs::remove_file(&path).map_err(io_error("remove", &path))?;
+            }
+        }
+        self.forget_other_stages()
+    }
+
+    /// Removes the stages of programs that are attached nowhere any more.
+    fn forget_other_stages(&self) -> Result<(), DataplaneError> {
+        for path in entries(&self.pins)? {
+            if number(&path, STAGES_PREFIX).is_some() && path != self.stages_pin {
                 fs::remove_file(&path).map_err(io_error("remove", &path))?;
             }
         }
@@ -396,10 +421,11 @@ fn hint(error: &ProgramError) -> &'static str {
     }
 }
 
-fn link_index(path: &Path) -> Option<u32> {
+/// The number behind the prefix of a pin's name.
+fn number(path: &Path, prefix: &str) -> Option<u32> {
     path.file_name()?
         .to_str()?
-        .strip_prefix(LINK_PREFIX)?
+        .strip_prefix(prefix)?
         .parse()
         .ok()
 }

@@ -16,6 +16,7 @@ pub mod load;
 mod log;
 mod memory;
 pub mod shared;
+pub mod stages;
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use std::{
 
 use nlb_common::{
     address::Address,
-    next_hop::{NeighbourKey, NextHop, NextHopId},
+    next_hop::{MacPair, NeighbourKey, NextHop, NextHopId},
     wire::ethernet::MacAddress,
 };
 
@@ -77,8 +77,7 @@ impl Book {
                 && let Some(mac) = neighbour.usable_mac()
             {
                 let next_hop = NextHop {
-                    destination_mac: MacAddress(mac),
-                    source_mac: MacAddress(link.mac),
+                    macs: MacPair::new(MacAddress(mac), MacAddress(link.mac)),
                     interface: link.index,
                     mtu_bytes: u16::try_from(link.mtu).unwrap_or(u16::MAX),
                 };

@@ -5,7 +5,7 @@ use std::{net::IpAddr, os::fd::AsFd as _};
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Map, MapData, RingBuf},
+    maps::{Map, MapData, ProgramArray, RingBuf},
     programs::{ProgramFd, Xdp},
 };
 use nlb_common::{
@@ -14,7 +14,7 @@ use nlb_common::{
     flow::{Bucket, Choice, Client, FlowState, WAYS},
     hash::Key,
     listener::{HashInput, ListenerId, ListenerKey},
-    next_hop::{NextHop, NextHopId, NextHopSlot},
+    next_hop::{MacPair, NextHop, NextHopId, NextHopSlot},
     plain::Plain,
     settings::Settings,
     stop::Stop,
@@ -26,7 +26,7 @@ use nlb_common::{
     },
 };
 use nlb_userspace::{
-    dataplane::{Dataplane as _, Step, XDP_OBJECT, kernel::KernelMaps, shared::Shared},
+    dataplane::{Dataplane as _, Step, XDP_OBJECT, kernel::KernelMaps, shared::Shared, stages},
     plan::{Actual, Wish, WishedGroup, WishedListener, WishedRing, WishedTarget, plan},
 };
 use zerocopy::big_endian::U16;
@@ -111,6 +111,8 @@ pub struct Subject {
     flows: Shared<Bucket>,
     next_hops: Shared<NextHopSlot>,
     actual: Actual,
+    // Kept: the kernel empties an array of programs that nobody holds.
+    _stages: ProgramArray<MapData>,
     // Kept open: a full buffer costs less than one that is gone.
     _events: RingBuf<MapData>,
 }
@@ -144,11 +146,7 @@ impl Subject {
             .map_max_entries("FLOWS", buckets)
             .load(XDP_OBJECT)
             .context("loading the packet program")?;
-        let program: &mut Xdp = ebpf
-            .program_mut("nlb")
-            .context("no program `nlb`")?
-            .try_into()?;
-        program.load().context("the verifier")?;
+        let stages = stages::load(&mut ebpf).context("the verifier")?;
         let flows = share(&ebpf, "FLOWS", |map, count| {
             Shared::<Bucket>::new(map.fd().as_fd(), count)
         })?;
@@ -162,6 +160,7 @@ impl Subject {
             flows,
             next_hops,
             actual: Actual::default(),
+            _stages: stages,
             _events: events,
         };
         subject.configure()?;
@@ -172,8 +171,10 @@ impl Subject {
         self.maps.take(&Step::WriteNextHop {
             id: NEXT_HOP,
             next_hop: NextHop {
-                destination_mac: MacAddress([2, 0, 0, 0, 1, 11]),
-                source_mac: MacAddress([2, 0, 0, 0, 0, 1]),
+                macs: MacPair::new(
+                    MacAddress([2, 0, 0, 0, 1, 11]),
+                    MacAddress([2, 0, 0, 0, 0, 1]),
+                ),
                 interface: LOOPBACK,
                 mtu_bytes: 1500,
             },

@@ -1,0 +1,30 @@
+//! The stages of a packet's story: programs of their own in the kernel, reached by tail calls.
+
+/// Where the story goes on. The number is the index in the kernel's array of programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Stage {
+    /// What kind of packet is it, and whose?
+    Classify,
+    /// It may be addressed to a listener, and its flow is not simply forwarded.
+    Begin,
+    /// It may be a target's answer, and its way to the client is not remembered.
+    Back,
+}
+
+impl Stage {
+    /// All stages, in the order of their numbers.
+    pub const ALL: &[Self] = &[Self::Classify, Self::Begin, Self::Back];
+
+    /// The program that interfaces run: the front stage.
+    pub const FRONT_PROGRAM: &str = "nlb";
+
+    /// The name of the stage's program in the kernel object.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Classify => "nlb_classify",
+            Self::Begin => "nlb_begin",
+            Self::Back => "nlb_back",
+        }
+    }
+}

@@ -76,7 +76,7 @@ fn by_sequence(client: (&str, u16), vip: &str, sequence: u32) -> u32 {
 
 /// A sequence number whose connection goes elsewhere than that of `other`.
 fn sequence_elsewhere(client: (&str, u16), vip: &str, other: u32) -> u32 {
-    (1..)
+    (1..1000)
         .find(|sequence| by_sequence(client, vip, *sequence) != other)
         .expect("a sequence number for every target")
 }
@@ -92,7 +92,7 @@ fn sticky() -> Row {
     let path = Path::new((CLIENT, 50_100), (23, VIP, 94));
     row = path.goes(row, target, New, syn(1));
     let path = Path::new((CLIENT, 50_100), (24, VIP, 93));
-    path.goes(row, target, New, |from, port, to| from.udp(port, to))
+    path.goes(row, target, New, Sentence::udp)
 }
 
 fn others() -> Row {

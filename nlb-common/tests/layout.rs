@@ -61,7 +61,7 @@ fn sizes() {
     assert_eq!(size_of::<Header>(), 64);
     assert_eq!(size_of::<Settings>(), 112);
     assert_eq!(size_of::<Key>(), 48);
-    assert_eq!(Stop::COUNT, 16);
+    assert_eq!(Stop::COUNT, 17);
 }
 
 #[test]

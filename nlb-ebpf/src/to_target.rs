@@ -56,7 +56,7 @@ pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
     };
     let place = Place::of(tables, &client);
     let now = tables.now();
-    let decision = decide::<ALL, T>(packet, tables, place, &client, now)?;
+    let decision = decide::<ALL, F, T>(frame, packet, tables, place, &client, now)?;
     let next_hop = way::<ALL, F, T>(frame, packet, tables, &decision.target)?;
     fits(packet, &next_hop)?;
     let is_translated = decision.target.control.mode == Mode::NAT;
@@ -98,7 +98,8 @@ pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
 
 /// Which flow is it, and where does it go?
 #[inline(always)]
-fn decide<'t, const ALL: bool, T: Tables>(
+fn decide<'t, const ALL: bool, F: Frame, T: Tables>(
+    frame: &F,
     packet: &Packet,
     tables: &'t T,
     place: Place,
@@ -142,7 +143,7 @@ fn decide<'t, const ALL: bool, T: Tables>(
     let listener = listener_of(packet, tables)?;
     Ok(Decision {
         listener,
-        target: select(tables, packet, listener)?,
+        target: select(frame, tables, packet, listener)?,
         entry: found,
         progress,
         state: FlowState::NEW,

@@ -7,6 +7,7 @@ mod flows;
 mod nat;
 mod not_ours;
 mod row;
+mod selection;
 mod stopped;
 mod vlan;
 mod ways;
@@ -27,6 +28,7 @@ fn table() -> Vec<Row> {
     rows.extend(flows::rows());
     rows.extend(ways::rows());
     rows.extend(vlan::rows());
+    rows.extend(selection::rows());
     rows
 }
 

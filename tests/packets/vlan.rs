@@ -13,6 +13,9 @@ use nlb_tests::{
 
 use crate::row::{Row, row};
 
+/// A priority in a tag (IEEE 802.1Q §9.6): the upper three bits.
+const PRIORITY: u16 = 0xa000;
+
 /// A frame from the client in the VLAN 200.
 fn tagged() -> Sentence {
     from_client()
@@ -73,17 +76,10 @@ fn translated(
     }
 }
 
-pub(crate) fn rows() -> Vec<Row> {
+fn both_ways() -> Vec<Row> {
     let client = || (CLIENT, from_client());
     let vlan_client = || (VLAN_CLIENT, tagged());
     let (far, near) = ("10.1.0.11", "198.51.100.50");
-    let query = from_client()
-        .ipv6(CLIENT_V6, VIP_V6)
-        .udp(40_000, 9002)
-        .payload(b"query");
-    let large = || tagged().ipv4(VLAN_CLIENT, VIP).tcp(40_000, 9000);
-    let payload = usize::from(MTU_BYTES) - 40;
-    let web = port_to(&tables(), VLAN_CLIENT, (VIP, 80), TCP, 11, 0);
     vec![
         translated(
             client(),
@@ -117,6 +113,19 @@ pub(crate) fn rows() -> Vec<Row> {
             (51, 51),
         )
         .goes_both_ways("a target in a vlan that only the kernel knows is found by its routes"),
+    ]
+}
+
+fn edges() -> Vec<Row> {
+    let far = "10.1.0.11";
+    let query = from_client()
+        .ipv6(CLIENT_V6, VIP_V6)
+        .udp(40_000, 9002)
+        .payload(b"query");
+    let large = || tagged().ipv4(VLAN_CLIENT, VIP).tcp(40_000, 9000);
+    let payload = usize::from(MTU_BYTES) - 40;
+    let web = port_to(&tables(), VLAN_CLIENT, (VIP, 80), TCP, 11, 0);
+    vec![
         row("a frame with two tags is read, and leaves with the one of its next hop").sends(
             &from_client()
                 .service_vlan(7)
@@ -160,13 +169,13 @@ pub(crate) fn rows() -> Vec<Row> {
         ),
         row("a tag keeps its priority from one vlan to another").sends(
             &from_client()
-                .vlan(5 << 13 | 200)
+                .vlan(PRIORITY + 200)
                 .ipv4(VLAN_CLIENT, VIP)
                 .tcp(40_000, 9000),
             &eth()
                 .to(neighbour_of(far).mac())
                 .from(MAC1)
-                .vlan(5 << 13 | 100)
+                .vlan(PRIORITY + 100)
                 .ipv4(VLAN_CLIENT, far)
                 .ttl(63)
                 .tcp(40_000, 8080),
@@ -195,4 +204,10 @@ pub(crate) fn rows() -> Vec<Row> {
                     .udp(1, 2),
             ),
     ]
+}
+
+pub(crate) fn rows() -> Vec<Row> {
+    let mut rows = both_ways();
+    rows.extend(edges());
+    rows
 }

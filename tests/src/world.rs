@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use nlb_common::{
     address::Address,
     hash::{Key, Secret as _},
-    listener::{ListenerId, ListenerKey, ListenerPolicy},
+    listener::{HashInput, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy},
     next_hop::{MacPair, NextHop, NextHopId, VlanId},
     ring::{SLOTS, slot},
     stop::Stop,
@@ -278,6 +278,22 @@ pub const GROUPS: &[Group] = &[
     group(42, NAT, UDP, &[(52, "fd01::11", 5353, true)]),
     group(43, DSR, TCP, &[(53, "10.1.0.21", 9003, true)]),
     group(18, NAT, TCP, &[(37, "fd09::5", 8080, false)]),
+    group(
+        19,
+        NAT,
+        TCP,
+        &[
+            (41, "10.0.0.11", 8090, true),
+            (42, "10.0.0.12", 8090, true),
+            (43, "10.0.0.13", 8090, true),
+        ],
+    ),
+    group(
+        20,
+        NAT,
+        TCP,
+        &[(44, "fd00::11", 8090, true), (45, "fd00::12", 8090, true)],
+    ),
 ];
 
 /// The group whose ring names [`UNWRITTEN_TARGET`].
@@ -313,7 +329,26 @@ pub const LISTENERS: &[(u16, &str, u8, u16, u16)] = &[
     (51, VIP, TCP, 9001, 41),
     (52, VIP_V6, UDP, 9002, 42),
     (53, DSR_VIP, TCP, 9003, 43),
+    (22, VIP, TCP, 93, 19),
+    (23, VIP, TCP, 94, 19),
+    (24, VIP, UDP, 93, 19),
+    (25, VIP, TCP, 95, 19),
+    (26, VIP_V6, TCP, 93, 20),
+    (27, VIP_V6, TCP, 95, 20),
 ];
+
+/// Listeners that do not hash the five-tuple.
+pub const HASH_INPUTS: &[(u16, HashInput)] = &[
+    (22, HashInput::Source),
+    (23, HashInput::Source),
+    (24, HashInput::Source),
+    (25, HashInput::FiveTupleAndSequence),
+    (26, HashInput::Source),
+    (27, HashInput::FiveTupleAndSequence),
+];
+
+/// The sequence number of a [`Sentence`] that names none.
+pub const SEQUENCE: u32 = 0x0102_0304;
 
 /// The port of [`VIP`] whose listener has no record.
 pub const UNWRITTEN_LISTENER_PORT: u16 = 91;
@@ -414,7 +449,14 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
         } else {
             UDP_IDLE_TICKS
         };
-        tables.add_listener(ListenerId(id), key, ListenerPolicy { group, idle_ticks });
+        let input = HASH_INPUTS.iter().find(|(other, _)| *other == id);
+        let input = input.map_or(HashInput::FiveTuple, |(_, input)| *input);
+        let policy = ListenerPolicy {
+            group,
+            idle_ticks,
+            flags: ListenerFlags::default().with_hash_input(input),
+        };
+        tables.add_listener(ListenerId(id), key, policy);
     }
     let orphan = ListenerKey::new(address(VIP), TCP, U16::new(UNWRITTEN_LISTENER_PORT));
     tables.listener_index.insert(orphan, UNWRITTEN_LISTENER);
@@ -429,24 +471,50 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
 }
 
 /// The id of the target that a flow takes when it begins, as the documentation has it: the keyed
-/// hash of the five-tuple, scaled to the group's ring.
+/// hash of what the listener looks at, scaled to the ring. A TCP flow begins with a SYN whose
+/// sequence number is [`SEQUENCE`].
 pub fn chosen(
     tables: &MemoryTables,
     client: (&str, u16),
     vip: (&str, u16),
     protocol: u8,
 ) -> Option<u32> {
+    chosen_by(tables, client, vip, protocol, SEQUENCE)
+}
+
+/// The same for another sequence number; 0 for a flow that does not begin with a SYN.
+pub fn chosen_by(
+    tables: &MemoryTables,
+    client: (&str, u16),
+    vip: (&str, u16),
+    protocol: u8,
+    sequence: u32,
+) -> Option<u32> {
     let key = ListenerKey::new(address(vip.0), protocol, U16::new(vip.1));
     let listener = tables.listener_index.get(&key)?;
-    let group = tables.listeners[usize::from(listener.0)].policy().group;
-    let hash = tables.select_key.select(
-        address(client.0),
-        U16::new(client.1),
-        key.address,
-        key.port,
-        protocol,
-    );
-    let id = tables.rings.get(&group)?[slot(hash)];
+    let policy = tables.listeners[usize::from(listener.0)].policy();
+    let (source, port) = (address(client.0), U16::new(client.1));
+    let hash = match policy.flags.hash_input() {
+        HashInput::FiveTuple => {
+            (tables.select_key).select(source, port, key.address, key.port, protocol)
+        }
+        HashInput::FiveTupleAndSequence => {
+            let sequence = if protocol == TCP { sequence } else { 0 };
+            (tables.select_key).select_with_sequence(
+                source,
+                port,
+                key.address,
+                key.port,
+                protocol,
+                sequence,
+            )
+        }
+        HashInput::Source => {
+            let (zero, nowhere) = (U16::ZERO, Address::UNSPECIFIED);
+            tables.select_key.select(source, zero, nowhere, zero, 0)
+        }
+    };
+    let id = tables.rings.get(&policy.group)?[slot(hash)];
     (id != 0).then_some(id)
 }
 

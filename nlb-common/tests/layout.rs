@@ -17,7 +17,6 @@ use nlb_common::{
     next_hop::{MacPair, NeighbourKey, NextHop, NextHopId, NextHopSlot, VlanId},
     ring::Ring,
     settings::Settings,
-    stop::Stop,
     target::{Mode, Target, TargetControl, TargetId, TargetIdentity},
     tick::Tick,
     wire::ethernet::MacAddress,

@@ -14,6 +14,15 @@ pub struct Address {
     pub words: [u64; 2],
 }
 
+/// The first `bits` of a word in network order; all 64 for more.
+const fn first_bits(bits: u8) -> u64 {
+    match bits {
+        0 => 0,
+        1..64 => (u64::MAX << (64 - bits)).to_be(),
+        _ => u64::MAX,
+    }
+}
+
 /// What stands before an IPv4 address in the second word: `00 00 ff ff`.
 const MAPPED_PREFIX: [u8; 4] = [0, 0, 0xff, 0xff];
 
@@ -37,6 +46,22 @@ impl Address {
         let high = u32::from_le_bytes(bytes) as u64;
         Self {
             words: [0, u64::from_le(low | high << 32)],
+        }
+    }
+
+    /// The same with all bits behind the first `bits` zero.
+    #[inline(always)]
+    #[must_use]
+    pub const fn prefix(self, bits: u8) -> Self {
+        let [first, second] = self.words;
+        if bits <= 64 {
+            Self {
+                words: [first & first_bits(bits), 0],
+            }
+        } else {
+            Self {
+                words: [first, second & first_bits(bits - 64)],
+            }
         }
     }
 

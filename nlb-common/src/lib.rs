@@ -21,6 +21,7 @@
 #![deny(unsafe_code)]
 
 pub mod address;
+pub mod admission;
 pub mod bench;
 pub mod counter;
 pub mod decap;

@@ -93,12 +93,27 @@ pub enum HashInput {
 
 impl ListenerFlags {
     const HASH_INPUT: u16 = 0b11;
+    const HAS_ADMISSION: u16 = 1 << 7;
 
     /// With this input of the hash.
     #[inline(always)]
     #[must_use]
     pub const fn with_hash_input(self, input: HashInput) -> Self {
         Self(self.0 & !Self::HASH_INPUT | input as u16)
+    }
+
+    /// With or without a record of [`Admission`](crate::admission::Admission) that is asked.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_admission(self, is_asked: bool) -> Self {
+        let bit = if is_asked { Self::HAS_ADMISSION } else { 0 };
+        Self(self.0 & !Self::HAS_ADMISSION | bit)
+    }
+
+    /// Whether a flow that begins is subject to rules or limits.
+    #[inline(always)]
+    pub const fn has_admission(self) -> bool {
+        self.0 & Self::HAS_ADMISSION != 0
     }
 
     /// What a new flow's choice of a target depends on.

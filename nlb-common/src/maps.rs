@@ -5,6 +5,9 @@
 //! | `PREFILTER` | – → bitmap of endpoints that may be ours | daemon | every packet |
 //! | `LISTENER_INDEX` | [`ListenerKey`](crate::listener::ListenerKey) → listener id | daemon | a flow's first packet |
 //! | `LISTENERS` | listener id → [`Listener`](crate::listener::Listener) | daemon | packet |
+//! | `ADMISSION` | listener id → [`Admission`](crate::admission::Admission) | daemon; packet: its counts | a flow's first packet |
+//! | `RULES` | listener id → longest prefix of a source → admitted or blocked, replaced whole | daemon | a flow's first packet |
+//! | `SOURCES` | [`Source`](crate::admission::Source) → [`Window`](crate::admission::Window) | a flow's first packet | a flow's first packet |
 //! | `RINGS` | target group id → [`Ring`](crate::ring::Ring), replaced whole | daemon | a flow's first packet |
 //! | `TARGETS` | target id → [`Target`](crate::target::Target) | daemon | packet |
 //! | `NEXT_HOPS` | next hop id → [`NextHopSlot`](crate::next_hop::NextHopSlot) | daemon | packet |

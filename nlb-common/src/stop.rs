@@ -79,6 +79,16 @@ stops! {
     NoRoom "no_room" Drop,
     /// A stage of the packet program is not in its place: a fault of the daemon.
     MissingStage "missing_stage" Drop,
+    /// A TCP flow that may not begin: the load balancer's rules block its source.
+    BlockedTcp "blocked_tcp" Drop,
+    /// A UDP flow that may not begin: the load balancer's rules block its source.
+    BlockedUdp "blocked_udp" Drop,
+    /// A flow more than the listener's `limits.new_flows_per_second` lets begin.
+    NewFlowLimit "new_flow_limit" Drop,
+    /// A flow more than the listener's `limits.source.new_flows_per_second` lets begin from one source.
+    SourceFlowLimit "source_flow_limit" Drop,
+    /// A flow more than the listener's `limits.active_flows` lets be remembered.
+    ActiveFlowLimit "active_flow_limit" Drop,
 }
 
 #[cfg(test)]

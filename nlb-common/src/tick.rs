@@ -88,6 +88,20 @@ impl Clock {
         Tick::of_jiffies(initial + monotonic_nanos / self.nanos_per_jiffy, self.shift)
     }
 
+    /// The smallest number of events in a tick that is no lower a rate than this many in a second.
+    #[expect(clippy::cast_possible_truncation, reason = "compared before")]
+    pub const fn count_per_tick(&self, per_second: u32) -> u32 {
+        let tick_nanos = self.nanos_per_jiffy << self.shift;
+        let count = (per_second as u64)
+            .saturating_mul(tick_nanos)
+            .div_ceil(NANOS_PER_SECOND);
+        if count > u32::MAX as u64 {
+            u32::MAX
+        } else {
+            count as u32
+        }
+    }
+
     /// The smallest number of ticks that is no shorter than this many seconds; at most 2¹⁶ − 1.
     pub const fn count_of_seconds(&self, seconds: u32) -> u16 {
         saturated((seconds as u64 * NANOS_PER_SECOND).div_ceil(self.nanos_per_jiffy << self.shift))
@@ -137,6 +151,22 @@ mod tests {
         }
         assert_eq!(Clock::of_jiffy(1).count_of_seconds(u32::MAX), u16::MAX);
         assert_eq!(Tick::at_least_seconds(u32::MAX), u16::MAX);
+    }
+
+    #[test]
+    fn a_rate_is_never_lowered_by_counting_it_in_ticks() {
+        for jiffy in JIFFIES {
+            let clock = Clock::of_jiffy(jiffy);
+            assert_eq!(clock.count_per_tick(0), 0);
+            for per_second in [1u32, 100, 1_000_000] {
+                let ticks_of_1000_seconds = 1000 * NANOS_PER_SECOND / (jiffy << clock.shift);
+                let count = ticks_of_1000_seconds * u64::from(clock.count_per_tick(per_second));
+                // Parts of a tick at the end are not counted.
+                assert!(count + 2 * u64::from(per_second) >= 1000 * u64::from(per_second));
+                assert!(count <= 1000 * u64::from(per_second) + ticks_of_1000_seconds);
+            }
+        }
+        assert_eq!(Clock::of_jiffy(1 << 34).count_per_tick(u32::MAX), u32::MAX);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //!             │   └── not ours ──► pass, untouched
 //!             │goes to a listener                    │comes from a target
 //!             ▼                                      ▼
-//!           begin: listener? ► select ► pin        back: ask for the way ► remember it
+//!           begin: listener? ► admit ► select ► pin       back: ask for the way ► remember it
 //!             └──────────────► rewrite ─► emit ◄─────┘
 //! ```
 //!
@@ -21,7 +21,7 @@
 //!
 //! 1. [`parse`]: bytes become facts.
 //! 2. [`classify`]: is it ours? [`to_target`] and [`to_client`] are the two ways on.
-//! 3. [`select`] and [`flows`]: which target, and remembering it.
+//! 3. [`admission`], [`select`] and [`flows`]: may it begin, which target, and remembering it.
 //! 4. [`rewrite`] with [`checksum`]: what changes.
 //! 5. [`emit`]: where it goes.
 //!
@@ -33,6 +33,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod checksum;
 pub mod classify;
 pub mod decap;

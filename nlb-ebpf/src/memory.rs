@@ -8,6 +8,7 @@ use std::{collections::HashMap, vec::Vec};
 
 use nlb_common::{
     address::Address,
+    admission::{ALLOW, Admission, AdmissionPolicy, Source},
     counter::Traffic,
     event::Event,
     flow::Bucket,
@@ -96,6 +97,12 @@ pub struct MemoryTables {
     pub listener_index: HashMap<ListenerKey, ListenerId>,
     /// Listeners by id.
     pub listeners: Vec<Listener>,
+    /// Listeners' records of admission, by id.
+    pub admissions: Vec<Admission>,
+    /// Listeners' rules: prefix, how many of its bits count, and what becomes of its flows.
+    pub rules: HashMap<ListenerId, Vec<(Address, u8, u32)>>,
+    /// How many flows sources began.
+    pub sources: RefCell<HashMap<Source, Word>>,
     /// Targets by id.
     pub targets: Vec<Target>,
     /// Rings by target group.
@@ -134,6 +141,9 @@ impl MemoryTables {
                 .collect(),
             listener_index: HashMap::new(),
             listeners: records(64),
+            admissions: records(64),
+            rules: HashMap::new(),
+            sources: RefCell::default(),
             targets: records(64),
             rings: HashMap::new(),
             next_hops: records(64),
@@ -165,6 +175,22 @@ impl MemoryTables {
         self.listener_index.insert(vip, id);
         self.admit(Side::Listener, key.address, key.protocol, key.port);
         self.admit(Side::Listener, vip.address, vip.protocol, vip.port);
+    }
+
+    /// Gives a listener rules and limits, or takes them away.
+    pub fn set_admission(&self, id: ListenerId, policy: &AdmissionPolicy) {
+        let index = usize::from(id.0);
+        if let (Some(record), Some(listener)) =
+            (self.admissions.get(index), self.listeners.get(index))
+        {
+            record.set_policy(policy);
+            let is_asked = policy.has_rules || policy.has_limits();
+            let old = listener.policy();
+            listener.set_policy(ListenerPolicy {
+                flags: old.flags.with_admission(is_asked),
+                ..old
+            });
+        }
     }
 
     /// Adds a target; `protocol` is what its listeners speak.
@@ -238,6 +264,22 @@ impl Tables for MemoryTables {
 
     fn listener(&self, id: ListenerId) -> Option<&Listener> {
         self.listeners.get(usize::from(id.0))
+    }
+
+    fn admission(&self, id: ListenerId) -> Option<&Admission> {
+        self.admissions.get(usize::from(id.0))
+    }
+
+    fn admits(&self, listener: ListenerId, source: Address) -> bool {
+        let rules = self.rules.get(&listener).into_iter().flatten();
+        rules
+            .filter(|(prefix, bits, _)| source.prefix(*bits) == *prefix)
+            .max_by_key(|(_, bits, _)| *bits)
+            .is_some_and(|(_, _, verdict)| *verdict == ALLOW)
+    }
+
+    fn source_window<R>(&self, source: &Source, look: impl FnOnce(&Word) -> R) -> Option<R> {
+        Some(look(self.sources.borrow_mut().entry(*source).or_default()))
     }
 
     fn target(&self, id: TargetId) -> Option<&Target> {

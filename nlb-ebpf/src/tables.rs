@@ -2,6 +2,7 @@
 
 use nlb_common::{
     address::Address,
+    admission::{Admission, Source},
     event::Event,
     flow::Bucket,
     hash::Secret,
@@ -85,6 +86,16 @@ pub trait Tables {
 
     /// A listener's record.
     fn listener(&self, id: ListenerId) -> Option<&Listener>;
+
+    /// A listener's record of admission.
+    fn admission(&self, id: ListenerId) -> Option<&Admission>;
+
+    /// Whether the longest prefix of a source in a listener's rules admits it; not without one.
+    fn admits(&self, listener: ListenerId, source: Address) -> bool;
+
+    /// Shows `look` how many flows a source began, in a [`nlb_common::admission::Window`]; `None` if
+    /// there is no room for it.
+    fn source_window<R>(&self, source: &Source, look: impl FnOnce(&Word) -> R) -> Option<R>;
 
     /// A target's record.
     fn target(&self, id: TargetId) -> Option<&Target>;

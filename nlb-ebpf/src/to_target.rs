@@ -14,7 +14,7 @@ use nlb_common::{
 };
 
 use crate::{
-    Exit, Stage, Verdict,
+    Exit, Stage, Verdict, admission,
     emit::{emit, fits, has_a_hop_left, route},
     flows::{self, Found, Place},
     frame::Frame,
@@ -141,6 +141,7 @@ fn decide<'t, const ALL: bool, F: Frame, T: Tables>(
         return Err(Exit::Go(Stage::Begin));
     }
     let listener = listener_of(packet, tables)?;
+    admission::admit(packet, tables, listener)?;
     Ok(Decision {
         listener,
         target: select(frame, tables, packet, listener)?,
@@ -165,18 +166,20 @@ fn remember<T: Tables>(
     if packet.tcp_flags & RST != 0 {
         return Ok(PassageKind::Unpinned);
     }
+    let is_within = admission::within_limits(packet, tables, decision.listener, now)?;
     let choice = Choice {
         target: decision.target.id,
         listener: decision.listener,
         next_hop: NextHopId::NONE,
     };
-    let is_pinned = match decision.entry.entry {
-        Some(entry) => {
-            let word = decision.entry.word;
-            flows::refill(tables, entry, word, client, choice, decision.state, now)
-        }
-        None => flows::pin(tables, place, client, choice, decision.state, now),
-    };
+    let is_pinned = is_within
+        && match decision.entry.entry {
+            Some(entry) => {
+                let word = decision.entry.word;
+                flows::refill(tables, entry, word, client, choice, decision.state, now)
+            }
+            None => flows::pin(tables, place, client, choice, decision.state, now),
+        };
     if is_pinned {
         Ok(PassageKind::New)
     } else if decision.target.control.mode == Mode::NAT {

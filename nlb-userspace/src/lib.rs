@@ -10,6 +10,7 @@
 //! 2. [`health`], [`target_state`], [`slow_start`], [`next_hop`]: facts about targets join the wish.
 //! 3. [`ring`]: builds the selection table of a target group, [`forward`] that of a listener with
 //!    several.
+//!    [`source_rules`]: what a load balancer's rules say about one listener.
 //! 4. [`plan`]: wish minus actual = ordered steps.
 //! 5. [`dataplane`]: steps become map writes.
 //! 6. [`daemon`]: the loop. [`api`] and [`client`] are the two ends of the control socket,
@@ -32,5 +33,6 @@ pub mod plan;
 pub mod ring;
 pub mod secret;
 pub mod slow_start;
+pub mod source_rules;
 pub mod status;
 pub mod target_state;

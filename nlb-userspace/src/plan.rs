@@ -8,6 +8,7 @@
 //! came to a listener, goes on until it ends. [`retire`] takes the records away when a sweep over
 //! the flow table has found no flow that needs them.
 
+mod admission;
 mod rings;
 
 use std::{
@@ -17,6 +18,7 @@ use std::{
 
 use nlb_common::{
     address::Address,
+    admission::AdmissionPolicy,
     listener::{HashInput, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy},
     maps::{PREFILTER_WORDS, Prefilter, Side},
     next_hop::NextHopId,
@@ -25,11 +27,13 @@ use nlb_common::{
 };
 use zerocopy::big_endian::U16;
 
+pub use self::admission::WishedAdmission;
 use self::rings::ResolvedGroup;
 pub use self::rings::{ForwardShare, PlannedRing, RingSource};
 use crate::{
     dataplane::{Step, kernel::Found, kernel::Sweep},
     ring::RingEntry,
+    source_rules::SourceRules,
 };
 
 /// What should be, resolved down to what the maps hold.
@@ -70,6 +74,8 @@ pub struct WishedListener {
     pub idle_ticks: u16,
     /// What a new flow's choice depends on.
     pub hash_input: HashInput,
+    /// Who may begin flows, and how many.
+    pub admission: WishedAdmission,
 }
 
 /// A target group that should be.
@@ -107,6 +113,9 @@ pub struct Actual {
     listener_ids: HashMap<ListenerKey, ListenerId>,
     target_ids: HashMap<(TargetIdentity, Mode), TargetId>,
     groups: BTreeMap<u32, u16>,
+    admissions: BTreeMap<ListenerId, AdmissionPolicy>,
+    /// Listeners that have rules, and which; unknown after adoption, so that they are written anew.
+    rules: BTreeMap<ListenerId, Option<SourceRules>>,
     /// What each ring was built from; unknown after adoption, so that rings are built anew.
     rings: BTreeMap<u16, RingSource>,
     prefilter: Vec<u64>,
@@ -187,6 +196,13 @@ impl Actual {
                 .iter()
                 .map(|(_, identity, _)| (identity.group_fingerprint, identity.group))
                 .collect(),
+            admissions: found.admissions.iter().copied().collect(),
+            rules: found
+                .admissions
+                .iter()
+                .filter(|(_, policy)| policy.has_rules)
+                .map(|(id, _)| (*id, None))
+                .collect(),
             rings: BTreeMap::new(),
             prefilter: found.prefilter.clone(),
         }
@@ -241,6 +257,15 @@ impl Actual {
                 if let Some((key, _)) = self.listeners.remove(id) {
                     self.listener_ids.remove(&key);
                 }
+            }
+            Step::ReplaceRules { id, rules } => {
+                self.rules.insert(*id, Some(rules.clone()));
+            }
+            Step::RemoveRules { id } => {
+                self.rules.remove(id);
+            }
+            Step::SetAdmission { id, policy } => {
+                self.admissions.insert(*id, *policy);
             }
             Step::IndexListener { key, id } => {
                 self.index.insert(*key, *id);
@@ -437,10 +462,13 @@ fn plan_listeners(
         let policy = ListenerPolicy {
             group,
             idle_ticks: listener.idle_ticks,
-            flags: ListenerFlags::default().with_hash_input(listener.hash_input),
+            flags: ListenerFlags::default()
+                .with_hash_input(listener.hash_input)
+                .with_admission(listener.admission.is_asked()),
         };
         let key = listener.key;
         let id = if let Some(id) = after.listener_id(&key) {
+            admission::prepare(id, &listener.admission, after, steps);
             if after
                 .listeners
                 .get(&id)
@@ -451,9 +479,11 @@ fn plan_listeners(
             id
         } else {
             let id = free_listener(after, limits)?;
+            admission::prepare(id, &listener.admission, after, steps);
             push(steps, after, Step::WriteListener { id, key, policy });
             id
         };
+        admission::tidy(id, &listener.admission, after, steps);
         index.push((key, id));
         let vip = ListenerKey::vip(key.address);
         if !index.iter().any(|(other, _)| *other == vip) {
@@ -604,6 +634,7 @@ pub fn retire(actual: &Actual, wish: &Wish, sweeps: [&Sweep; 2]) -> Vec<Step> {
             steps.push(Step::ClearTarget { id: *id });
         }
     }
+    steps.extend(admission::retire(actual, wish));
     for step in &steps {
         after.note(step);
     }

@@ -22,8 +22,8 @@ use nlb_ebpf::{
 use nlb_userspace::{
     dataplane::{Dataplane as _, Step, kernel::Sweep},
     plan::{
-        Actual, Limits, PlanError, Planned, Wish, WishedForward, WishedGroup, WishedListener,
-        WishedRing, WishedTarget, fingerprint, plan, retire,
+        Actual, Limits, PlanError, Planned, Wish, WishedAdmission, WishedForward, WishedGroup,
+        WishedListener, WishedRing, WishedTarget, fingerprint, plan, retire,
     },
 };
 use proptest::prelude::*;
@@ -64,6 +64,7 @@ fn listener(last: u8, group: usize) -> WishedListener {
         ring: WishedRing::Group(group),
         idle_ticks: 100,
         hash_input: HashInput::FiveTuple,
+        admission: WishedAdmission::default(),
     }
 }
 

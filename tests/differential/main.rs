@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use nlb_common::{
+    admission::AdmissionPolicy,
     counter::Traffic,
     flow::Choice,
     listener::ListenerId,
@@ -90,6 +91,9 @@ impl Pair {
                 "{target:?}: {theirs:?}, {ours:?}"
             );
         }
+        if let Some(difference) = self.kernel.admission_difference(&self.memory)? {
+            anyhow::bail!("limits: {difference}");
+        }
         if let Some(difference) = self.kernel.flow_difference(&mut self.memory)? {
             anyhow::bail!("flow tables: {difference}");
         }
@@ -98,7 +102,15 @@ impl Pair {
 
     /// Time goes by, or rings change, or next hops.
     fn turn_page(&mut self, random: &mut Random) -> Result<()> {
-        match random.below(5) {
+        self.memory.now.set(Kernel::now().0);
+        world::set_windows(&self.memory, hostile::CLIENTS, || {
+            u32::from(random.byte() % 3)
+        });
+        for (id, _) in world::LIMITS {
+            let record = &self.memory.admissions[usize::from(*id)];
+            record.active.store(u64::from(random.byte() % 6));
+        }
+        match random.below(6) {
             0 => {
                 for entry in self
                     .memory
@@ -139,6 +151,18 @@ impl Pair {
                             ..control
                         });
                     }
+                }
+            }
+            4 => {
+                for (id, _) in world::RULES {
+                    let (_, rows) = random.pick(world::RULES);
+                    let id = ListenerId(*id);
+                    self.memory.rules.insert(id, world::rules(rows));
+                    let policy = AdmissionPolicy {
+                        has_rules: !random.once_in(4),
+                        ..AdmissionPolicy::default()
+                    };
+                    self.memory.set_admission(id, &policy);
                 }
             }
             _ => {

@@ -1,6 +1,7 @@
 //! The packet table: frames in, and what must become of them, through the memory body always and
 //! through the loaded kernel program where there is the right to load it.
 
+mod admission;
 mod decap;
 mod dsr;
 mod flows;
@@ -29,6 +30,7 @@ fn table() -> Vec<Row> {
     rows.extend(ways::rows());
     rows.extend(vlan::rows());
     rows.extend(selection::rows());
+    rows.extend(admission::rows());
     rows
 }
 

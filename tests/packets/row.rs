@@ -152,6 +152,12 @@ impl Row {
         self.step(Step::Change(Box::new(change)))
     }
 
+    /// Changes the tables before all else.
+    pub(crate) fn first(mut self, change: impl Fn(&mut MemoryTables) + 'static) -> Self {
+        self.steps.insert(0, Step::Change(Box::new(change)));
+        self
+    }
+
     /// Gives a target group another ring.
     pub(crate) fn ring(self, group: u16, targets: &'static [u32]) -> Self {
         self.change(move |tables| tables.set_ring(group, &world::ring(targets)))

@@ -76,6 +76,15 @@ impl Random {
 
 const CLIENTS_V4: &[&str] = &[CLIENT, CLIENT, QUIET_CLIENT, FAR_CLIENT, UNKNOWN_CLIENT];
 const CLIENTS_V6: &[&str] = &[CLIENT_V6, CLIENT_V6, FAR_CLIENT_V6];
+/// Everybody who sends requests.
+pub const CLIENTS: &[&str] = &[
+    CLIENT,
+    QUIET_CLIENT,
+    FAR_CLIENT,
+    UNKNOWN_CLIENT,
+    CLIENT_V6,
+    FAR_CLIENT_V6,
+];
 /// Mostly what keeps a connection alive.
 const FLAGS: &[u8] = &[
     SYN,

@@ -13,13 +13,19 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, ArrayOfMaps, HashMap as KernelHashMap, MapData, PerCpuArray, ProgramArray},
+    maps::{
+        Array, ArrayOfMaps, HashMap as KernelHashMap, LpmTrie, MapData, PerCpuArray, ProgramArray,
+        lpm_trie::Key as Prefix,
+    },
     programs::{TestRun as _, TestRunOptions, Xdp, xdp::XdpMode},
 };
 use nlb_common::{
+    address::Address,
+    admission::{Source, Window},
     counter::Traffic,
+    decap::SourceKey,
     flow::Progress,
-    listener::ListenerKey,
+    listener::{ListenerId, ListenerKey},
     maps::PREFILTER_WORDS,
     next_hop::{NeighbourKey, VlanId, VlanLink},
     plain::Plain,
@@ -40,6 +46,8 @@ use crate::world::{ETH0, ETH1, FAR, Known, MAC0, MAC1, NEIGHBOURS, VLANS, neighb
 pub const SHORTEST_FRAME_BYTES: usize = 14;
 /// `BPF_F_MMAPABLE`.
 const MMAPABLE: u32 = 1 << 10;
+/// `BPF_F_NO_PREALLOC`.
+const NO_PREALLOC: u32 = 1;
 
 /// Why the kernel's side cannot run here, if it cannot.
 pub fn unavailable() -> Option<String> {
@@ -181,10 +189,13 @@ pub struct Kernel {
     // Kept: the kernel empties an array of programs that nobody holds.
     _stages: ProgramArray<MapData>,
     rings: HashMap<u16, (Vec<u32>, RingMap)>,
+    rules: HashMap<ListenerId, Vec<(Address, u8, u32)>>,
 }
 
 /// A ring's inner map.
 type RingMap = Array<MapData, Plain<ring::Ring>>;
+/// A listener's rules.
+type RuleMap = LpmTrie<MapData, Plain<SourceKey>, u32>;
 
 /// A record's bytes, as a map's value.
 fn value<const N: usize>(record: &mut (impl IntoBytes + FromBytes + KnownLayout)) -> [u8; N] {
@@ -216,6 +227,8 @@ impl Kernel {
             .override_global("SETTINGS", &settings, true)
             .map_max_entries("FLOWS", settings.0.bucket_mask + 1)
             .map_max_entries("LISTENERS", listeners)
+            .map_max_entries("ADMISSION", listeners)
+            .map_max_entries("RULES", listeners)
             .map_max_entries("LISTENER_INDEX", 2 * listeners)
             .map_max_entries("LISTENER_COUNTERS", listeners)
             .map_max_entries("TARGETS", targets)
@@ -233,6 +246,7 @@ impl Kernel {
             ebpf,
             _stages: stages,
             rings: HashMap::new(),
+            rules: HashMap::new(),
         };
         kernel.write(tables)?;
         kernel.write_flows(tables)?;
@@ -272,12 +286,16 @@ impl Kernel {
         Ok(())
     }
 
-    fn write_hash<K: Pod + PartialEq>(&mut self, name: &str, wanted: &[(K, u32)]) -> Result<()> {
+    fn write_hash<K: Pod + PartialEq, V: Pod>(
+        &mut self,
+        name: &str,
+        wanted: &[(K, V)],
+    ) -> Result<()> {
         let map = self
             .ebpf
             .map_mut(name)
             .with_context(|| format!("no map {name}"))?;
-        let mut map = KernelHashMap::<_, K, u32>::try_from(map)?;
+        let mut map = KernelHashMap::<_, K, V>::try_from(map)?;
         let old: Vec<K> = map.keys().collect::<Result<_, _>>()?;
         for key in old {
             if wanted.iter().all(|(wanted, _)| *wanted != key) {
@@ -299,6 +317,8 @@ impl Kernel {
         self.array::<[u64; PREFILTER_WORDS]>("PREFILTER")?
             .set(0, prefilter, 0)?;
         self.write_array::<64>("LISTENERS", &mut tables.listeners)?;
+        self.write_array::<64>("ADMISSION", &mut tables.admissions)?;
+        self.write_rules(tables)?;
         self.write_array::<32>("TARGETS", &mut tables.targets)?;
         self.write_array::<32>("NEXT_HOPS", &mut tables.next_hops)?;
         let index: Vec<(Plain<ListenerKey>, u32)> = tables
@@ -326,6 +346,64 @@ impl Kernel {
             self.write_ring(*group, slots)?;
         }
         Ok(())
+    }
+
+    fn write_rules(&mut self, tables: &MemoryTables) -> Result<()> {
+        let sources: Vec<(Plain<Source>, u64)> = tables
+            .sources
+            .borrow()
+            .iter()
+            .map(|(source, word)| (Plain(*source), word.load()))
+            .collect();
+        self.write_hash("SOURCES", &sources)?;
+        for (listener, rules) in &tables.rules {
+            if self.rules.get(listener) == Some(rules) {
+                continue;
+            }
+            let mut inner = RuleMap::create(u32::try_from(rules.len().max(1))?, NO_PREALLOC)?;
+            for (prefix, bits, verdict) in rules {
+                let bits = SourceKey::BITS_BEFORE + u32::from(*bits);
+                let key = Prefix::new(bits, Plain(SourceKey::of(*prefix)));
+                inner.insert(&key, verdict, 0)?;
+            }
+            let map = self.ebpf.map_mut("RULES").context("no map RULES")?;
+            ArrayOfMaps::<_, RuleMap>::try_from(map)?
+                .set(u32::from(listener.0), &inner, 0)
+                .context("setting rules")?;
+            self.rules.insert(*listener, rules.clone());
+        }
+        Ok(())
+    }
+
+    /// Where what was counted against limits differs from the memory body's.
+    pub fn admission_difference(&mut self, tables: &MemoryTables) -> Result<Option<String>> {
+        let records = self.array::<[u64; 8]>("ADMISSION")?;
+        for (index, memory) in tables.admissions.iter().enumerate() {
+            let record = records.get(&u32::try_from(index)?, 0)?;
+            let ours = [memory.window.load(), memory.active.load()];
+            if record[3..5] != ours {
+                return Ok(Some(format!(
+                    "listener {index}: {record:x?}, memory {ours:x?}"
+                )));
+            }
+        }
+        let map = self.ebpf.map_mut("SOURCES").context("no map SOURCES")?;
+        let map = KernelHashMap::<_, Plain<Source>, u64>::try_from(map)?;
+        let theirs: HashMap<Source, Window> = map
+            .iter()
+            .map(|entry| entry.map(|(source, word)| (source.0, Window::of_word(word))))
+            .collect::<Result<_, _>>()?;
+        let ours = tables.sources.borrow();
+        // Of a source that nobody prepared, clocks may be a tick apart.
+        let is_same = ours.iter().all(|(source, word)| {
+            let memory = Window::of_word(word.load());
+            theirs.get(source).is_some_and(|kernel| {
+                let apart = kernel.tick.0.wrapping_sub(memory.tick.0);
+                kernel.flows == memory.flows && matches!(apart, 0 | 1 | u16::MAX)
+            })
+        });
+        Ok((!is_same || theirs.len() != ours.len())
+            .then(|| format!("sources: {theirs:x?}, memory {ours:x?}")))
     }
 
     fn write_ring(&mut self, group: u16, slots: &[u32]) -> Result<()> {

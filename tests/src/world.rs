@@ -14,6 +14,7 @@ use std::net::IpAddr;
 
 use nlb_common::{
     address::Address,
+    admission::{ALLOW, AdmissionPolicy, DENY, Source, Window},
     hash::{Key, Secret as _},
     listener::{HashInput, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy},
     next_hop::{MacPair, NextHop, NextHopId, VlanId},
@@ -335,6 +336,12 @@ pub const LISTENERS: &[(u16, &str, u8, u16, u16)] = &[
     (25, VIP, TCP, 95, 19),
     (26, VIP_V6, TCP, 93, 20),
     (27, VIP_V6, TCP, 95, 20),
+    (57, VIP, TCP, 9100, 1),
+    (58, VIP_V6, TCP, 9100, 3),
+    (59, VIP, UDP, 9100, 2),
+    (60, DSR_VIP, TCP, 9101, 5),
+    (61, VIP, TCP, 9102, 1),
+    (62, VIP_V6, TCP, 9103, 3),
 ];
 
 /// Listeners that do not hash the five-tuple.
@@ -346,6 +353,101 @@ pub const HASH_INPUTS: &[(u16, HashInput)] = &[
     (26, HashInput::Source),
     (27, HashInput::FiveTupleAndSequence),
 ];
+
+/// A source rule: `(prefix, bits of it that count, allows)`.
+type RuleRow = (&'static str, u8, bool);
+
+/// Listeners with source rules.
+pub const RULES: &[(u16, &[RuleRow])] = &[
+    (
+        57,
+        &[
+            ("::", 0, false),
+            ("198.51.100.0", 96 + 24, true),
+            (QUIET_CLIENT, 128, false),
+        ],
+    ),
+    (58, &[("::", 0, true), ("2001:db8:f::", 48, false)]),
+    (
+        59,
+        &[
+            ("::", 0, true),
+            ("198.51.0.0", 96 + 16, false),
+            (QUIET_CLIENT, 128, true),
+        ],
+    ),
+];
+
+/// Listeners with limits.
+pub const LIMITS: &[(u16, AdmissionPolicy)] = &[
+    (
+        60,
+        AdmissionPolicy {
+            has_rules: false,
+            forwards_unpinned: true,
+            source_bits: 128,
+            flows_per_tick: 3,
+            source_flows_per_tick: 0,
+            active_flows: 0,
+        },
+    ),
+    (
+        61,
+        AdmissionPolicy {
+            has_rules: false,
+            forwards_unpinned: false,
+            source_bits: 96 + 24,
+            flows_per_tick: 4,
+            source_flows_per_tick: 2,
+            active_flows: 0,
+        },
+    ),
+    (
+        62,
+        AdmissionPolicy {
+            has_rules: false,
+            forwards_unpinned: false,
+            source_bits: 64,
+            flows_per_tick: 0,
+            source_flows_per_tick: 3,
+            active_flows: 5,
+        },
+    ),
+];
+
+/// The rules of [`RULES`] as the tables hold them.
+pub fn rules(rows: &[RuleRow]) -> Vec<(Address, u8, u32)> {
+    let rule = |(prefix, bits, allows): &RuleRow| {
+        (address(prefix), *bits, if *allows { ALLOW } else { DENY })
+    };
+    rows.iter().map(rule).collect()
+}
+
+/// Stops the clock of all limits for some seconds, and says how many flows have begun: at each
+/// listener, and of each of these clients there.
+///
+/// No test depends on when a tick ends: a window that seems to be another processor's, a little ahead
+/// of us, is the present one.
+pub fn set_windows(tables: &MemoryTables, clients: &[&str], mut flows: impl FnMut() -> u32) {
+    let tick = Tick(tables.now.get().wrapping_add(AHEAD_TICKS));
+    for (id, policy) in LIMITS {
+        let listener = ListenerId(*id);
+        let record = &tables.admissions[usize::from(*id)];
+        let mut word = || {
+            let flows = flows();
+            Window { tick, flows }.to_word()
+        };
+        record.window.store(word());
+        for client in clients {
+            let source = Source::of(listener, address(client), policy.source_bits);
+            let mut sources = tables.sources.borrow_mut();
+            sources.entry(source).or_default().store(word());
+        }
+    }
+}
+
+/// How far ahead [`set_windows`] is.
+const AHEAD_TICKS: u16 = 7;
 
 /// The sequence number of a [`Sentence`] that names none.
 pub const SEQUENCE: u32 = 0x0102_0304;
@@ -457,6 +559,17 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
             flags: ListenerFlags::default().with_hash_input(input),
         };
         tables.add_listener(ListenerId(id), key, policy);
+    }
+    for (id, rows) in RULES {
+        tables.rules.insert(ListenerId(*id), rules(rows));
+        let policy = AdmissionPolicy {
+            has_rules: true,
+            ..AdmissionPolicy::default()
+        };
+        tables.set_admission(ListenerId(*id), &policy);
+    }
+    for (id, policy) in LIMITS {
+        tables.set_admission(ListenerId(*id), policy);
     }
     let orphan = ListenerKey::new(address(VIP), TCP, U16::new(UNWRITTEN_LISTENER_PORT));
     tables.listener_index.insert(orphan, UNWRITTEN_LISTENER);

@@ -17,6 +17,7 @@ use aya_ebpf::{
 };
 use nlb_common::{
     address::Address,
+    admission::{Admission, Source},
     event::Event,
     flow::{Bucket, Choice, Client, FlowState},
     hash::{Key, Secret},
@@ -145,6 +146,21 @@ impl Tables for FlowTables {
     #[inline(always)]
     fn listener(&self, id: ListenerId) -> Option<&Listener> {
         BENCH_LISTENERS.get(u32::from(id.0))
+    }
+
+    #[inline(always)]
+    fn admission(&self, _: ListenerId) -> Option<&Admission> {
+        None
+    }
+
+    #[inline(always)]
+    fn admits(&self, _: ListenerId, _: Address) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn source_window<R>(&self, _: &Source, _: impl FnOnce(&Word) -> R) -> Option<R> {
+        None
     }
 
     #[inline(always)]

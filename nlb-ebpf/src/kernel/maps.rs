@@ -1,14 +1,20 @@
 //! [`Tables`] over the kernel's maps.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{
+        Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf,
+        lpm_trie::Key as Prefix,
+    },
     helpers::generated::bpf_jiffies64,
     macros::btf_map,
     programs::XdpContext,
 };
 use aya_log_ebpf::error;
 use nlb_common::{
+    address::Address,
+    admission::{ALLOW, Admission, MAX_SOURCES, Source},
     counter::Traffic,
+    decap::SourceKey,
     event::Event,
     flow::Bucket,
     hash::{Key, Secret},
@@ -31,6 +37,8 @@ use super::{
 
 /// `BPF_F_MMAPABLE`: the daemon maps these and changes them word by word.
 const MMAPABLE: usize = 1 << 10;
+/// `BPF_NOEXIST` of `linux/bpf.h`.
+const BPF_NOEXIST: u64 = 1;
 /// `BPF_F_NO_PREALLOC`.
 const NO_PREALLOC: usize = 1;
 
@@ -41,6 +49,12 @@ static PREFILTER: Array<Prefilter, 1, MMAPABLE> = Array::new();
 static LISTENER_INDEX: HashMap<ListenerKey, u32, 1024> = HashMap::new(); // set by the loader
 #[btf_map]
 static LISTENERS: Array<Listener, 1024, MMAPABLE> = Array::new(); // set by the loader
+#[btf_map]
+static ADMISSION: Array<Admission, 1024, MMAPABLE> = Array::new(); // set by the loader
+#[btf_map]
+static RULES: ArrayOfMaps<LpmTrie<SourceKey, u32, 1>, 1024> = ArrayOfMaps::new(); // set by the loader
+#[btf_map]
+static SOURCES: LruHashMap<Source, Word, { MAX_SOURCES as usize }> = LruHashMap::new();
 #[btf_map]
 static RINGS: ArrayOfMaps<Array<Ring, 1, MMAPABLE>, 1024> = ArrayOfMaps::new(); // set by the loader
 #[btf_map]
@@ -133,6 +147,10 @@ impl Secret for SelectKey {
     }
 }
 
+/// VERIFIER: a key of aya's is packed, and the stack has no unaligned words.
+#[repr(align(8))]
+struct Placed(Prefix<SourceKey>);
+
 /// The kernel's maps, and the packet's context, which the kernel's routes are asked with.
 pub(crate) struct Maps<'c> {
     /// The context.
@@ -181,6 +199,36 @@ impl Tables for Maps<'_> {
     #[inline(always)]
     fn listener(&self, id: ListenerId) -> Option<&Listener> {
         LISTENERS.get(u32::from(id.0))
+    }
+
+    #[inline(always)]
+    fn admission(&self, id: ListenerId) -> Option<&Admission> {
+        ADMISSION.get(u32::from(id.0))
+    }
+
+    #[inline(always)]
+    fn admits(&self, listener: ListenerId, source: Address) -> bool {
+        let key = Placed(Prefix::new(SourceKey::BITS, SourceKey::of(source)));
+        let Some(verdict) = RULES.get_value_ptr_mut(u32::from(listener.0), &key.0) else {
+            return false;
+        };
+        // SAFETY: nobody writes into a set of rules that packets can see, and the kernel frees it
+        // when no program that has found it runs any more.
+        unsafe { *verdict == ALLOW }
+    }
+
+    #[inline(always)]
+    fn source_window<R>(&self, source: &Source, look: impl FnOnce(&Word) -> R) -> Option<R> {
+        // SAFETY: a word changes by compare and swap; at worst it has become another source's in
+        // the meantime, which is then counted one flow too much.
+        let mut word = unsafe { SOURCES.get(source) };
+        if word.is_none() {
+            // If another processor was quicker, its word is found below.
+            let _ = SOURCES.insert(source, Word::default(), BPF_NOEXIST);
+            // SAFETY: as above.
+            word = unsafe { SOURCES.get(source) };
+        }
+        word.map(look)
     }
 
     #[inline(always)]

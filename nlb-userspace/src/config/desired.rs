@@ -5,6 +5,7 @@ use std::{
     fmt,
     net::IpAddr,
     num::NonZeroU32,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -18,6 +19,7 @@ pub use super::{
     http_codes::HttpCodes,
 };
 pub use crate::target_state::Minimum;
+use crate::{decap::prefix::Prefix, source_rules::SourceRules};
 
 /// A whole valid configuration; load balancers, listeners, groups and targets in the order of the
 /// file.
@@ -114,6 +116,70 @@ pub struct Listener {
     pub tcp_idle_timeout: Duration,
     /// Its counterpart for UDP; means nothing to a TCP listener.
     pub udp_idle_timeout: Duration,
+    /// What the load balancer's rules say about its clients, by IP protocol and version; nothing
+    /// where all may begin flows.
+    pub source_rules: Vec<(u8, IpVersion, SourceRules)>,
+    /// How many flows may begin.
+    pub limits: FlowLimits,
+}
+
+/// A rule about who may begin flows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceRule {
+    /// Whether it allows, or denies.
+    pub allows: bool,
+    /// Whom.
+    pub sources: Vec<Prefix>,
+    /// For listeners of this IP protocol only.
+    pub protocol: Option<u8>,
+    /// For listeners on these ports only.
+    pub ports: RangeInclusive<u16>,
+}
+
+impl SourceRule {
+    /// Whether it is about a listener's clients.
+    pub fn means(&self, protocol: u8, port: u16) -> bool {
+        self.protocol.is_none_or(|own| own == protocol) && self.ports.contains(&port)
+    }
+}
+
+/// How many flows may begin at each address and protocol of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowLimits {
+    /// New flows in a second.
+    pub new_flows_per_second: Option<u32>,
+    /// Flows remembered at once.
+    pub active_flows: Option<u32>,
+    /// New flows of one source in a second.
+    pub source_new_flows_per_second: Option<u32>,
+    /// Bits of an IPv4 address that make a source.
+    pub source_prefix_ipv4: u8,
+    /// Bits of an IPv6 address that make a source.
+    pub source_prefix_ipv6: u8,
+    /// What becomes of flows over a limit.
+    pub over: OverLimit,
+}
+
+impl Default for FlowLimits {
+    fn default() -> Self {
+        Self {
+            new_flows_per_second: None,
+            active_flows: None,
+            source_new_flows_per_second: None,
+            source_prefix_ipv4: 32,
+            source_prefix_ipv6: 64,
+            over: OverLimit::Drop,
+        }
+    }
+}
+
+/// What becomes of flows over a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OverLimit {
+    /// Their packets are dropped.
+    Drop,
+    /// Each of their packets goes where the ring says; they are not remembered.
+    ForwardUnpinned,
 }
 
 /// A target group's share of a listener.
@@ -284,7 +350,7 @@ impl fmt::Display for Mode {
 }
 
 /// An IP version. `Display` prints `IPv4` or `IPv6`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IpVersion {
     /// IPv4.

@@ -31,9 +31,9 @@ use toml::de::DeTable;
 
 pub use self::{
     desired::{
-        Capacity, Desired, HashKey, HashKeyError, HashKeySource, HealthCheck, HealthCheckPort,
-        HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Minimum, Mode, Node,
-        Protocol, Share, Target, TargetGroup, XdpMode,
+        Capacity, Desired, FlowLimits, HashKey, HashKeyError, HashKeySource, HealthCheck,
+        HealthCheckPort, HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer,
+        Minimum, Mode, Node, OverLimit, Protocol, Share, SourceRule, Target, TargetGroup, XdpMode,
     },
     error::{
         AddressClass, Fault, Faults, GroupTrait, Position, Problem, Remedy, Shape, Suspicion,

@@ -193,6 +193,34 @@ pub enum Problem {
         line: usize,
     },
 
+    // Source rules and limits.
+    /// Neither an address nor a prefix.
+    #[error("is not an IP address or prefix")]
+    NotPrefix,
+    /// A prefix longer than an address.
+    #[error("has no prefix length from 0 to {most}")]
+    PrefixLength {
+        /// Bits of an address.
+        most: u8,
+    },
+    /// Bits behind the prefix.
+    #[error("has bits behind its prefix")]
+    PrefixBits,
+    /// A range of ports without its beginning.
+    #[error("is set without `from_port`")]
+    ToPortAlone,
+    /// A range of ports that ends before it begins.
+    #[error("is below the `from_port` of {from}")]
+    PortsBackwards {
+        /// Its first port.
+        from: u16,
+    },
+    /// Forwarding without an entry where there is a way back to be found.
+    #[error(
+        "needs a target group that does not translate: answers of `nat` find back by the flow's entry"
+    )]
+    UnpinnedNat,
+
     // Listeners.
     /// Both ways of naming groups.
     #[error("is given as well as `target_group`")]

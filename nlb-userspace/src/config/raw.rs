@@ -44,6 +44,26 @@ pub(super) struct RawLoadBalancer {
     pub(super) name: Field<String>,
     pub(super) addresses: Field<Vec<At<String>>>,
     pub(super) listeners: Vec<RawListener>,
+    pub(super) rules: Vec<RawRule>,
+}
+
+#[derive(Debug)]
+pub(super) struct RawRule {
+    pub(super) action: Field<String>,
+    pub(super) sources: Field<Vec<At<String>>>,
+    pub(super) protocol: Field<String>,
+    pub(super) from_port: Field<u64>,
+    pub(super) to_port: Field<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct RawLimits {
+    pub(super) new_flows_per_second: Field<u64>,
+    pub(super) active_flows: Field<u64>,
+    pub(super) source_new_flows_per_second: Field<u64>,
+    pub(super) source_prefix_ipv4: Field<u64>,
+    pub(super) source_prefix_ipv6: Field<u64>,
+    pub(super) over: Field<String>,
 }
 
 #[derive(Debug)]
@@ -61,6 +81,7 @@ pub(super) struct RawListener {
     pub(super) hash: Field<String>,
     pub(super) tcp_idle_timeout_seconds: Field<u64>,
     pub(super) udp_idle_timeout_seconds: Field<u64>,
+    pub(super) limits: RawLimits,
 }
 
 /// A group of several that a listener forwards to.
@@ -167,6 +188,11 @@ impl RawLoadBalancer {
                 .iter()
                 .map(|table| RawListener::read(reader, table))
                 .collect(),
+            rules: reader
+                .tables(table, "rule", |_| None)
+                .iter()
+                .map(|table| RawRule::read(reader, table))
+                .collect(),
         }
     }
 }
@@ -200,6 +226,33 @@ impl RawListener {
             hash: reader.word(table, "hash"),
             tcp_idle_timeout_seconds: reader.whole(table, "tcp.idle_timeout.seconds"),
             udp_idle_timeout_seconds: reader.whole(table, "udp.idle_timeout.seconds"),
+            limits: RawLimits::read(reader, table),
+        }
+    }
+}
+
+impl RawRule {
+    fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
+        Self {
+            action: reader.word(table, "action"),
+            sources: reader.texts(table, "sources"),
+            protocol: reader.word(table, "protocol"),
+            from_port: reader.whole(table, "from_port"),
+            to_port: reader.whole(table, "to_port"),
+        }
+    }
+}
+
+impl RawLimits {
+    /// Reads the keys below `limits` of a listener's table.
+    fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
+        Self {
+            new_flows_per_second: reader.whole(table, "limits.new_flows_per_second"),
+            active_flows: reader.whole(table, "limits.active_flows"),
+            source_new_flows_per_second: reader.whole(table, "limits.source.new_flows_per_second"),
+            source_prefix_ipv4: reader.whole(table, "limits.source.prefix_length_ipv4"),
+            source_prefix_ipv6: reader.whole(table, "limits.source.prefix_length_ipv6"),
+            over: reader.word(table, "limits.over"),
         }
     }
 }

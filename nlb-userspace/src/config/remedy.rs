@@ -119,6 +119,15 @@ pub enum Remedy {
     /// An address of a server.
     #[error("write the unicast address of a server")]
     WriteTarget,
+    /// A prefix.
+    #[error("write a prefix such as \"192.0.2.0/24\" or \"2001:db8::/32\", or an address")]
+    WritePrefix,
+    /// The beginning of a range of ports.
+    #[error("add `from_port`")]
+    AddFromPort,
+    /// What works with translation, or another mode.
+    #[error("write \"drop\", or use groups of a `dsr-…` mode")]
+    DropOrDsr,
     /// The IPv4 form.
     #[error("write it as \"{0}\"")]
     WriteAs(std::net::IpAddr),

@@ -3,18 +3,20 @@
 use std::time::Duration;
 
 use nlb_common::{
-    address::Address, listener::ListenerKey, next_hop::NextHopId, target::Mode as WireMode,
-    wire::protocol,
+    address::Address, admission::AdmissionPolicy, listener::ListenerKey, next_hop::NextHopId,
+    target::Mode as WireMode, wire::protocol,
 };
 use zerocopy::big_endian::U16;
 
 use super::groups::{Group, Groups, Way};
 use crate::{
     clock,
-    config::{Desired, Listener, Mode},
+    config::{Desired, IpVersion, Listener, Mode, OverLimit},
     plan::{
-        Wish, WishedForward, WishedGroup, WishedListener, WishedRing, WishedTarget, fingerprint,
+        Wish, WishedAdmission, WishedForward, WishedGroup, WishedListener, WishedRing,
+        WishedTarget, fingerprint,
     },
+    source_rules::mapped_length,
 };
 
 impl Groups {
@@ -116,7 +118,35 @@ fn wished_listeners(listener: &Listener, ring: WishedRing) -> Vec<WishedListener
                 ring,
                 idle_ticks: clock::of_this_kernel().count_of_seconds(seconds),
                 hash_input: listener.hash_input,
+                admission: wished_admission(listener, &key),
             }
         })
         .collect()
+}
+
+/// Who may begin flows at one address and protocol of a listener, and how many.
+fn wished_admission(listener: &Listener, key: &ListenerKey) -> WishedAdmission {
+    let address = key.address.into();
+    let version = IpVersion::of(address);
+    let rules = listener
+        .source_rules
+        .iter()
+        .find(|(protocol, of, _)| *protocol == key.protocol && *of == version)
+        .map(|(_, _, rules)| rules.clone());
+    let limits = &listener.limits;
+    let clock = clock::of_this_kernel();
+    let per_tick = |per_second: Option<u32>| clock.count_per_tick(per_second.unwrap_or(0));
+    let (ipv4, ipv6) = (limits.source_prefix_ipv4, limits.source_prefix_ipv6);
+    let policy = AdmissionPolicy {
+        has_rules: false,
+        forwards_unpinned: limits.over == OverLimit::ForwardUnpinned,
+        source_bits: mapped_length(address, ipv4, ipv6),
+        flows_per_tick: per_tick(limits.new_flows_per_second),
+        source_flows_per_tick: per_tick(limits.source_new_flows_per_second),
+        active_flows: limits.active_flows.unwrap_or(0),
+    };
+    WishedAdmission {
+        rules,
+        limits: policy,
+    }
 }

@@ -4,10 +4,15 @@ use std::{collections::BTreeSet, os::fd::AsFd as _};
 
 use aya::{
     Ebpf,
-    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{
+        Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf,
+        lpm_trie::Key,
+    },
 };
 use nlb_common::{
+    admission::{ALLOW, Admission, AdmissionPolicy, DENY},
     counter::Traffic,
+    decap::SourceKey,
     flow::{Bucket, Choice},
     listener::{Listener, ListenerId, ListenerKey, ListenerPolicy},
     maps::{Header, Prefilter},
@@ -21,10 +26,19 @@ use nlb_common::{
 use zerocopy::FromZeros as _;
 
 use super::{Dataplane, DataplaneError, Step, shared::Shared};
-use crate::plan::Limits;
+use crate::{plan::Limits, source_rules::SourceRules};
 
 /// `BPF_F_MMAPABLE` of `linux/bpf.h`: the inner maps of `RINGS` must have the template's flags.
 const MMAPABLE: u32 = 1 << 10;
+
+/// `BPF_F_NO_PREALLOC` of `linux/bpf.h`, which tries must have.
+const NO_PREALLOC: u32 = 1;
+
+/// Listeners' rules in the kernel.
+type RuleMap = LpmTrie<MapData, Plain<SourceKey>, u32>;
+
+/// Sets of rules that are kept open, for listeners that share them.
+const OPEN_RULES: usize = 16;
 
 /// Every map that the daemon uses.
 pub struct KernelMaps {
@@ -37,6 +51,10 @@ pub struct KernelMaps {
     listener_index: HashMap<MapData, Plain<ListenerKey>, u32>,
     next_hop_index: HashMap<MapData, Plain<NeighbourKey>, u32>,
     vlan_links: HashMap<MapData, u32, u64>,
+    admissions: Shared<Admission>,
+    rules: ArrayOfMaps<MapData, RuleMap>,
+    /// The sets of rules that were made last.
+    made_rules: Vec<(SourceRules, RuleMap)>,
     rings: ArrayOfMaps<MapData, Array<MapData, Plain<Ring>>>,
     listener_counters: PerCpuArray<MapData, Plain<Traffic>>,
     target_counters: PerCpuArray<MapData, Plain<Traffic>>,
@@ -50,6 +68,8 @@ pub struct Found {
     pub generation: u64,
     /// Listeners' records.
     pub listeners: Vec<(ListenerId, ListenerKey, ListenerPolicy)>,
+    /// Listeners' rules and limits.
+    pub admissions: Vec<(ListenerId, AdmissionPolicy)>,
     /// What new flows find.
     pub listener_index: Vec<(ListenerKey, ListenerId)>,
     /// Targets' records.
@@ -119,7 +139,15 @@ macro_rules! new_shared {
     )+};
 }
 
-new_shared!(Bucket, Header, Listener, NextHopSlot, Prefilter, Target);
+new_shared!(
+    Admission,
+    Bucket,
+    Header,
+    Listener,
+    NextHopSlot,
+    Prefilter,
+    Target
+);
 
 fn slot<'r, R>(map: &'static str, records: &'r [R], index: usize) -> Result<&'r R, DataplaneError> {
     let capacity = records.len();
@@ -149,6 +177,10 @@ impl KernelMaps {
                 .map_err(map_error("use", "NEXT_HOP_INDEX"))?,
             vlan_links: HashMap::try_from(take(object, "VLAN_LINKS")?)
                 .map_err(map_error("use", "VLAN_LINKS"))?,
+            admissions: share(object, "ADMISSION")?,
+            rules: ArrayOfMaps::try_from(take(object, "RULES")?)
+                .map_err(map_error("use", "RULES"))?,
+            made_rules: Vec::new(),
             rings: ArrayOfMaps::try_from(take(object, "RINGS")?)
                 .map_err(map_error("use", "RINGS"))?,
             listener_counters: PerCpuArray::try_from(take(object, "LISTENER_COUNTERS")?)
@@ -185,6 +217,11 @@ impl KernelMaps {
         let listeners = (0u16..)
             .zip(self.listeners.iter())
             .filter_map(|(id, record)| Some((ListenerId(id), record.key()?, record.policy())))
+            .collect();
+        let admissions = (0u16..)
+            .zip(self.admissions.iter())
+            .map(|(id, record)| (ListenerId(id), record.policy()))
+            .filter(|(_, policy)| *policy != AdmissionPolicy::default())
             .collect();
         let targets = (0u32..)
             .zip(self.targets.iter())
@@ -243,6 +280,7 @@ impl KernelMaps {
             in_rings,
             generation: self.header().map_or(0, |header| header.generation.load()),
             listeners,
+            admissions,
             listener_index,
             targets,
             prefilter: self
@@ -280,6 +318,11 @@ impl KernelMaps {
     /// An entry is emptied by compare and swap, so that a flow that came back in the meantime
     /// keeps its place.
     pub fn sweep(&self, now: Tick) -> Sweep {
+        let active: Vec<u64> = self
+            .admissions
+            .iter()
+            .map(|record| record.active.load())
+            .collect();
         let mut sweep = Sweep {
             by_listener: vec![0; self.listeners.len()],
             by_target: vec![0; self.targets.len()],
@@ -312,7 +355,47 @@ impl KernelMaps {
                 *count += 1;
             }
         }
+        for ((record, before), found) in self.admissions.iter().zip(active).zip(&sweep.by_listener)
+        {
+            if record.policy().active_flows != 0 {
+                record.settle(*found, before);
+            }
+        }
         sweep
+    }
+
+    /// Gives a listener the rules in this map, or in a new one.
+    fn replace_rules(&mut self, id: ListenerId, rules: &SourceRules) -> Result<(), DataplaneError> {
+        let made = self
+            .made_rules
+            .iter()
+            .position(|(made, _)| made.is_same(rules));
+        let made = if let Some(made) = made {
+            made
+        } else {
+            let map = rule_map(rules)?;
+            if self.made_rules.len() == OPEN_RULES {
+                self.made_rules.remove(0);
+            }
+            self.made_rules.push((rules.clone(), map));
+            self.made_rules.len() - 1
+        };
+        if let Some((_, map)) = self.made_rules.get(made) {
+            self.rules
+                .set(id.0.into(), map, 0)
+                .map_err(map_error("replace rules of", "RULES"))?;
+        }
+        Ok(())
+    }
+
+    /// Frees a listener's rules: there is no way to take a map out, but to put another one there.
+    fn remove_rules(&mut self, id: ListenerId) -> Result<(), DataplaneError> {
+        let empty = RuleMap::create(1, NO_PREALLOC)
+            .map_err(map_error("make an empty set of rules for", "RULES"))?;
+        self.made_rules.clear();
+        self.rules
+            .set(id.0.into(), &empty, 0)
+            .map_err(map_error("remove rules of", "RULES"))
     }
 
     fn replace_ring(&mut self, group: u16, slots: &[u32]) -> Result<(), DataplaneError> {
@@ -329,6 +412,22 @@ impl KernelMaps {
             .set(group.into(), &inner, 0)
             .map_err(map_error("replace a ring of", "RINGS"))
     }
+}
+
+/// A set of rules as a map. No packet sees it while it is filled.
+fn rule_map(rules: &SourceRules) -> Result<RuleMap, DataplaneError> {
+    let count = u32::try_from(rules.verdicts().len()).unwrap_or(u32::MAX);
+    let mut map = RuleMap::create(count, NO_PREALLOC)
+        .map_err(map_error("make a set of rules for", "RULES"))?;
+    for verdict in rules.verdicts() {
+        let key = Key::new(
+            SourceKey::BITS_BEFORE + u32::from(verdict.bits),
+            Plain(SourceKey::of(verdict.prefix)),
+        );
+        map.insert(&key, if verdict.allows { ALLOW } else { DENY }, 0)
+            .map_err(map_error("write a set of rules for", "RULES"))?;
+    }
+    Ok(map)
 }
 
 fn traffic(
@@ -392,6 +491,11 @@ impl Dataplane for KernelMaps {
             }
             Step::ClearListener { id } => {
                 slot("LISTENERS", &self.listeners, id.0.into())?.clear();
+            }
+            Step::ReplaceRules { id, rules } => self.replace_rules(*id, rules)?,
+            Step::RemoveRules { id } => self.remove_rules(*id)?,
+            Step::SetAdmission { id, policy } => {
+                slot("ADMISSION", &self.admissions, id.0.into())?.set_policy(policy);
             }
             Step::IndexListener { key, id } => self
                 .listener_index

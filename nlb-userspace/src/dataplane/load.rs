@@ -33,11 +33,14 @@ use super::{DataplaneError, XDP_OBJECT, kernel::KernelMaps, log, shared::Shared,
 use crate::config::{Capacity, XdpMode};
 
 /// Names of the maps that are pinned under their own names.
-const PINNED_MAPS: [&str; 14] = [
+const PINNED_MAPS: [&str; 17] = [
     "HEADER",
     "PREFILTER",
     "LISTENER_INDEX",
     "LISTENERS",
+    "ADMISSION",
+    "RULES",
+    "SOURCES",
     "RINGS",
     "TARGETS",
     "NEXT_HOPS",
@@ -177,6 +180,8 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
     loader
         .map_max_entries("FLOWS", buckets)
         .map_max_entries("LISTENERS", listeners)
+        .map_max_entries("ADMISSION", listeners)
+        .map_max_entries("RULES", listeners)
         .map_max_entries("LISTENER_COUNTERS", listeners)
         // VIPs are in the index beside their listeners.
         .map_max_entries("LISTENER_INDEX", listeners * 2)

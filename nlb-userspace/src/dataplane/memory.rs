@@ -1,5 +1,6 @@
 //! The steps of a plan on the packet library's tables in memory.
 
+use nlb_common::admission::{ALLOW, DENY};
 use nlb_ebpf::memory::MemoryTables;
 
 use super::{Dataplane, DataplaneError, Step};
@@ -55,6 +56,22 @@ impl Dataplane for MemoryTables {
             }
             Step::ClearListener { id } => {
                 record("LISTENERS", &self.listeners, id.0.into())?.clear();
+            }
+            Step::ReplaceRules { id, rules } => {
+                let verdicts = rules.verdicts().iter();
+                let rules = verdicts
+                    .map(|verdict| {
+                        let value = if verdict.allows { ALLOW } else { DENY };
+                        (verdict.prefix, verdict.bits, value)
+                    })
+                    .collect();
+                self.rules.insert(*id, rules);
+            }
+            Step::RemoveRules { id } => {
+                self.rules.remove(id);
+            }
+            Step::SetAdmission { id, policy } => {
+                record("ADMISSION", &self.admissions, id.0.into())?.set_policy(policy);
             }
             Step::IndexListener { key, id } => {
                 self.listener_index.insert(*key, *id);

@@ -23,12 +23,14 @@ pub mod stages;
 use std::sync::Arc;
 
 use nlb_common::{
+    admission::AdmissionPolicy,
     listener::{ListenerId, ListenerKey, ListenerPolicy},
     next_hop::{NeighbourKey, NextHop, NextHopId, VlanLink},
     target::{TargetControl, TargetId, TargetIdentity},
 };
 
 pub use self::error::DataplaneError;
+use crate::source_rules::SourceRules;
 
 /// The load balancer's kernel program and its maps: an ELF object.
 pub static XDP_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nlb-xdp"));
@@ -144,6 +146,25 @@ pub enum Step {
     ClearListener {
         /// Which.
         id: ListenerId,
+    },
+    /// Gives a listener other source rules.
+    ReplaceRules {
+        /// Which listener.
+        id: ListenerId,
+        /// All of them.
+        rules: SourceRules,
+    },
+    /// Takes a listener's source rules away; it no longer asks for them.
+    RemoveRules {
+        /// Which listener.
+        id: ListenerId,
+    },
+    /// Changes whether a listener's rules are asked, and its limits.
+    SetAdmission {
+        /// Which listener.
+        id: ListenerId,
+        /// Rules and limits.
+        policy: AdmissionPolicy,
     },
     /// Lets new flows find a listener; also for VIPs as such.
     IndexListener {

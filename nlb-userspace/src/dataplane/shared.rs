@@ -10,6 +10,7 @@ use std::{
 
 use memmap2::{MmapOptions, MmapRaw};
 use nlb_common::{
+    admission::Admission,
     flow::Bucket,
     listener::Listener,
     maps::{Header, Prefilter},
@@ -32,7 +33,15 @@ macro_rules! records {
     )+};
 }
 
-records!(Bucket, Header, Listener, NextHopSlot, Prefilter, Target);
+records!(
+    Admission,
+    Bucket,
+    Header,
+    Listener,
+    NextHopSlot,
+    Prefilter,
+    Target
+);
 
 /// All records of an array map that was made with `BPF_F_MMAPABLE`.
 #[derive(Debug)]

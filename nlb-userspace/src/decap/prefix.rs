@@ -4,6 +4,8 @@ use std::{fmt, net::IpAddr, str::FromStr};
 
 use nlb_common::address::Address;
 
+use crate::config::IpVersion;
+
 /// All addresses that begin alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Prefix {
@@ -49,6 +51,11 @@ impl Prefix {
             }
         };
         Self { address, length }
+    }
+
+    /// Which addresses it is a range of.
+    pub const fn version(self) -> IpVersion {
+        IpVersion::of(self.address)
     }
 
     /// The address, IPv4 mapped into IPv6, as maps hold it.

@@ -27,7 +27,9 @@ use nlb_common::{
 };
 use nlb_userspace::{
     dataplane::{Dataplane as _, Step, XDP_OBJECT, kernel::KernelMaps, shared::Shared, stages},
-    plan::{Actual, Wish, WishedGroup, WishedListener, WishedRing, WishedTarget, plan},
+    plan::{
+        Actual, Wish, WishedAdmission, WishedGroup, WishedListener, WishedRing, WishedTarget, plan,
+    },
 };
 use zerocopy::big_endian::U16;
 
@@ -197,6 +199,7 @@ impl Subject {
                 ring: WishedRing::Group(group),
                 idle_ticks: Tick::at_least_seconds(350),
                 hash_input: HashInput::FiveTuple,
+                admission: WishedAdmission::default(),
             });
         }
         for planned in plan(&self.actual, &wish, self.maps.limits())? {

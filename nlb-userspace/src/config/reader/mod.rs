@@ -322,6 +322,8 @@ impl Reader<'_, '_> {
 fn example(key: &Key) -> &'static str {
     match key.path {
         "node.interfaces" => "[\"eth0\"]",
+        "load_balancer.rule.action" => "\"allow\"",
+        "load_balancer.rule.sources" => "[\"10.0.0.0/8\"]",
         "load_balancer.addresses" => "[\"192.0.2.10\"]",
         "target_group.target.address" => "\"10.0.0.11\"",
         _ => match key.kind {

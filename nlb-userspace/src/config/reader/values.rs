@@ -66,10 +66,10 @@ impl Reader<'_, '_> {
             Ok(found) => found,
             Err(field) => return field,
         };
-        let example = if name == "interfaces" {
-            "[\"eth0\", \"eth1\"]"
-        } else {
-            "[\"192.0.2.10\"]"
+        let example = match name {
+            "interfaces" => "[\"eth0\", \"eth1\"]",
+            "sources" => "[\"10.0.0.0/8\"]",
+            _ => "[\"192.0.2.10\"]",
         };
         let Some(value) = found.value else {
             return Field::Absent;

@@ -12,7 +12,7 @@ use super::{
         raw::{RawListener, RawLoadBalancer},
         report::{At, Report},
     },
-    Vips,
+    Vips, admission,
     forward::{self, Named},
     name::Names,
     target_group::{Group, Versions, port, protocol},
@@ -81,6 +81,7 @@ pub(super) fn resolve_listeners(
         .addresses
         .value()
         .is_some_and(|written| written.value.len() == balancer.addresses.len());
+    let rules = admission::rules(&raw.rules, report);
     let mut taken: Vec<(Protocol, u16, Vec<IpAddr>, usize)> = Vec::new();
     for raw in &raw.listeners {
         let protocol = protocol(&raw.protocol);
@@ -121,6 +122,7 @@ pub(super) fn resolve_listeners(
                 }
             }
         }
+        let limits = admission::limits(&raw.limits, &shares, groups, report);
         let hash_input = hash_input(raw, protocol, &shares, groups, report);
         let (Some(protocol), Some(port)) = (protocol, port) else {
             continue;
@@ -153,8 +155,11 @@ pub(super) fn resolve_listeners(
             hash_input,
             tcp_idle_timeout: seconds(raw.tcp_idle_timeout_seconds.copied()),
             udp_idle_timeout: seconds(raw.udp_idle_timeout_seconds.copied()),
+            source_rules: Vec::new(),
+            limits,
         });
     }
+    admission::compile(&rules, &mut balancer.listeners);
     tell_apart(&mut balancer.listeners);
 }
 

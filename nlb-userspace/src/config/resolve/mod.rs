@@ -5,6 +5,7 @@
 //! fault, and a placeholder stands for it in the result. [`super::parse`] hands the result out only
 //! when nothing was found wrong, so no placeholder is ever seen.
 
+mod admission;
 mod forward;
 mod health_check;
 mod load_balancer;

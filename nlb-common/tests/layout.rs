@@ -8,6 +8,7 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use nlb_common::{
     address::Address,
+    admission::{Admission, AdmissionPolicy, Source, Window},
     counter::Traffic,
     event::Event,
     flow::{Bucket, Choice, Client, FlowEntry, FlowState},
@@ -55,6 +56,8 @@ fn sizes() {
     assert_eq!((size_of::<Bucket>(), align_of::<Bucket>()), (128, 64));
     assert_eq!(size_of::<Ring>(), 262_152);
     assert_eq!(size_of::<Traffic>(), 64);
+    assert_eq!(size_of::<Admission>(), 64);
+    assert_eq!(size_of::<Source>(), 24);
     assert_eq!(size_of::<Event>(), 24);
     assert_eq!(size_of::<Prefilter>(), 8192);
     assert_eq!(size_of::<Header>(), 64);
@@ -82,6 +85,34 @@ fn a_listener() {
         hex(record),
         "20010db800000000 0000000000001234 1f90060100000000 0201040302000000 \
          0000000000000000 0000000000000000 0000000000000000 0000000000000000"
+    );
+}
+
+#[test]
+fn an_admission() {
+    let record = Admission::default();
+    record.set_policy(&AdmissionPolicy {
+        has_rules: true,
+        forwards_unpinned: true,
+        source_bits: 0x78,
+        flows_per_tick: 0x0102_0304,
+        source_flows_per_tick: 0x0506_0708,
+        active_flows: 0x090a_0b0c,
+    });
+    let window = Window {
+        tick: Tick(0x0102),
+        flows: 0x0304_0506,
+    };
+    record.window.store(window.to_word());
+    record.active.store(7);
+    assert_eq!(
+        hex(record),
+        "0378000000000000 0403020108070605 0c0b0a0900000000 0605040300000201 \
+         0700000000000000 0000000000000000 0000000000000000 0000000000000000"
+    );
+    assert_eq!(
+        hex(Source::of(ListenerId(0x0102), address(), 32)),
+        "20010db800000000 0000000000000000 0201000000000000"
     );
 }
 

@@ -11,9 +11,9 @@ use std::{
 
 use nlb_common::listener::HashInput;
 use nlb_userspace::config::{
-    self, Capacity, Desired, HashKey, HashKeySource, HealthCheck, HealthCheckPort,
+    self, Capacity, Desired, FlowLimits, HashKey, HashKeySource, HealthCheck, HealthCheckPort,
     HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Minimum, Mode, Node,
-    Problem, Protocol, Share, Suspicion, Target, TargetGroup, XdpMode, schema,
+    OverLimit, Problem, Protocol, Share, Suspicion, Target, TargetGroup, XdpMode, schema,
 };
 use proptest::prelude::*;
 
@@ -162,6 +162,8 @@ fn a_minimal_file_gets_every_default() {
                 hash_input: HashInput::FiveTuple,
                 tcp_idle_timeout: Duration::from_secs(350),
                 udp_idle_timeout: Duration::from_mins(2),
+                source_rules: Vec::new(),
+                limits: FlowLimits::default(),
             }],
         }],
         target_groups: vec![TargetGroup {
@@ -244,6 +246,80 @@ fn stickiness_of_its_groups_decides_over_a_listeners_hash() {
         let desired = two_groups(forward, group, group);
         assert_eq!(desired.load_balancers[0].listeners[0].hash_input, input);
     }
+}
+
+/// The minimal file with rules and with more keys of its listener.
+fn admission(rules: &str, listener: &str) -> Listener {
+    let text = MINIMAL
+        .replace(
+            "[\"192.0.2.10\"]\n",
+            &format!("[\"192.0.2.10\"]\n{rules}\n"),
+        )
+        .replace(
+            "target_group = \"web\"\n",
+            &format!("target_group = \"web\"\n{listener}\n"),
+        );
+    parse(&text).load_balancers[0].listeners[0].clone()
+}
+
+#[test]
+fn a_listener_has_the_rules_that_mean_its_protocol_and_port() {
+    let rule = |more: &str| {
+        let sources = r#"["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"]"#;
+        format!("[[load_balancer.rule]]\naction = \"deny\"\nsources = {sources}\n{more}\n")
+    };
+    for (more, is_meant) in [
+        ("", true),
+        ("protocol = \"any\"", true),
+        ("protocol = \"TCP\"\nfrom_port = 80", true),
+        ("from_port = 1\nto_port = 80", true),
+        ("from_port = 81", false),
+        ("from_port = 81\nto_port = 65535", false),
+        ("protocol = \"UDP\"", false),
+    ] {
+        let rules = admission(&rule(more), "").source_rules;
+        let versions: Vec<IpVersion> = rules.iter().map(|(_, version, _)| *version).collect();
+        let expected: &[IpVersion] = if is_meant {
+            &[IpVersion::Ipv4, IpVersion::Ipv6]
+        } else {
+            &[]
+        };
+        assert_eq!(versions, expected, "{more}");
+        if let Some((_, _, rules)) = rules.first() {
+            // Everybody, the network and the host.
+            assert_eq!(rules.verdicts().len(), 3);
+        }
+    }
+}
+
+#[test]
+fn limits_are_read_with_their_defaults() {
+    assert_eq!(admission("", "").limits, FlowLimits::default());
+    let all = "limits.new_flows_per_second = 1000\nlimits.active_flows = 2000\n\
+               limits.source = { new_flows_per_second = 10, prefix_length_ipv4 = 24, \
+               prefix_length_ipv6 = 56 }\nlimits.over = \"drop\"";
+    let expected = FlowLimits {
+        new_flows_per_second: Some(1000),
+        active_flows: Some(2000),
+        source_new_flows_per_second: Some(10),
+        source_prefix_ipv4: 24,
+        source_prefix_ipv6: 56,
+        over: OverLimit::Drop,
+    };
+    assert_eq!(admission("", all).limits, expected);
+}
+
+#[test]
+fn a_hundred_thousand_prefixes_are_read() {
+    let sources: Vec<String> = (0..100_000u32)
+        .map(|number| format!("\"{}/32\"", std::net::Ipv4Addr::from(0x0a00_0000 + number)))
+        .collect();
+    let rule = format!(
+        "[[load_balancer.rule]]\naction = \"deny\"\nsources = [{}]\n",
+        sources.join(", ")
+    );
+    let rules = admission(&rule, "").source_rules;
+    assert_eq!(rules[0].2.verdicts().len(), 100_001);
 }
 
 #[test]

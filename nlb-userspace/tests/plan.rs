@@ -8,6 +8,7 @@ use std::{
 
 use nlb_common::{
     address::Address,
+    admission::AdmissionPolicy,
     hash::Key,
     listener::{HashInput, ListenerId, ListenerKey},
     next_hop::{MacPair, NextHop, NextHopId, VlanId},
@@ -20,11 +21,13 @@ use nlb_ebpf::{
     memory::{MemoryFrame, MemoryTables},
 };
 use nlb_userspace::{
+    config::{IpVersion, SourceRule},
     dataplane::{Dataplane as _, Step, kernel::Sweep},
     plan::{
         Actual, Limits, PlanError, Planned, Wish, WishedAdmission, WishedForward, WishedGroup,
         WishedListener, WishedRing, WishedTarget, fingerprint, plan, retire,
     },
+    source_rules::Compiler,
 };
 use proptest::prelude::*;
 use zerocopy::big_endian::U16;
@@ -607,4 +610,104 @@ proptest! {
             before = wish.clone();
         }
     }
+}
+
+/// A wish for a listener whose clients, 198.51.100.7 among them, are denied by this prefix.
+fn denying(prefix: &str) -> Wish {
+    let rule = SourceRule {
+        allows: false,
+        sources: vec![prefix.parse().unwrap()],
+        protocol: None,
+        ports: 1..=u16::MAX,
+    };
+    let rules = Compiler::new(&[rule]).compile(protocol::TCP, 80, IpVersion::Ipv4);
+    Wish {
+        listeners: vec![WishedListener {
+            admission: WishedAdmission {
+                rules,
+                limits: AdmissionPolicy::default(),
+            },
+            ..listener(1, 0)
+        }],
+        groups: vec![group("web", &[1, 2])],
+        ..Wish::default()
+    }
+}
+
+#[test]
+fn with_every_step_clients_are_judged_by_the_old_rules_or_the_new_ones() {
+    let open = Wish {
+        listeners: vec![listener(1, 0)],
+        ..denying("10.0.0.0/8")
+    };
+    let (blocking, passing) = (denying("198.51.100.0/24"), denying("10.0.0.0/8"));
+    let (mut tables, mut actual) = (tables(), Actual::default());
+    let mut client_port = 1000;
+    // Whether a new flow begins, after each wish.
+    let story = [
+        (&passing, true),
+        (&blocking, false),
+        (&blocking, false),
+        (&open, true),
+        (&blocking, false),
+        (&passing, true),
+        (&open, true),
+    ];
+    let mut before = None;
+    for (wish, begins) in story {
+        let steps = plan(&actual, wish, LIMITS).unwrap();
+        let mut seen: Vec<bool> = before.into_iter().collect();
+        for planned in &steps {
+            take(&mut tables, &mut actual, planned);
+            client_port += 1;
+            let is_there = tables.listener_index.contains_key(&vip(1));
+            let found = destination(&tables, client_port, 1).is_some();
+            if is_there && before.is_some() {
+                seen.push(found);
+            }
+        }
+        client_port += 1;
+        assert_eq!(destination(&tables, client_port, 1).is_some(), begins);
+        seen.push(begins);
+        seen.dedup();
+        assert!(seen.len() <= 2, "from old to new once: {seen:?}");
+        assert_eq!(apply(&mut tables, &mut actual, wish), 0);
+        before = Some(begins);
+    }
+    assert_eq!(broken(&tables), 0);
+
+    // The rules that nobody asks for go later, and once.
+    let sweep = Sweep {
+        by_listener: vec![1; 64],
+        by_target: vec![1; 64],
+        ..Sweep::default()
+    };
+    let steps = retire(&actual, &open, [&sweep, &sweep]);
+    assert_eq!(steps, [Step::RemoveRules { id: ListenerId(1) }]);
+    for step in &steps {
+        tables.take(step).unwrap();
+        actual.note(step);
+    }
+    assert_eq!(retire(&actual, &open, [&sweep, &sweep]), []);
+    assert!(destination(&tables, 999, 1).is_some());
+}
+
+#[test]
+fn rules_that_another_daemon_wrote_are_written_anew_and_the_flag_stays() {
+    let (mut tables, mut actual) = (tables(), Actual::default());
+    let wish = denying("198.51.100.0/24");
+    apply(&mut tables, &mut actual, &wish);
+    let mut found = found(&tables);
+    found.admissions = vec![(ListenerId(1), tables.admissions[1].policy())];
+    let adopted = Actual::adopt(&found);
+    let steps = plan(&adopted, &wish, LIMITS).unwrap();
+    let rules = |planned: &&Planned| matches!(planned.step, Step::ReplaceRules { .. });
+    let changes = |planned: &&Planned| {
+        matches!(
+            planned.step,
+            Step::ChangeListener { .. } | Step::SetAdmission { .. }
+        )
+    };
+    assert_eq!(steps.iter().filter(rules).count(), 1);
+    assert_eq!(steps.iter().filter(changes).count(), 0);
 }

@@ -1,6 +1,9 @@
 //! Who may open connections, and how many: what clients see of source rules and limits.
 
-use std::net::SocketAddr;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use nlb_tests::lab::{Lab, daemon::Daemon, http::HttpConnection, nginx::LARGE_BYTES};
@@ -9,7 +12,7 @@ use super::{PATIENCE, ask_http, configuration, connection_to, http_vips, with_nl
 
 /// A second address of the client, for somebody else.
 const OTHER: &str = "10.1.0.66";
-/// Its counterpart.
+/// Its counterpart, which the client itself never chooses.
 const OTHER_V6: &str = "fd00:1::66";
 
 /// The configuration with more keys of the load balancer that translates.
@@ -49,7 +52,7 @@ fn stopped(daemon: &Daemon, name: &str) -> Result<u64> {
 fn rules_block_one_address_and_not_another_and_a_reload_moves_the_border() -> Result<()> {
     with_nlb("rules", |lab, daemon| {
         lab.client().ip(&format!(
-            "addr add {OTHER}/24 dev eth0\naddr add {OTHER_V6}/64 dev eth0 nodad\n"
+            "addr add {OTHER}/24 dev eth0\naddr add {OTHER_V6}/64 dev eth0 nodad preferred_lft 0\n"
         ))?;
         let [v4, v6, dsr, ..] = http_vips();
         reload(lab, daemon, &with_rules(&rule("deny", &[OTHER, OTHER_V6])))?;
@@ -122,6 +125,29 @@ fn connections_over_the_limit_are_not_opened_and_those_below_it_go_on() -> Resul
         ask_http(lab, other).context("the limit is the listener's own")?;
         reload(lab, daemon, &configuration())?;
         open()?.get("/")?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_hundred_thousand_prefixes_are_live_after_a_reload_that_nobody_else_notices() -> Result<()> {
+    with_nlb("rules_many", |lab, daemon| {
+        let [vip, ..] = http_vips();
+        // Far from the client, and then the client itself.
+        let mut sources: Vec<String> = (0..99_999u32)
+            .map(|number| format!("{}/32", Ipv4Addr::from(0x0b00_0000 + 3 * number)))
+            .collect();
+        let mut old = connection_to(lab, vip, "target1")?;
+        for (last, is_taken) in [("12.0.0.0/8", true), ("10.1.0.0/24", false)] {
+            sources.push(last.to_owned());
+            let sources: Vec<&str> = sources.iter().map(String::as_str).collect();
+            let denied = with_rules(&rule("deny", &sources));
+            let start = Instant::now();
+            reload(lab, daemon, &denied)?;
+            println!("{} prefixes: {:.0?}", sources.len(), start.elapsed());
+            ensure!(ask_http(lab, vip).is_ok() == is_taken, "{last}");
+            ensure!(old.get("/")?.status == 200, "an old connection is cut");
+        }
         Ok(())
     })
 }

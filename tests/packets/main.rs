@@ -4,6 +4,7 @@
 mod admission;
 mod decap;
 mod dsr;
+mod flood;
 mod flows;
 mod nat;
 mod not_ours;

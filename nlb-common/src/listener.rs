@@ -52,7 +52,7 @@ pub struct Listener {
     address: [Word; 2],
     /// port (raw, low 16 bits), protocol (bits 16–23), 1 in bit 24: written
     endpoint: Word,
-    /// target group (low 16 bits), idle ticks (16–31)
+    /// target group (low 16 bits), idle ticks (16–31), 1 in bit 40: no echo replies
     policy: Word,
     /// Room for what listeners will be able to do, zero.
     zero: [Word; 4],
@@ -68,7 +68,13 @@ pub struct ListenerPolicy {
     pub group: u16,
     /// How long an established flow may be silent, in ticks.
     pub idle_ticks: u16,
+    /// Whether we answer echo requests to the VIP, if it is this listener that stands for it under
+    /// [`ListenerKey::vip`].
+    pub answers_echo: bool,
 }
+
+/// Bit of `policy` that says that echo requests are left to the host.
+const NO_ECHO: u64 = 1 << 40;
 
 impl Listener {
     /// Fills the record, the key first and the mark that it is whole last.
@@ -83,7 +89,8 @@ impl Listener {
 
     /// Replaces what the listener does with its flows: one store.
     pub fn set_policy(&self, policy: ListenerPolicy) {
-        let word = u64::from(policy.group) | u64::from(policy.idle_ticks) << 16;
+        let no_echo = if policy.answers_echo { 0 } else { NO_ECHO };
+        let word = u64::from(policy.group) | u64::from(policy.idle_ticks) << 16 | no_echo;
         self.policy.store(word);
     }
 
@@ -123,10 +130,12 @@ impl Listener {
     /// What the listener does with its flows.
     #[inline(always)]
     pub fn policy(&self) -> ListenerPolicy {
-        let [a, b, c, d, ..] = self.policy.load().to_le_bytes();
+        let word = self.policy.load();
+        let [a, b, c, d, ..] = word.to_le_bytes();
         ListenerPolicy {
             group: u16::from_le_bytes([a, b]),
             idle_ticks: u16::from_le_bytes([c, d]),
+            answers_echo: word & NO_ECHO == 0,
         }
     }
 }
@@ -149,10 +158,17 @@ mod tests {
         let policy = ListenerPolicy {
             group: 7,
             idle_ticks: 327,
+            answers_echo: true,
         };
         record.write(&key, policy);
         assert_eq!(record.key(), Some(key));
         assert_eq!(record.policy(), policy);
+        let quiet = ListenerPolicy {
+            answers_echo: false,
+            ..policy
+        };
+        record.set_policy(quiet);
+        assert_eq!(record.policy(), quiet);
         assert!(record.is(key.address, 6, key.port));
         assert!(!record.is(key.address, 17, key.port));
         assert!(!record.is(key.address, 6, U16::new(444)));

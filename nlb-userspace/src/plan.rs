@@ -46,6 +46,8 @@ pub struct WishedListener {
     pub group: usize,
     /// How long an established flow may be silent.
     pub idle_ticks: u16,
+    /// Whether echo requests to the VIP are answered; the same for all listeners of a VIP.
+    pub answers_echo: bool,
 }
 
 /// A target group that should be.
@@ -414,6 +416,7 @@ fn plan_listeners(
         let policy = ListenerPolicy {
             group,
             idle_ticks: listener.idle_ticks,
+            answers_echo: listener.answers_echo,
         };
         let key = listener.key;
         let id = if let Some(id) = after.listener_id(&key) {

@@ -63,6 +63,7 @@ fn listener(last: u8, group: usize) -> WishedListener {
         key: vip(last),
         group,
         idle_ticks: 100,
+        answers_echo: true,
     }
 }
 

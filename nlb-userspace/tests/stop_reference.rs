@@ -14,6 +14,7 @@ fn table() -> String {
         let verdict = match stop.verdict() {
             StopVerdict::Pass => "pass",
             StopVerdict::Drop => "drop",
+            StopVerdict::Answer => "answer",
         };
         let meaning = stop.meaning().trim();
         writeln!(text, "| `{}` | {verdict} | {meaning} |", stop.name()).unwrap();

@@ -363,7 +363,15 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
         } else {
             UDP_IDLE_TICKS
         };
-        tables.add_listener(ListenerId(id), key, ListenerPolicy { group, idle_ticks });
+        tables.add_listener(
+            ListenerId(id),
+            key,
+            ListenerPolicy {
+                group,
+                idle_ticks,
+                answers_echo: true,
+            },
+        );
     }
     let orphan = ListenerKey::new(address(VIP), TCP, U16::new(UNWRITTEN_LISTENER_PORT));
     tables.listener_index.insert(orphan, UNWRITTEN_LISTENER);

@@ -45,6 +45,28 @@ pub struct Extension {
     pub length: u8,
 }
 
+/// The fragment header (RFC 8200 §4.5).
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Fragment {
+    /// What follows.
+    pub next_header: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Offset in units of 8 bytes (13 bits), reserved (2), whether more follow (1).
+    pub offset_and_more: U16,
+    /// Identifies the fragments of one packet.
+    pub identification: [u8; 4],
+}
+
+impl Fragment {
+    /// Whether the transport header is in another fragment.
+    #[inline(always)]
+    pub const fn is_later(&self) -> bool {
+        self.offset_and_more.get() & 0xfff8 != 0
+    }
+}
+
 /// Hop-by-hop options (RFC 8200 §4.3).
 pub const HOP_BY_HOP: u8 = 0;
 /// Routing header (RFC 8200 §4.4).

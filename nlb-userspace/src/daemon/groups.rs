@@ -16,7 +16,8 @@ use zerocopy::big_endian::U16;
 use crate::{
     clock,
     config::{
-        Desired, HealthCheck, HealthCheckPort, HealthCheckProtocol, Listener, Mode, TargetGroup,
+        Desired, HealthCheck, HealthCheckPort, HealthCheckProtocol, Listener, LoadBalancer, Mode,
+        TargetGroup,
     },
     health::{
         Check, CheckProtocol, ProbeOutcome,
@@ -152,8 +153,10 @@ impl Groups {
             listeners: desired
                 .load_balancers
                 .iter()
-                .flat_map(|balancer| &balancer.listeners)
-                .flat_map(wished_listeners)
+                .flat_map(|balancer| {
+                    let listeners = balancer.listeners.iter();
+                    listeners.flat_map(|listener| wished_listeners(balancer, listener))
+                })
                 .collect(),
             groups: self
                 .list
@@ -272,7 +275,10 @@ fn to_check(check: &HealthCheck) -> Check {
 }
 
 /// One for each address and protocol.
-pub(super) fn wished_listeners(listener: &Listener) -> Vec<WishedListener> {
+pub(super) fn wished_listeners(
+    balancer: &LoadBalancer,
+    listener: &Listener,
+) -> Vec<WishedListener> {
     let tcp = listener
         .protocol
         .has_tcp()
@@ -289,6 +295,7 @@ pub(super) fn wished_listeners(listener: &Listener) -> Vec<WishedListener> {
                 key: ListenerKey::new(Address::from(*address), protocol, U16::new(listener.port)),
                 group: listener.target_group,
                 idle_ticks: clock::of_this_kernel().count_of_seconds(seconds),
+                answers_echo: balancer.icmp_echo,
             });
         }
     }

@@ -66,6 +66,7 @@ impl Daemon {
                     verdict: match stop.verdict() {
                         StopVerdict::Pass => "pass",
                         StopVerdict::Drop => "drop",
+                        StopVerdict::Answer => "answer",
                     }
                     .to_owned(),
                     meaning: stop.meaning().trim().to_owned(),
@@ -115,16 +116,20 @@ impl Daemon {
                     port: listener.port,
                     addresses: listener.addresses.clone(),
                     target_group: listener.target_group_name.clone(),
-                    counters: self.listener_counters(listener),
+                    counters: self.listener_counters(balancer, listener),
                 })
                 .collect(),
         }
     }
 
     /// The sum over the listener's addresses and protocols.
-    fn listener_counters(&self, listener: &config::Listener) -> Counters {
+    fn listener_counters(
+        &self,
+        balancer: &config::LoadBalancer,
+        listener: &config::Listener,
+    ) -> Counters {
         let mut sum = Traffic::default();
-        for key in groups::wished_listeners(listener)
+        for key in groups::wished_listeners(balancer, listener)
             .iter()
             .map(|wished| wished.key)
         {

@@ -120,6 +120,7 @@ const fn verdict(expected: Expected) -> u32 {
         Expected::Stopped(stop) => match stop.verdict() {
             StopVerdict::Pass => PASS,
             StopVerdict::Drop => DROP,
+            StopVerdict::Answer => TRANSMIT,
         },
         _ => TRANSMIT,
     }

@@ -195,6 +195,7 @@ impl Subject {
                 key: kind.key()?,
                 group,
                 idle_ticks: Tick::at_least_seconds(350),
+                answers_echo: true,
             });
         }
         for planned in plan(&self.actual, &wish, self.maps.limits())? {

@@ -7,6 +7,7 @@ mod changes;
 mod daemon_life;
 mod forwarding;
 mod health;
+mod icmp;
 mod next_hops;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};

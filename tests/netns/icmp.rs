@@ -166,19 +166,19 @@ fn far_configuration() -> String {
         "\n[[load_balancer]]\nname = \"far\"\naddresses = [\"192.0.2.30\", \"2001:db8::30\"]\n",
     );
     for version in ["v4", "v6"] {
-        text.push_str(&format!(
+        text.extend([format!(
             "\n[[load_balancer.listener]]\nprotocol = \"TCP\"\nport = 80\n\
              target_group = \"far-{version}\"\n"
-        ));
+        )]);
     }
     for (version, address) in [("v4", "10.4.0.10"), ("v6", "fd00:4::10")] {
-        text.push_str(&format!(
+        text.extend([format!(
             "\n[[target_group]]\nname = \"far-{version}\"\nprotocol = \"TCP\"\n\
              port = {COUNTER_PORT}\nmode = \"nat\"\n\
              health_check.interval_seconds = 0.2\nhealth_check.timeout_seconds = 0.2\n\
              health_check.healthy_threshold_count = 2\n\
              [[target_group.target]]\naddress = \"{address}\"\n"
-        ));
+        )]);
     }
     text
 }

@@ -254,6 +254,7 @@ pub(crate) fn rows() -> Vec<Row> {
     let mut rows = echo();
     rows.extend(other_messages());
     rows.extend(to_targets());
+    rows.extend(ways_to_targets());
     rows.extend(to_clients());
     rows.extend(unknown());
     rows.extend(quotes());
@@ -395,10 +396,7 @@ fn to_targets() -> Vec<Row> {
     let known = |claim, flow: Flow| flow.every_error(flow.begins(row(claim)), true).remembers(1);
     let by_hash = |claim, flow: Flow| flow.every_error(row(claim), false).remembers(0);
     let web = Flow::web();
-    let (quoted, translated) = web.answer();
-    let error = web.error(TOO_BIG).quoting(&quoted, 8);
     let direct = Flow::direct_web();
-    let (direct_quoted, _) = direct.answer();
     vec![
         known(
             "an error about a translated tcp answer goes to the target",
@@ -448,6 +446,16 @@ fn to_targets() -> Vec<Row> {
             "an error about an unknown ipv6 udp flow goes where dsr would send the flow",
             Flow::direct_dns_v6(),
         ),
+    ]
+}
+
+fn ways_to_targets() -> Vec<Row> {
+    let web = Flow::web();
+    let (quoted, translated) = web.answer();
+    let error = web.error(TOO_BIG).quoting(&quoted, 8);
+    let direct = Flow::direct_web();
+    let (direct_quoted, _) = direct.answer();
+    vec![
         web.begins(row(
             "an error takes a hop where it is translated, and is stopped without one",
         ))

@@ -194,13 +194,13 @@ impl Lab {
         }
     }
 
-    /// Adds a host behind the client: 10.3.0.10 and fd00:3::10. The link to it takes packets of
+    /// Adds a host behind the client: 10.3.0.10 and `fd00:3::10`. The link to it takes packets of
     /// `mtu_bytes` only, which the client tells whoever sends larger ones, and nobody else knows.
     pub fn add_behind_client(&self, mtu_bytes: u16) -> Result<Host> {
         beyond::behind_client(self, mtu_bytes)
     }
 
-    /// Adds such a host behind the first target: 10.4.0.10 and fd00:4::10.
+    /// Adds such a host behind the first target: 10.4.0.10 and `fd00:4::10`.
     pub fn add_behind_target(&self, mtu_bytes: u16) -> Result<Host> {
         beyond::behind_target(self, mtu_bytes)
     }

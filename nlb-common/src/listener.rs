@@ -93,6 +93,25 @@ pub enum HashInput {
 
 impl ListenerFlags {
     const HASH_INPUT: u16 = 0b11;
+    const NO_ECHO: u16 = 1 << 8;
+
+    /// With this answer to whether we answer echo requests to the VIP, if it is this listener that
+    /// stands for it under [`ListenerKey::vip`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_echo(self, is_answered: bool) -> Self {
+        if is_answered {
+            Self(self.0 & !Self::NO_ECHO)
+        } else {
+            Self(self.0 | Self::NO_ECHO)
+        }
+    }
+
+    /// Whether we answer echo requests to the VIP.
+    #[inline(always)]
+    pub const fn answers_echo(self) -> bool {
+        self.0 & Self::NO_ECHO == 0
+    }
 
     /// With this input of the hash.
     #[inline(always)]
@@ -199,6 +218,12 @@ mod tests {
         record.write(&key, policy);
         assert_eq!(record.key(), Some(key));
         assert_eq!(record.policy(), policy);
+        let quiet = ListenerPolicy {
+            answers_echo: false,
+            ..policy
+        };
+        record.set_policy(quiet);
+        assert_eq!(record.policy(), quiet);
         assert!(record.is(key.address, 6, key.port));
         assert!(!record.is(key.address, 17, key.port));
         assert!(!record.is(key.address, 6, U16::new(444)));

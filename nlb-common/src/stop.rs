@@ -7,6 +7,8 @@ pub enum StopVerdict {
     Pass,
     /// Dropped.
     Drop,
+    /// Answered by us, to the neighbour that it came from; the only stop that changes a packet.
+    Answer,
 }
 
 macro_rules! stops {
@@ -53,7 +55,7 @@ stops! {
     Malformed "malformed" Drop,
     /// A fragment addressed to a VIP; fragments carry no ports and are not followed yet.
     Fragment "fragment" Drop,
-    /// ICMP addressed to a VIP; left to the host's stack, which answers echo if it owns the VIP.
+    /// ICMP addressed to a VIP that we do not act on; left to the host's stack.
     Icmp "icmp" Pass,
     /// The listener's target group has no target that takes new flows.
     NoTarget "no_target" Drop,
@@ -79,6 +81,12 @@ stops! {
     NoRoom "no_room" Drop,
     /// A stage of the packet program is not in its place: a fault of the daemon.
     MissingStage "missing_stage" Drop,
+    /// An echo request addressed to a VIP; answered from here.
+    IcmpEcho "icmp_echo" Answer,
+    /// An ICMP error addressed to a VIP whose quote is cut short, contradicts itself, or is not of TCP or UDP; left to the host's stack.
+    IcmpUnreadable "icmp_unreadable" Pass,
+    /// An ICMP error addressed to a VIP about no flow that is known here; left to the host's stack.
+    IcmpUnknownFlow "icmp_unknown_flow" Pass,
 }
 
 #[cfg(test)]

@@ -30,6 +30,21 @@ impl Change {
         Self(sum)
     }
 
+    /// A UDP checksum after the change. Zero means that the sender computed none, and stays; a sum
+    /// that comes out as zero is sent as all ones (RFC 768).
+    #[inline(always)]
+    pub fn apply_to_udp(self, checksum: U16) -> U16 {
+        if checksum == U16::ZERO {
+            return checksum;
+        }
+        let sum = self.apply(checksum);
+        if sum == U16::ZERO {
+            U16::MAX_VALUE
+        } else {
+            sum
+        }
+    }
+
     /// The checksum after the change: ~(~HC + ~m + m'), RFC 1624 eqn. 3.
     #[inline(always)]
     pub fn apply(self, checksum: U16) -> U16 {

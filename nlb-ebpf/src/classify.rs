@@ -13,6 +13,7 @@ use zerocopy::big_endian::U16;
 use crate::{
     Exit, Stage, Verdict,
     frame::{Frame, Offset},
+    icmp::{Message, message},
     parse::{Kind, Packet, parse},
     tables::Tables,
     to_client::to_client,
@@ -23,6 +24,9 @@ use crate::{
 #[inline(always)]
 pub fn classify<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
     let packet = parse(frame)?;
+    if packet.kind == Kind::Icmp {
+        return Err(icmp_of_ours(frame, &packet, tables));
+    }
     if packet.kind != Kind::Transport {
         return Err(Exit::Stop(without_ports(&packet, tables)));
     }
@@ -84,7 +88,7 @@ pub fn may_be_an_answer<T: Tables>(packet: &Packet, tables: &T) -> bool {
 ///
 /// VERIFIER: or it follows the rest of the program once for each way there.
 #[inline(always)]
-fn forgotten<T: Tables>(packet: Packet, tables: &T) -> Packet {
+pub(crate) fn forgotten<T: Tables>(packet: Packet, tables: &T) -> Packet {
     // Bytes of an address, whichever version it has.
     let unknown = packet.source.words[1] >> 32;
     let forget = |value: u8| {
@@ -100,11 +104,28 @@ fn forgotten<T: Tables>(packet: Packet, tables: &T) -> Packet {
     }
 }
 
+/// Where the story of an ICMP message goes on: only one to a VIP, or an error, which may be about a
+/// target, can concern us.
+#[inline(always)]
+fn icmp_of_ours<F: Frame, T: Tables>(frame: &F, packet: &Packet, tables: &T) -> Exit {
+    if may_be_for_a_vip(packet, tables) || message(frame, packet) == Message::Error {
+        Exit::Go(Stage::Icmp)
+    } else {
+        Exit::Stop(Stop::NotOurs)
+    }
+}
+
+/// Whether the prefilter admits a packet's destination as a VIP, whatever the port.
+#[inline(always)]
+pub fn may_be_for_a_vip<T: Tables>(packet: &Packet, tables: &T) -> bool {
+    let (word, mask) = Prefilter::bit(Side::Listener, packet.destination, 0, U16::ZERO);
+    tables.prefilter(word, mask)
+}
+
 /// What to do with a packet that has no ports: only its destination can say whether it is ours.
 #[inline(always)]
 fn without_ports<T: Tables>(packet: &Packet, tables: &T) -> Stop {
-    let (word, mask) = Prefilter::bit(Side::Listener, packet.destination, 0, U16::ZERO);
-    if !tables.prefilter(word, mask)
+    if !may_be_for_a_vip(packet, tables)
         || tables
             .listener_id(&ListenerKey::vip(packet.destination))
             .is_none()
@@ -113,8 +134,7 @@ fn without_ports<T: Tables>(packet: &Packet, tables: &T) -> Stop {
     }
     match packet.kind {
         Kind::Fragment => Stop::Fragment,
-        Kind::Icmp => Stop::Icmp,
         Kind::Malformed => Stop::Malformed,
-        Kind::Transport | Kind::Other => Stop::NotOurs,
+        Kind::Transport | Kind::Icmp | Kind::Other => Stop::NotOurs,
     }
 }

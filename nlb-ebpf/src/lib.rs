@@ -6,6 +6,7 @@
 //!             │anything else
 //!             ▼
 //!          classify ─ options, tags, … of such a flow ──► rewrite ─► emit
+//!             │   ├── icmp ──► icmp: an echo, or an error about one of our flows ──► emit
 //!             │   └── not ours ──► pass, untouched
 //!             │goes to a listener                    │comes from a target
 //!             ▼                                      ▼
@@ -25,6 +26,8 @@
 //! 4. [`rewrite`] with [`checksum`]: what changes.
 //! 5. [`emit`]: where it goes.
 //!
+//! And [`icmp`], with [`quote`]: the messages about all of this.
+//!
 //! All of it is safe code over two small traits, [`frame::Frame`] and [`tables::Tables`], with two
 //! bodies each: `kernel/` (in the binary) and [`memory`]. The same text runs under `cargo test` and
 //! in the kernel, and a differential test holds the two together.
@@ -40,9 +43,11 @@ pub mod emit;
 pub mod flows;
 pub mod frame;
 pub mod front;
+pub mod icmp;
 #[cfg(feature = "memory")]
 pub mod memory;
 pub mod parse;
+pub mod quote;
 pub mod rewrite;
 pub mod select;
 pub mod tables;
@@ -103,6 +108,7 @@ pub fn follow<F: Frame, T: Tables>(
             Err(Exit::Go(Stage::Classify)) => classify::classify(frame, tables),
             Err(Exit::Go(Stage::Begin)) => classify::begin(frame, tables),
             Err(Exit::Go(Stage::Back)) => classify::back(frame, tables),
+            Err(Exit::Go(Stage::Icmp)) => icmp::icmp(frame, tables),
         };
     }
 }
@@ -117,5 +123,6 @@ pub fn stopped<T: Tables>(tables: &T, stop: Stop) -> Verdict {
     match stop.verdict() {
         StopVerdict::Pass => Verdict::Pass,
         StopVerdict::Drop => Verdict::Drop,
+        StopVerdict::Answer => Verdict::Transmit,
     }
 }

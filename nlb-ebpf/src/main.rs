@@ -15,6 +15,7 @@ use nlb_ebpf::{
     Exit, Verdict,
     classify::{back, begin, classify},
     front::front,
+    icmp::icmp,
     stopped,
 };
 
@@ -71,6 +72,13 @@ fn nlb_begin(context: XdpContext) -> u32 {
 #[inline(always)]
 fn nlb_back(context: XdpContext) -> u32 {
     run!(back, context)
+}
+
+/// [`nlb_ebpf::Stage::Icmp`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_icmp(context: XdpContext) -> u32 {
+    run!(icmp, context)
 }
 
 #[panic_handler]

@@ -82,10 +82,16 @@ impl Packet {
         transport: Offset(0),
         length_bytes: 0,
     };
+
+    /// Whether so many bytes at this offset of the frame lie in the IP packet, and not behind it.
+    #[inline(always)]
+    pub(crate) fn reaches(&self, at: Offset, bytes: usize) -> bool {
+        usize::from(at.0) + bytes <= usize::from(self.network.0) + usize::from(self.length_bytes)
+    }
 }
 
 /// Extension headers that are stepped over before the packet is given up as malformed.
-const EXTENSIONS: usize = 6;
+pub(crate) const EXTENSIONS: usize = 6;
 
 /// Reads a frame; [`Stop::NotOurs`] where it is not IP or its addresses cannot be read.
 ///
@@ -253,7 +259,7 @@ fn ipv6<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Stop> {
 }
 
 #[inline(always)]
-const fn is_stepped_over(next_header: u8) -> bool {
+pub(crate) const fn is_stepped_over(next_header: u8) -> bool {
     matches!(
         next_header,
         ipv6::HOP_BY_HOP | ipv6::ROUTING | ipv6::DESTINATION_OPTIONS

@@ -51,16 +51,7 @@ pub fn translate<F: Frame>(
             End::Destination => udp.destination_port = port,
             End::Source => udp.source_port = port,
         }
-        // Zero means that the sender computed none, and must stay; a sum that comes out as zero
-        // is sent as all ones (RFC 768).
-        if udp.checksum != U16::ZERO {
-            let sum = all.apply(udp.checksum);
-            udp.checksum = if sum == U16::ZERO {
-                U16::MAX_VALUE
-            } else {
-                sum
-            };
-        }
+        udp.checksum = all.apply_to_udp(udp.checksum);
     }
     if packet.is_v4 {
         let header = frame

@@ -1,12 +1,14 @@
 //! From a translated target back to the client.
 
 use nlb_common::{
+    address::Address,
     flow::{Choice, Client, FlowEntry, FlowState},
     next_hop::{Epoch, NeighbourKey, NextHop},
     stop::Stop,
     target::Mode,
     wire::tcp::{FIN, RST},
 };
+use zerocopy::big_endian::U16;
 
 use crate::{
     Exit, Stage, Verdict,
@@ -39,16 +41,7 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
     };
     let place = Place::of(tables, &client);
     let found = flows::find(tables, place, &client, |choice| {
-        match tables.target(choice.target) {
-            Some(target) => {
-                target
-                    .control()
-                    .is_some_and(|control| control.mode == Mode::NAT)
-                    && target.port() == packet.source_port
-                    && target.address() == packet.source
-            }
-            None => false,
-        }
+        is_served_by(tables, choice, packet.source, packet.source_port)
     });
     let entry = found.entry.ok_or(Stop::NotOurs)?;
     let choice = Choice::of_word(found.word);
@@ -78,6 +71,26 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
     Ok(emit(frame, packet.network, &next_hop)?)
 }
 
+/// Whether a flow is translated to the target at this address and port.
+#[inline(always)]
+pub(crate) fn is_served_by<T: Tables>(
+    tables: &T,
+    choice: Choice,
+    address: Address,
+    port: U16,
+) -> bool {
+    match tables.target(choice.target) {
+        Some(target) => {
+            target
+                .control()
+                .is_some_and(|control| control.mode == Mode::NAT)
+                && target.port() == port
+                && target.address() == address
+        }
+        None => false,
+    }
+}
+
 /// How far a flow has come with one more packet of the target.
 #[inline(always)]
 const fn advance(state: FlowState, packet: &Packet) -> FlowState {
@@ -89,6 +102,17 @@ const fn advance(state: FlowState, packet: &Packet) -> FlowState {
         state = state.with(FlowState::RESET);
     }
     state
+}
+
+/// The way back to the client that the flow remembers, if nothing has changed since.
+#[inline(always)]
+pub(crate) fn remembered_way<T: Tables>(
+    tables: &T,
+    choice: Choice,
+    remembered: Epoch,
+) -> Option<NextHop> {
+    let (next_hop, epoch) = tables.next_hop(choice.next_hop)?.read()?;
+    (epoch == remembered).then_some(next_hop)
 }
 
 /// The way back to the client and its epoch: what the flow remembers, if nothing has changed since,
@@ -103,11 +127,8 @@ fn way<const ALL: bool, F: Frame, T: Tables>(
     remembered: Epoch,
 ) -> Result<(NextHop, Epoch), Exit> {
     let choice = Choice::of_word(word);
-    if let Some(slot) = tables.next_hop(choice.next_hop)
-        && let Some((next_hop, epoch)) = slot.read()
-        && epoch == remembered
-    {
-        return Ok((next_hop, epoch));
+    if let Some(next_hop) = remembered_way(tables, choice, remembered) {
+        return Ok((next_hop, remembered));
     }
     if !ALL {
         return Err(Exit::Go(Stage::Back));

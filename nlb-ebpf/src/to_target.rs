@@ -188,7 +188,7 @@ fn remember<T: Tables>(
 
 /// The listener that a packet is addressed to.
 #[inline(always)]
-fn listener_of<T: Tables>(packet: &Packet, tables: &T) -> Result<ListenerId, Stop> {
+pub(crate) fn listener_of<T: Tables>(packet: &Packet, tables: &T) -> Result<ListenerId, Stop> {
     let key = ListenerKey::new(packet.destination, packet.protocol, packet.destination_port);
     tables.listener_id(&key).ok_or(Stop::NotOurs)
 }
@@ -218,7 +218,7 @@ fn advance(state: FlowState, packet: &Packet, mode: Mode) -> FlowState {
 
 /// The way to a target.
 #[inline(always)]
-fn way<const ALL: bool, F: Frame, T: Tables>(
+pub(crate) fn way<const ALL: bool, F: Frame, T: Tables>(
     frame: &F,
     packet: &Packet,
     tables: &T,

@@ -70,6 +70,8 @@ pub struct WishedListener {
     pub idle_ticks: u16,
     /// What a new flow's choice depends on.
     pub hash_input: HashInput,
+    /// Whether echo requests to the VIP are answered; the same for all listeners of a VIP.
+    pub answers_echo: bool,
 }
 
 /// A target group that should be.
@@ -437,7 +439,9 @@ fn plan_listeners(
         let policy = ListenerPolicy {
             group,
             idle_ticks: listener.idle_ticks,
-            flags: ListenerFlags::default().with_hash_input(listener.hash_input),
+            flags: ListenerFlags::default()
+                .with_hash_input(listener.hash_input)
+                .with_echo(listener.answers_echo),
         };
         let key = listener.key;
         let id = if let Some(id) = after.listener_id(&key) {

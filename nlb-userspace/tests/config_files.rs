@@ -149,6 +149,7 @@ fn a_minimal_file_gets_every_default() {
         load_balancers: vec![LoadBalancer {
             name: "edge".to_owned(),
             addresses: vec![address("192.0.2.10")],
+            icmp_echo: true,
             listeners: vec![Listener {
                 name: "edge/TCP/80".to_owned(),
                 protocol: Protocol::Tcp,

@@ -64,6 +64,7 @@ fn listener(last: u8, group: usize) -> WishedListener {
         ring: WishedRing::Group(group),
         idle_ticks: 100,
         hash_input: HashInput::FiveTuple,
+        answers_echo: true,
     }
 }
 

@@ -8,6 +8,7 @@ mod daemon_life;
 mod decap;
 mod forwarding;
 mod health;
+mod icmp;
 mod next_hops;
 mod selection;
 

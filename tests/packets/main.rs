@@ -4,6 +4,7 @@
 mod decap;
 mod dsr;
 mod flows;
+mod icmp;
 mod nat;
 mod not_ours;
 mod row;
@@ -23,6 +24,7 @@ use crate::row::Row;
 fn table() -> Vec<Row> {
     let mut rows = nat::rows();
     rows.extend(dsr::rows());
+    rows.extend(icmp::rows());
     rows.extend(not_ours::rows());
     rows.extend(stopped::rows());
     rows.extend(flows::rows());

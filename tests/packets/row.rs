@@ -110,7 +110,21 @@ impl Row {
             verdict: match stop.verdict() {
                 StopVerdict::Pass => Verdict::Pass,
                 StopVerdict::Drop => Verdict::Drop,
+                StopVerdict::Answer => panic!("{stop:?} changes the frame: `answers` says how"),
             },
+            counts: Counts {
+                stops: BTreeMap::from([(stop.name(), 1)]),
+                ..Counts::default()
+            },
+        })
+    }
+
+    /// The frame is answered with `out`, for this reason.
+    pub(crate) fn answers(self, frame: &Sentence, out: &Sentence, stop: Stop) -> Self {
+        self.step(Step::Frame {
+            bytes: frame.build(),
+            verdict: Verdict::Transmit,
+            out: out.build(),
             counts: Counts {
                 stops: BTreeMap::from([(stop.name(), 1)]),
                 ..Counts::default()

@@ -43,21 +43,6 @@ fn without_ports() -> Vec<Row> {
                 .later_fragment(),
             Stop::Fragment,
         ),
-        row("icmp echo to a vip is left to the host and counted")
-            .stops(&from_client().ipv4(CLIENT, VIP).echo(), Stop::Icmp)
-            .stops(&from_client().ipv6(CLIENT_V6, VIP_V6).echo(), Stop::Icmp),
-        row("an icmp error to a vip is left to the host and counted")
-            .stops(
-                &from_client().ipv4(CLIENT, VIP).icmp(3).payload(&[0; 28]),
-                Stop::Icmp,
-            )
-            .stops(
-                &from_client()
-                    .ipv6(CLIENT_V6, VIP_V6)
-                    .icmp(2)
-                    .payload(&[0; 48]),
-                Stop::Icmp,
-            ),
     ]
 }
 

@@ -46,4 +46,10 @@ impl Ipv4 {
     pub const fn is_fragment(&self) -> bool {
         self.fragment.get() & 0x3fff != 0
     }
+
+    /// Whether this is a fragment other than the first, so that the transport header is elsewhere.
+    #[inline(always)]
+    pub const fn is_later_fragment(&self) -> bool {
+        self.fragment.get() & 0x1fff != 0
+    }
 }

@@ -89,6 +89,8 @@ pub struct LoadBalancer {
     pub name: String,
     /// The VIPs; at least one, each in no other load balancer.
     pub addresses: Vec<IpAddr>,
+    /// Whether echo requests to the VIPs are answered.
+    pub icmp_echo: bool,
     /// The listeners. No two take the same packet.
     pub listeners: Vec<Listener>,
 }

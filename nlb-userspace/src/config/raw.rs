@@ -43,6 +43,7 @@ pub(super) struct RawLoadBalancer {
     pub(super) spot: Spot,
     pub(super) name: Field<String>,
     pub(super) addresses: Field<Vec<At<String>>>,
+    pub(super) icmp_echo: Field<bool>,
     pub(super) listeners: Vec<RawListener>,
 }
 
@@ -162,6 +163,7 @@ impl RawLoadBalancer {
             spot: table.spot.clone(),
             name: reader.text(table, "name"),
             addresses: reader.texts(table, "addresses"),
+            icmp_echo: reader.switch(table, "icmp.echo.enabled"),
             listeners: reader
                 .tables(table, "listener", protocol_and_port_of)
                 .iter()

@@ -11,7 +11,7 @@ use zerocopy::big_endian::U16;
 use super::groups::{Group, Groups, Way};
 use crate::{
     clock,
-    config::{Desired, Listener, Mode},
+    config::{Desired, Listener, LoadBalancer, Mode},
     plan::{
         Wish, WishedForward, WishedGroup, WishedListener, WishedRing, WishedTarget, fingerprint,
     },
@@ -29,8 +29,11 @@ impl Groups {
         let listeners = desired
             .load_balancers
             .iter()
-            .flat_map(|balancer| &balancer.listeners)
-            .flat_map(|listener| {
+            .flat_map(|balancer| {
+                let listeners = balancer.listeners.iter();
+                listeners.map(move |listener| (balancer, listener))
+            })
+            .flat_map(|(balancer, listener)| {
                 let ring = match listener.forward.as_slice() {
                     [one] => WishedRing::Group(one.target_group),
                     several => {
@@ -43,7 +46,7 @@ impl Groups {
                         WishedRing::Forward(forwards.len() - 1)
                     }
                 };
-                wished_listeners(listener, ring)
+                wished_listeners(balancer, listener, ring)
             })
             .collect();
         Wish {
@@ -106,7 +109,11 @@ pub(super) fn keys(listener: &Listener) -> Vec<(ListenerKey, Duration)> {
     keys
 }
 
-fn wished_listeners(listener: &Listener, ring: WishedRing) -> Vec<WishedListener> {
+fn wished_listeners(
+    balancer: &LoadBalancer,
+    listener: &Listener,
+    ring: WishedRing,
+) -> Vec<WishedListener> {
     keys(listener)
         .into_iter()
         .map(|(key, idle)| {
@@ -116,6 +123,7 @@ fn wished_listeners(listener: &Listener, ring: WishedRing) -> Vec<WishedListener
                 ring,
                 idle_ticks: clock::of_this_kernel().count_of_seconds(seconds),
                 hash_input: listener.hash_input,
+                answers_echo: balancer.icmp_echo,
             }
         })
         .collect()

@@ -197,6 +197,7 @@ impl Subject {
                 ring: WishedRing::Group(group),
                 idle_ticks: Tick::at_least_seconds(350),
                 hash_input: HashInput::FiveTuple,
+                answers_echo: true,
             });
         }
         for planned in plan(&self.actual, &wish, self.maps.limits())? {

@@ -62,6 +62,8 @@ pub struct Sentence {
     tcp_options: Vec<u8>,
     urgent: u16,
     udp_length: Option<u16>,
+    code: u8,
+    rest: [u8; 4],
     checksum: Option<u16>,
     payload: Vec<u8>,
     trailer: Vec<u8>,
@@ -91,6 +93,8 @@ pub fn eth() -> Sentence {
         tcp_options: Vec::new(),
         urgent: 0,
         udp_length: None,
+        code: 0,
+        rest: [0x12, 0x34, 0, 1],
         checksum: None,
         payload: Vec::new(),
         trailer: Vec::new(),
@@ -403,6 +407,25 @@ impl Sentence {
         self
     }
 
+    /// ICMP's code, and what follows the checksum.
+    #[must_use]
+    pub const fn code(mut self, code: u8, rest: [u8; 4]) -> Self {
+        self.code = code;
+        self.rest = rest;
+        self
+    }
+
+    /// Carries the beginning of that packet, as ICMP errors do: its IP header with options and
+    /// extensions, and so many bytes behind them.
+    #[must_use]
+    pub fn quoting(self, other: &Self, transport_bytes: usize) -> Self {
+        let frame = other.build();
+        let (segment, _) = other.segment();
+        let behind = segment.len() + other.trailer.len();
+        let end = frame.len() - behind + segment.len().min(transport_bytes);
+        self.payload(&frame[14 + 4 * other.tags.len()..end])
+    }
+
     /// An echo request.
     #[must_use]
     pub const fn echo(self) -> Self {
@@ -497,7 +520,8 @@ impl Sentence {
                 (bytes, Some(6))
             }
             Transport::Icmp { kind } => {
-                let mut bytes = vec![kind, 0, 0, 0, 0x12, 0x34, 0, 1];
+                let mut bytes = vec![kind, self.code, 0, 0];
+                bytes.extend(self.rest);
                 bytes.extend(&self.payload);
                 (bytes, Some(2))
             }

@@ -60,6 +60,7 @@ pub(super) fn resolve(
         resolved.push(LoadBalancer {
             name,
             addresses,
+            icmp_echo: raw.icmp_echo.copied().unwrap_or(true),
             listeners: Vec::new(),
         });
     }

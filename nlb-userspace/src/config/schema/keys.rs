@@ -137,6 +137,13 @@ pub const KEYS: &[Key] = &[
         "The virtual addresses (VIPs), IPv4 and IPv6. At least one, each in one load balancer only.",
     ),
     key(
+        "load_balancer.icmp.echo.enabled",
+        Kind::Switch,
+        Absent::Switch(true),
+        "",
+        "Whether pings of its addresses are answered. If not, they are left to this machine, which answers them if it has the address itself.",
+    ),
+    key(
         "load_balancer.listener",
         Kind::Tables,
         Absent::Depends("none"),

@@ -46,7 +46,7 @@ stops! {
     NotOurs "not_ours" Pass,
     /// Addressed to a VIP with a protocol header that is cut short or contradicts itself.
     Malformed "malformed" Drop,
-    /// A fragment addressed to a VIP; fragments carry no ports and are not followed yet.
+    /// A fragment of neither TCP nor UDP, addressed to a VIP.
     Fragment "fragment" Drop,
     /// ICMP addressed to a VIP; left to the host's stack, which answers echo if it owns the VIP.
     Icmp "icmp" Pass,
@@ -76,6 +76,10 @@ stops! {
     NoRoom "no_room" Drop,
     /// A stage of the packet program is not in its place: a fault of the daemon.
     MissingStage "missing_stage" Drop,
+    /// A fragment addressed to a VIP that came before its datagram's first one, or long after it.
+    NoFirstFragment "no_first_fragment" Drop,
+    /// A fragment addressed to a VIP that splits the TCP or UDP header (RFC 1858, RFC 8200).
+    TinyFragment "tiny_fragment" Drop,
 }
 
 impl Stop {

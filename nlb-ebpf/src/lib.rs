@@ -6,6 +6,7 @@
 //!             │anything else
 //!             ▼
 //!          classify ─ options, tags, … of such a flow ──► rewrite ─► emit
+//!             │   ├── a fragment without ports ──► fragment ──► rewrite ─► emit
 //!             │   └── not ours ──► pass, untouched
 //!             │goes to a listener                    │comes from a target
 //!             ▼                                      ▼
@@ -21,6 +22,7 @@
 //!
 //! 1. [`parse`]: bytes become facts.
 //! 2. [`classify`]: is it ours? [`to_target`] and [`to_client`] are the two ways on.
+//!    [`fragment`] finds the way of what has no ports.
 //! 3. [`select`] and [`flows`]: which target, and remembering it.
 //! 4. [`rewrite`] with [`checksum`]: what changes.
 //! 5. [`emit`]: where it goes.
@@ -35,6 +37,7 @@ pub mod checksum;
 pub mod classify;
 pub mod emit;
 pub mod flows;
+pub mod fragment;
 pub mod frame;
 pub mod front;
 #[cfg(feature = "memory")]
@@ -100,6 +103,7 @@ pub fn follow<F: Frame, T: Tables>(
             Err(Exit::Go(Stage::Classify)) => classify::classify(frame, tables),
             Err(Exit::Go(Stage::Begin)) => classify::begin(frame, tables),
             Err(Exit::Go(Stage::Back)) => classify::back(frame, tables),
+            Err(Exit::Go(Stage::Fragment)) => fragment::fragment(frame, tables),
         };
     }
 }

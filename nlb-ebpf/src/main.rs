@@ -14,6 +14,7 @@ use nlb_common::stop::Stop;
 use nlb_ebpf::{
     Exit, Verdict,
     classify::{back, begin, classify},
+    fragment::fragment,
     front::front,
     stopped,
 };
@@ -71,6 +72,13 @@ fn nlb_begin(context: XdpContext) -> u32 {
 #[inline(always)]
 fn nlb_back(context: XdpContext) -> u32 {
     run!(back, context)
+}
+
+/// [`nlb_ebpf::Stage::Fragment`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_fragment(context: XdpContext) -> u32 {
+    run!(fragment, context)
 }
 
 #[panic_handler]

@@ -2,6 +2,7 @@
 
 use nlb_common::{
     flow::{Choice, Client, FlowEntry, FlowState},
+    fragment::Way,
     next_hop::{Epoch, NeighbourKey, NextHop},
     stop::Stop,
     target::Mode,
@@ -12,8 +13,9 @@ use crate::{
     Exit, Stage, Verdict,
     emit::{emit, fits, has_a_hop_left, route},
     flows::{self, Place},
+    fragment,
     frame::Frame,
-    parse::Packet,
+    parse::{Kind, Packet},
     rewrite::{End, translate},
     tables::{Passage, PassageKind, Tables},
 };
@@ -68,6 +70,15 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
         progress,
         progress.after(state, tables.now(), epoch),
     );
+    if ALL && packet.kind == Kind::FirstFragment {
+        fragment::remember(
+            packet,
+            tables,
+            choice.listener,
+            choice.target,
+            Way::ToClient,
+        );
+    }
     translate(frame, packet, End::Source, key.address, key.port)?;
     tables.count(&Passage {
         listener: choice.listener,

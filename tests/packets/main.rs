@@ -3,6 +3,7 @@
 
 mod dsr;
 mod flows;
+mod fragments;
 mod nat;
 mod not_ours;
 mod row;
@@ -23,6 +24,7 @@ fn table() -> Vec<Row> {
     rows.extend(not_ours::rows());
     rows.extend(stopped::rows());
     rows.extend(flows::rows());
+    rows.extend(fragments::rows());
     rows.extend(ways::rows());
     rows
 }

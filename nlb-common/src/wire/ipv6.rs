@@ -1,6 +1,9 @@
 //! The IPv6 header (RFC 8200 §3) and the extension headers that we step over (§4).
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, big_endian::U16};
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    big_endian::{U16, U32},
+};
 
 /// The fixed header.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -43,6 +46,34 @@ pub struct Extension {
     pub next_header: u8,
     /// Length in units of 8 bytes, not counting the first.
     pub length: u8,
+}
+
+/// The fragment header (RFC 8200 §4.5).
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Fragment {
+    /// What the fragmented part of the packet begins with.
+    pub next_header: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// Offset in units of 8 bytes (13 bits), zero (2), more follow (1).
+    pub offset_and_flags: U16,
+    /// Identifies the fragments of one packet.
+    pub identification: U32,
+}
+
+impl Fragment {
+    /// Where in the fragmented part of the packet this fragment's stands, in bytes.
+    #[inline(always)]
+    pub const fn offset_bytes(&self) -> u16 {
+        self.offset_and_flags.get() & 0xfff8
+    }
+
+    /// Whether more fragments of the packet follow this one.
+    #[inline(always)]
+    pub const fn more(&self) -> bool {
+        self.offset_and_flags.get() & 1 != 0
+    }
 }
 
 /// Hop-by-hop options (RFC 8200 §4.3).

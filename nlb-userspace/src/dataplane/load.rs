@@ -33,7 +33,7 @@ use super::{DataplaneError, XDP_OBJECT, kernel::KernelMaps, log, shared::Shared,
 use crate::config::{Capacity, XdpMode};
 
 /// Names of the maps that are pinned under their own names.
-const PINNED_MAPS: [&str; 13] = [
+const PINNED_MAPS: [&str; 14] = [
     "HEADER",
     "PREFILTER",
     "LISTENER_INDEX",
@@ -43,6 +43,7 @@ const PINNED_MAPS: [&str; 13] = [
     "NEXT_HOPS",
     "NEXT_HOP_INDEX",
     "FLOWS",
+    "FRAGMENTS",
     "LISTENER_COUNTERS",
     "TARGET_COUNTERS",
     "STOP_COUNTERS",

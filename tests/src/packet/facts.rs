@@ -115,6 +115,15 @@ pub fn read(frame: &[u8]) -> Option<Facts> {
     }
 }
 
+/// Bytes of the IP packet in an untagged frame, as its header says.
+pub fn length_bytes(frame: &[u8]) -> Option<usize> {
+    Some(match word(frame, 12)? {
+        0x0800 => word(frame, 16)?.into(),
+        0x86dd => 40 + usize::from(word(frame, 18)?),
+        _ => return None,
+    })
+}
+
 fn transport(segment: &[u8], ends: (&[u8], &[u8]), number: u8, facts: Facts) -> Option<Facts> {
     let whole = || checksum::transport(ends.0, ends.1, number, segment) == 0;
     let ports = || Some((word(segment, 0)?, word(segment, 2)?));

@@ -8,7 +8,7 @@
 use nlb_common::{
     address::Address,
     fragment::{FragmentKey, FragmentRecord, Way},
-    listener::{ListenerId, ListenerKey},
+    listener::{Listener, ListenerId, ListenerKey},
     stop::Stop,
     target::{Mode, TargetId},
 };
@@ -124,7 +124,7 @@ fn to_client<F: Frame, T: Tables>(
 ) -> Result<Verdict, Exit> {
     let listener = tables
         .listener(record.listener())
-        .and_then(|listener| listener.key())
+        .and_then(Listener::key)
         .ok_or(Stop::UnwrittenListener)?;
     has_a_hop_left(packet)?;
     let route = route(frame, tables, packet, packet.source, packet.destination)?;

@@ -317,7 +317,7 @@ fn step_over<const COUNT: usize, F: Frame>(
 /// What kind of fragment this is: `left` bytes at `offset_bytes` of a larger packet's payload.
 #[inline(always)]
 const fn fragment(protocol: u8, offset_bytes: u16, more: bool, left: u16) -> Kind {
-    if left == 0 || more && left % 8 != 0 || offset_bytes.checked_add(left).is_none() {
+    if left == 0 || more && !left.is_multiple_of(8) || offset_bytes.checked_add(left).is_none() {
         Kind::Malformed
     } else if offset_bytes == 0 {
         Kind::FirstFragment

@@ -339,7 +339,7 @@ impl Kernel {
 
     fn fragment_difference(&mut self, tables: &MemoryTables) -> Result<Option<String>> {
         let mut memory = tables.fragments.borrow().clone();
-        for entry in self.fragments()?.iter() {
+        for entry in &self.fragments()? {
             let (Plain(key), Plain(record)) = entry?;
             let ours = memory.remove(&key);
             let is_same = ours.is_some_and(|ours| {

@@ -138,12 +138,8 @@ impl UdpClient {
     /// The same with a datagram of at least so many bytes.
     pub fn ask_at_length(&mut self, bytes: usize) -> io::Result<UdpAnswer> {
         self.sent += 1;
-        let number = self.sent;
-        let mut content = String::new();
-        while content.len() < bytes {
-            content.push_str(&format!("{number}:{} ", content.len()));
-        }
-        content.push_str(&format!("datagram {number}"));
+        let end = format!("datagram {}", self.sent);
+        let content = end.repeat(bytes.div_ceil(end.len()).max(1));
         self.socket.send(content.as_bytes())?;
         let mut buffer = vec![0; LARGEST_BYTES];
         // An answer that came too late for its question is not this one's.

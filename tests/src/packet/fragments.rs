@@ -45,7 +45,7 @@ pub fn split(frame: &[u8], cuts: &[usize], identification: u16) -> Vec<Vec<u8>> 
         if is_v4(frame) {
             piece[16..18].copy_from_slice(&length(head.len() - ETHERNET_BYTES + to - from));
             piece[18..20].copy_from_slice(&identification.to_be_bytes());
-            piece[20..22].copy_from_slice(&(is_more << 13 | offset / 8).to_be_bytes());
+            piece[20..22].copy_from_slice(&(is_more << 13 | offset >> 3).to_be_bytes());
             piece[24..26].fill(0);
             let sum = checksum::internet(&[&piece[ETHERNET_BYTES..]]);
             piece[24..26].copy_from_slice(&sum.to_be_bytes());

@@ -23,9 +23,6 @@ use crate::{
 #[inline(always)]
 pub fn classify<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
     let packet = parse(frame)?;
-    if packet.is_tagged {
-        return Err(Exit::Stop(tagged(&packet, tables)));
-    }
     match packet.kind {
         Kind::Transport => {}
         Kind::FirstFragment => return Err(first_fragment(&packet, tables)),
@@ -138,27 +135,6 @@ fn later_fragment<T: Tables>(packet: &Packet, tables: &T) -> Exit {
         Exit::Go(Stage::Fragment)
     } else {
         Exit::Stop(Stop::NotOurs)
-    }
-}
-
-/// What to do with a packet behind VLAN tags, which are not handled yet: it must not be half
-/// handled.
-///
-/// Apart from the others, and before them, so that everything else knows where the headers stand.
-#[inline(always)]
-fn tagged<T: Tables>(packet: &Packet, tables: &T) -> Stop {
-    let key = if packet.kind == Kind::Transport {
-        ListenerKey::new(packet.destination, packet.protocol, packet.destination_port)
-    } else if packet.kind == Kind::Other {
-        return Stop::NotOurs;
-    } else {
-        ListenerKey::vip(packet.destination)
-    };
-    let (word, mask) = Prefilter::bit(Side::Listener, key.address, key.protocol, key.port);
-    if tables.prefilter(word, mask) && tables.listener_id(&key).is_some() {
-        Stop::VlanTagged
-    } else {
-        Stop::NotOurs
     }
 }
 

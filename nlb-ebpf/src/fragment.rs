@@ -111,7 +111,7 @@ fn to_target<F: Frame, T: Tables>(
         translate_addresses(frame, packet, End::Destination, address)?;
     }
     count(packet, tables, record, PassageKind::Known);
-    Ok(emit(frame, &next_hop)?)
+    Ok(emit(frame, packet.network, &next_hop)?)
 }
 
 /// Back to the client, from the VIP that the first fragment was given.
@@ -131,7 +131,7 @@ fn to_client<F: Frame, T: Tables>(
     fits(packet, &route.next_hop)?;
     translate_addresses(frame, packet, End::Source, listener.address)?;
     count(packet, tables, record, PassageKind::Return);
-    Ok(emit(frame, &route.next_hop)?)
+    Ok(emit(frame, packet.network, &route.next_hop)?)
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@ use nlb_common::{
     wire::{
         ethernet::{self, Ethernet, VlanTag},
         ipv4::Ipv4,
-        ipv6::{self, Extension, Fragment, Ipv6},
+        ipv6::{self, Extension, FragmentHeader, Ipv6},
         protocol,
         tcp::Tcp,
         udp::Udp,
@@ -64,8 +64,6 @@ pub struct Packet {
     pub ttl: u8,
     /// Whether it is IPv4.
     pub is_v4: bool,
-    /// Whether the frame carries VLAN tags.
-    pub is_tagged: bool,
     /// Where the IP header stands.
     pub network: Offset,
     /// Where the TCP or UDP header stands.
@@ -89,7 +87,6 @@ impl Packet {
         traffic_class: 0,
         ttl: 0,
         is_v4: false,
-        is_tagged: false,
         network: Offset(0),
         transport: Offset(0),
         length_bytes: 0,
@@ -178,7 +175,6 @@ fn read<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Stop> {
             let tag = frame.get::<VlanTag>(network).ok_or(Stop::NotOurs)?;
             ether_type = tag.ether_type;
             network = network.plus(4).ok_or(Stop::NotOurs)?;
-            packet.is_tagged = true;
         }
     }
     packet.network = network;
@@ -253,7 +249,7 @@ fn ipv6<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Stop> {
     };
     let mut is_first = false;
     if packet.protocol == ipv6::FRAGMENT {
-        let Some(header) = frame.get::<Fragment>(at) else {
+        let Some(header) = frame.get::<FragmentHeader>(at) else {
             return Ok(());
         };
         let Some(next) = at.plus(8) else {
@@ -263,7 +259,7 @@ fn ipv6<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Stop> {
             return Ok(());
         }
         packet.protocol = header.next_header;
-        let (offset_bytes, more) = (header.offset_bytes(), header.more());
+        let (offset_bytes, more) = (header.offset_bytes(), header.more_fragments());
         // A fragment that is the whole packet is handled as one (RFC 6946).
         if more || offset_bytes != 0 {
             packet.identification = header.identification.get();

@@ -374,13 +374,6 @@ fn edges() -> Vec<Row> {
                 .ipv4("10.0.0.12", CLIENT)
                 .tcp(8080, web.0),
         ),
-        web.goes(
-            row("a tagged answer is left to the host"),
-            2,
-            At::Eleven,
-            New,
-        )
-        .passes(&answer.vlan(5)),
     ]
 }
 

@@ -1,13 +1,16 @@
 //! The packet table: frames in, and what must become of them, through the memory body always and
 //! through the loaded kernel program where there is the right to load it.
 
+mod decap;
 mod dsr;
 mod flows;
 mod fragments;
 mod nat;
 mod not_ours;
 mod row;
+mod selection;
 mod stopped;
+mod vlan;
 mod ways;
 
 use nlb_tests::{
@@ -26,6 +29,8 @@ fn table() -> Vec<Row> {
     rows.extend(flows::rows());
     rows.extend(fragments::rows());
     rows.extend(ways::rows());
+    rows.extend(vlan::rows());
+    rows.extend(selection::rows());
     rows
 }
 

@@ -51,28 +51,34 @@ pub struct Extension {
 /// The fragment header (RFC 8200 §4.5).
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub struct Fragment {
-    /// What the fragmented part of the packet begins with.
+pub struct FragmentHeader {
+    /// What follows, in the first fragment.
     pub next_header: u8,
     /// Zero.
-    pub reserved: u8,
-    /// Offset in units of 8 bytes (13 bits), zero (2), more follow (1).
-    pub offset_and_flags: U16,
+    pub zero: u8,
+    /// Offset in units of 8 bytes (13 bits), reserved (2), more fragments follow (1).
+    pub offset_and_more: U16,
     /// Identifies the fragments of one packet.
     pub identification: U32,
 }
 
-impl Fragment {
+impl FragmentHeader {
     /// Where in the fragmented part of the packet this fragment's stands, in bytes.
     #[inline(always)]
     pub const fn offset_bytes(&self) -> u16 {
-        self.offset_and_flags.get() & 0xfff8
+        self.offset_and_more.get() & 0xfff8
     }
 
     /// Whether more fragments of the packet follow this one.
     #[inline(always)]
-    pub const fn more(&self) -> bool {
-        self.offset_and_flags.get() & 1 != 0
+    pub const fn more_fragments(&self) -> bool {
+        self.offset_and_more.get() & 1 != 0
+    }
+
+    /// Whether this is not the first.
+    #[inline(always)]
+    pub const fn is_later(&self) -> bool {
+        self.offset_bytes() != 0
     }
 }
 

@@ -115,11 +115,12 @@ pub fn read(frame: &[u8]) -> Option<Facts> {
     }
 }
 
-/// Bytes of the IP packet in an untagged frame, as its header says.
+/// Bytes of the IP packet in a frame, as its header says.
 pub fn length_bytes(frame: &[u8]) -> Option<usize> {
-    Some(match word(frame, 12)? {
-        0x0800 => word(frame, 16)?.into(),
-        0x86dd => 40 + usize::from(word(frame, 18)?),
+    let (start, _, ether_type) = network(frame)?;
+    Some(match ether_type {
+        0x0800 => word(frame, start + 2)?.into(),
+        0x86dd => 40 + usize::from(word(frame, start + 4)?),
         _ => return None,
     })
 }

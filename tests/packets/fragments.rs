@@ -166,6 +166,9 @@ impl Flow {
     }
 }
 
+/// What an untagged packet has besides.
+type Rest = fn(Sentence) -> Sentence;
+
 /// A row for each of these flows.
 fn each(flows: &[Flow], claim: &str, story: impl Fn(&Flow, Row) -> Row) -> Vec<Row> {
     flows
@@ -187,6 +190,7 @@ pub(crate) fn rows() -> Vec<Row> {
     rows.extend(never_anothers());
     rows.extend(contradictions());
     rows.extend(whole_after_all());
+    rows.extend(tagged());
     rows
 }
 
@@ -318,6 +322,22 @@ fn not_followed() -> Vec<Row> {
             .stops_bytes(sent[1].clone(), Stop::TooBig),
     );
     rows
+}
+
+fn tagged() -> Vec<Row> {
+    each(
+        &FLOWS,
+        "fragments in a vlan are followed, too",
+        |flow, row| {
+            let [sent, arrives] = flow
+                .whole()
+                .map(|whole| split(&whole.build(), &CUTS, NUMBER));
+            let with_tag = |piece: &[u8]| [&piece[..12], &[0x81, 0, 0, 5], &piece[12..]].concat();
+            row.sends_bytes(with_tag(&sent[0]), arrives[0].clone(), flow.ids, New)
+                .sends_bytes(with_tag(&sent[1]), arrives[1].clone(), flow.ids, Known)
+                .sends_bytes(with_tag(&sent[2]), arrives[2].clone(), flow.ids, Known)
+        },
+    )
 }
 
 fn never_anothers() -> Vec<Row> {
@@ -475,7 +495,7 @@ fn contradictions() -> Vec<Row> {
 
 fn whole_after_all() -> Vec<Row> {
     let flow = UDP_V6;
-    let headers: [(&'static str, fn(Sentence) -> Sentence); 3] = [
+    let headers: [(&'static str, Rest); 3] = [
         (
             "a packet that is its only fragment is handled as whole",
             |s| s.atomic_fragment(),

@@ -12,11 +12,19 @@ pub enum Stage {
     Back,
     /// ICMP that is addressed to a VIP, or an ICMP error that may be about a target.
     Icmp,
+    /// It is a fragment without ports; its datagram's first one has been here, perhaps.
+    Fragment,
 }
 
 impl Stage {
     /// All stages, in the order of their numbers.
-    pub const ALL: &[Self] = &[Self::Classify, Self::Begin, Self::Back, Self::Icmp];
+    pub const ALL: &[Self] = &[
+        Self::Classify,
+        Self::Begin,
+        Self::Back,
+        Self::Icmp,
+        Self::Fragment,
+    ];
 
     /// The program that interfaces run: the front stage.
     pub const FRONT_PROGRAM: &str = "nlb";
@@ -28,6 +36,7 @@ impl Stage {
             Self::Begin => "nlb_begin",
             Self::Back => "nlb_back",
             Self::Icmp => "nlb_icmp",
+            Self::Fragment => "nlb_fragment",
         }
     }
 }

@@ -53,7 +53,7 @@ stops! {
     NotOurs "not_ours" Pass,
     /// Addressed to a VIP with a protocol header that is cut short or contradicts itself.
     Malformed "malformed" Drop,
-    /// A fragment addressed to a VIP; fragments carry no ports and are not followed yet.
+    /// A fragment of neither TCP nor UDP, addressed to a VIP.
     Fragment "fragment" Drop,
     /// ICMP addressed to a VIP that we do not act on; left to the host's stack.
     Icmp "icmp" Pass,
@@ -87,6 +87,10 @@ stops! {
     IcmpUnreadable "icmp_unreadable" Pass,
     /// An ICMP error addressed to a VIP about no flow that is known here; left to the host's stack.
     IcmpUnknownFlow "icmp_unknown_flow" Pass,
+    /// A fragment addressed to a VIP that came before its datagram's first one, or long after it.
+    NoFirstFragment "no_first_fragment" Drop,
+    /// A fragment addressed to a VIP that splits the TCP or UDP header (RFC 1858, RFC 8200).
+    TinyFragment "tiny_fragment" Drop,
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use nlb_common::{
     counter::Traffic,
     event::Event,
     flow::{Bucket, Choice, Client, FlowEntry, FlowState},
+    fragment::{FragmentKey, FragmentRecord, Way},
     hash::Key,
     listener::{HashInput, Listener, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy},
     maps::{Header, LAYOUT_VERSION, Prefilter},
@@ -60,6 +61,8 @@ fn sizes() {
     assert_eq!(size_of::<Header>(), 64);
     assert_eq!(size_of::<Settings>(), 112);
     assert_eq!(size_of::<Key>(), 48);
+    assert_eq!(size_of::<FragmentKey>(), 40);
+    assert_eq!(size_of::<FragmentRecord>(), 16);
 }
 
 #[test]
@@ -129,6 +132,28 @@ fn a_next_hop() {
         hex(slot),
         "0605010001000807 1112131415162122 2324252604030201 0000000000000000"
     );
+}
+
+#[test]
+fn a_fragment() {
+    let key = FragmentKey {
+        source: address(),
+        destination: address(),
+        identification: 0x0102_0304,
+        protocol: 17,
+    };
+    assert_eq!(
+        hex(key),
+        "20010db800000000 0000000000001234 20010db800000000 0000000000001234 0403020111000000"
+    );
+    let record = FragmentRecord::new(
+        &key,
+        ListenerId(0x0506),
+        TargetId(0x0708_090a),
+        Way::ToClient,
+        Tick(0x0b0c),
+    );
+    assert_eq!(hex(record), "0a09080706050c0b 0403020101000000");
 }
 
 #[test]

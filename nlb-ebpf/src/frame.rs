@@ -50,6 +50,12 @@ pub trait Frame {
     /// [`Stop::NoRoom`] if the driver leaves no room there; the frame is then unchanged.
     fn move_end(&mut self, bytes: i16) -> Result<(), Stop>;
 
+    /// Finds the frame's ends anew.
+    ///
+    /// VERIFIER: it remembers how far into the packet has been looked, and follows the rest of the
+    /// program once for each answer.
+    fn forget_ends(&mut self);
+
     /// How many bytes the frame has.
     fn length_bytes(&self) -> usize;
 

@@ -7,6 +7,7 @@
 //!             ▼
 //!          classify ─ options, tags, … of such a flow ──► rewrite ─► emit
 //!             │   ├── icmp ──► icmp: an echo, or an error about one of our flows ──► emit
+//!             │   ├── a fragment without ports ──► fragment ──► rewrite ─► emit
 //!             │   └── not ours ──► pass, untouched
 //!             │goes to a listener                    │comes from a target
 //!             ▼                                      ▼
@@ -22,6 +23,7 @@
 //!
 //! 1. [`parse`]: bytes become facts.
 //! 2. [`classify`]: is it ours? [`to_target`] and [`to_client`] are the two ways on.
+//!    [`fragment`] finds the way of what has no ports.
 //! 3. [`select`] and [`flows`]: which target, and remembering it.
 //! 4. [`rewrite`] with [`checksum`]: what changes.
 //! 5. [`emit`]: where it goes.
@@ -41,6 +43,7 @@ pub mod classify;
 pub mod decap;
 pub mod emit;
 pub mod flows;
+pub mod fragment;
 pub mod frame;
 pub mod front;
 pub mod icmp;
@@ -109,6 +112,7 @@ pub fn follow<F: Frame, T: Tables>(
             Err(Exit::Go(Stage::Begin)) => classify::begin(frame, tables),
             Err(Exit::Go(Stage::Back)) => classify::back(frame, tables),
             Err(Exit::Go(Stage::Icmp)) => icmp::icmp(frame, tables),
+            Err(Exit::Go(Stage::Fragment)) => fragment::fragment(frame, tables),
         };
     }
 }

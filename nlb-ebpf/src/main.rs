@@ -14,6 +14,7 @@ use nlb_common::stop::Stop;
 use nlb_ebpf::{
     Exit, Verdict,
     classify::{back, begin, classify},
+    fragment::fragment,
     front::front,
     icmp::icmp,
     stopped,
@@ -79,6 +80,13 @@ fn nlb_back(context: XdpContext) -> u32 {
 #[inline(always)]
 fn nlb_icmp(context: XdpContext) -> u32 {
     run!(icmp, context)
+}
+
+/// [`nlb_ebpf::Stage::Fragment`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_fragment(context: XdpContext) -> u32 {
+    run!(fragment, context)
 }
 
 #[panic_handler]

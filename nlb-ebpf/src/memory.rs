@@ -11,9 +11,10 @@ use nlb_common::{
     counter::Traffic,
     event::Event,
     flow::Bucket,
+    fragment::{FragmentKey, FragmentRecord},
     hash::{Key, Secret},
     listener::{Listener, ListenerId, ListenerKey, ListenerPolicy},
-    maps::{Prefilter, Side},
+    maps::{MAX_FRAGMENTS, Prefilter, Side},
     next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
     stop::Stop,
     target::{Mode, Target, TargetControl, TargetId, TargetIdentity},
@@ -72,6 +73,8 @@ impl Frame for MemoryFrame {
         Ok(())
     }
 
+    fn forget_ends(&mut self) {}
+
     fn length_bytes(&self) -> usize {
         self.bytes.len()
     }
@@ -106,6 +109,8 @@ pub struct MemoryTables {
     pub next_hop_index: HashMap<NeighbourKey, NextHopId>,
     /// The flow table; a power of two.
     pub buckets: Vec<Bucket>,
+    /// What first fragments left.
+    pub fragments: RefCell<HashMap<FragmentKey, FragmentRecord>>,
     /// The kernel's routes, by destination; anything else has none.
     pub routes: HashMap<Address, Result<Route, Stop>>,
     /// What was counted per listener.
@@ -139,6 +144,7 @@ impl MemoryTables {
             next_hops: records(64),
             next_hop_index: HashMap::new(),
             buckets: records(buckets.next_power_of_two()),
+            fragments: RefCell::default(),
             routes: HashMap::new(),
             listener_counters: RefCell::default(),
             target_counters: RefCell::default(),
@@ -180,6 +186,7 @@ impl MemoryTables {
         }
         if control.mode == Mode::NAT {
             self.admit(Side::Target, identity.address, protocol, identity.port);
+            self.admit(Side::Target, identity.address, 0, U16::ZERO);
         }
     }
 
@@ -267,6 +274,25 @@ impl Tables for MemoryTables {
 
     fn next_hop_id(&self, neighbour: &NeighbourKey) -> Option<NextHopId> {
         self.next_hop_index.get(neighbour).copied()
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentRecord> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn remember_fragment(&self, key: &FragmentKey, record: &FragmentRecord) {
+        let mut fragments = self.fragments.borrow_mut();
+        // The oldest goes, which is near enough to the least recently used.
+        if fragments.len() >= MAX_FRAGMENTS as usize
+            && !fragments.contains_key(key)
+            && let Some(oldest) = fragments
+                .iter()
+                .max_by_key(|(_, record)| self.now().since(record.seen()))
+                .map(|(key, _)| *key)
+        {
+            fragments.remove(&oldest);
+        }
+        fragments.insert(*key, *record);
     }
 
     fn route(&self, query: &RouteQuery) -> Result<Route, Stop> {

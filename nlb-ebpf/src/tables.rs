@@ -4,6 +4,7 @@ use nlb_common::{
     address::Address,
     event::Event,
     flow::Bucket,
+    fragment::{FragmentKey, FragmentRecord},
     hash::Secret,
     listener::{Listener, ListenerId, ListenerKey},
     next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
@@ -112,6 +113,13 @@ pub trait Tables {
 
     /// The id of a neighbour that the daemon knows.
     fn next_hop_id(&self, neighbour: &NeighbourKey) -> Option<NextHopId>;
+
+    /// What a datagram's first fragment left.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentRecord>;
+
+    /// Leaves a record for a datagram's later fragments; it takes the place of the one that was used
+    /// least recently.
+    fn remember_fragment(&self, key: &FragmentKey, record: &FragmentRecord);
 
     /// Asks the kernel's routes and neighbours.
     fn route(&self, query: &RouteQuery) -> Result<Route, Stop>;

@@ -3,6 +3,7 @@
 use nlb_common::{
     address::Address,
     flow::{Choice, Client, FlowEntry, FlowState},
+    fragment::Way,
     next_hop::{Epoch, NeighbourKey, NextHop},
     stop::Stop,
     target::Mode,
@@ -14,8 +15,9 @@ use crate::{
     Exit, Stage, Verdict,
     emit::{emit, fits, has_a_hop_left, route},
     flows::{self, Place},
+    fragment,
     frame::Frame,
-    parse::Packet,
+    parse::{Kind, Packet},
     rewrite::{End, translate},
     tables::{Passage, PassageKind, Tables},
 };
@@ -61,6 +63,15 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
         progress,
         progress.after(state, tables.now(), epoch),
     );
+    if ALL && packet.kind == Kind::FirstFragment {
+        fragment::remember(
+            packet,
+            tables,
+            choice.listener,
+            choice.target,
+            Way::ToClient,
+        );
+    }
     translate(frame, packet, End::Source, key.address, key.port)?;
     tables.count(&Passage {
         listener: choice.listener,

@@ -2,6 +2,7 @@
 
 use nlb_common::{
     flow::{Choice, Client, FlowState, Progress},
+    fragment::Way,
     listener::{ListenerId, ListenerKey},
     next_hop::{NextHop, NextHopId},
     stop::Stop,
@@ -17,8 +18,9 @@ use crate::{
     Exit, Stage, Verdict,
     emit::{emit, fits, has_a_hop_left, route},
     flows::{self, Found, Place},
+    fragment,
     frame::Frame,
-    parse::Packet,
+    parse::{Kind, Packet},
     rewrite::{End, translate},
     select::{Chosen, select},
     tables::{Passage, PassageKind, Tables},
@@ -77,6 +79,10 @@ pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
         }
         PassageKind::Known
     };
+    if ALL && packet.kind == Kind::FirstFragment {
+        let (listener, target) = (decision.listener, decision.target.id);
+        fragment::remember(packet, tables, listener, target, Way::ToTarget);
+    }
     if is_translated {
         let record = decision.target.record;
         translate(

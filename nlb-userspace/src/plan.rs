@@ -564,6 +564,7 @@ fn bitmap(actual: &Actual) -> Vec<u64> {
                     identity.port,
                 ));
             }
+            set(Prefilter::bit(Side::Target, identity.address, 0, U16::ZERO));
         }
     }
     words

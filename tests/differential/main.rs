@@ -10,6 +10,7 @@ use nlb_common::{
     listener::ListenerId,
     stop::Stop,
     target::{TargetControl, TargetId},
+    tick::Tick,
 };
 use nlb_ebpf::{handle, memory::MemoryTables};
 use nlb_tests::{
@@ -112,6 +113,10 @@ impl Pair {
                         progress.last_seen.0 = seen;
                         entry.progress.store(progress.to_word());
                     }
+                }
+                for record in self.memory.fragments.borrow_mut().values_mut() {
+                    let seen = record.seen().0.wrapping_sub(SILENCE_TICKS);
+                    *record = record.seen_at(Tick(seen));
                 }
             }
             1 => {

@@ -508,8 +508,13 @@ fn ways_to_targets() -> Vec<Row> {
                     .quoting(&direct_quoted.payload(&[0; 1500]), usize::MAX),
                 Stop::TooBig,
             ),
-        web.begins(row("a tagged error to a vip is not half handled"))
-            .stops(&error.vlan(5), Stop::VlanTagged),
+        web.begins(row("a tagged error to a vip is translated, too"))
+            .sends(
+                &error.clone().vlan(5),
+                &web.passed_on(TOO_BIG).quoting(&translated, 8),
+                web.ids,
+                Known,
+            ),
     ]
 }
 

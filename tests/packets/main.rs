@@ -4,6 +4,7 @@
 mod decap;
 mod dsr;
 mod flows;
+mod fragments;
 mod icmp;
 mod nat;
 mod not_ours;
@@ -28,6 +29,7 @@ fn table() -> Vec<Row> {
     rows.extend(not_ours::rows());
     rows.extend(stopped::rows());
     rows.extend(flows::rows());
+    rows.extend(fragments::rows());
     rows.extend(ways::rows());
     rows.extend(vlan::rows());
     rows.extend(selection::rows());

@@ -11,6 +11,7 @@ use nlb_common::{
     next_hop::MacPair,
     stop::{Stop, StopVerdict},
     target::TargetId,
+    tick::Tick,
 };
 use nlb_ebpf::{
     Verdict, handle,
@@ -140,14 +141,24 @@ impl Row {
         (listener, target): (u16, u32),
         kind: PassageKind,
     ) -> Self {
-        let (bytes, out) = (frame.build(), out.build());
+        self.sends_bytes(frame.build(), out.build(), (listener, target), kind)
+    }
+
+    /// The same for bytes that are no sentence.
+    pub(crate) fn sends_bytes(
+        self,
+        bytes: Vec<u8>,
+        out: Vec<u8>,
+        (listener, target): (u16, u32),
+        kind: PassageKind,
+    ) -> Self {
         let leaves = if out[6..12] == MAC0 { ETH0 } else { ETH1 };
         let verdict = if leaves == interface(&bytes) {
             Verdict::Transmit
         } else {
             Verdict::Redirect(leaves)
         };
-        let length = facts::read(&out).expect("a whole packet").length_bytes;
+        let length = facts::length_bytes(&out).expect("an IP packet");
         let traffic = traffic(kind, u64::try_from(length).expect("a length"));
         self.step(Step::Frame {
             bytes,
@@ -434,7 +445,7 @@ impl Run<'_> {
     }
 }
 
-/// Makes every remembered flow so much older.
+/// Makes everything that is remembered so much older.
 fn silence(tables: &MemoryTables, ticks: u16) {
     for entry in tables.buckets.iter().flat_map(|bucket| &bucket.entries) {
         if entry.choice.load() != Choice::EMPTY {
@@ -442,6 +453,9 @@ fn silence(tables: &MemoryTables, ticks: u16) {
             progress.last_seen.0 = progress.last_seen.0.wrapping_sub(ticks);
             entry.progress.store(progress.to_word());
         }
+    }
+    for record in tables.fragments.borrow_mut().values_mut() {
+        *record = record.seen_at(Tick(record.seen().0.wrapping_sub(ticks)));
     }
 }
 

@@ -3,7 +3,7 @@
 use nlb_common::stop::Stop;
 use nlb_tests::{
     packet::eth,
-    world::{CLIENT, CLIENT_V6, DSR_VIP, MAC0, UNWRITTEN_LISTENER_PORT, VIP, VIP_V6, from_client},
+    world::{CLIENT, CLIENT_V6, MAC0, UNWRITTEN_LISTENER_PORT, VIP, VIP_V6, from_client},
 };
 
 use crate::row::{Row, row};
@@ -17,33 +17,7 @@ pub(crate) fn rows() -> Vec<Row> {
 }
 
 fn without_ports() -> Vec<Row> {
-    let to = |port| from_client().ipv4(CLIENT, VIP).tcp(40_000, port);
-    let web = to(80);
-    let web_v6 = from_client().ipv6(CLIENT_V6, VIP_V6).tcp(40_000, 80);
-    let dns_v6 = from_client()
-        .ipv6(CLIENT_V6, VIP_V6)
-        .udp(40_000, 53)
-        .payload(b"query");
-    vec![
-        row("fragments to a vip are stopped, the first and later ones")
-            .stops(&web.clone().first_fragment(), Stop::Fragment)
-            .stops(&web.clone().later_fragment(), Stop::Fragment)
-            .remembers(0),
-        row("ipv6 fragments to a vip are stopped, the first and later ones")
-            .stops(&dns_v6.clone().first_fragment(), Stop::Fragment)
-            .stops(&dns_v6.clone().later_fragment(), Stop::Fragment),
-        row("an ipv6 fragment header behind options is found").stops(
-            &web_v6.clone().hop_by_hop().first_fragment(),
-            Stop::Fragment,
-        ),
-        row("a fragment to a dsr vip is stopped").stops(
-            &from_client()
-                .ipv4(CLIENT, DSR_VIP)
-                .udp(40_000, 53)
-                .later_fragment(),
-            Stop::Fragment,
-        ),
-    ]
+    vec![]
 }
 
 fn malformed() -> Vec<Row> {

@@ -1,6 +1,7 @@
 //! What holds for all packets, not only for those that somebody thought of.
 
 mod corpus;
+mod fragments;
 mod oracle;
 
 use nlb_common::{
@@ -241,6 +242,7 @@ proptest! {
             with.listener_counters.into_inner(),
             without.listener_counters.into_inner()
         );
+        prop_assert_eq!(with.fragments.into_inner(), without.fragments.into_inner());
         for (a, b) in with.buckets.iter().zip(&without.buckets) {
             for (a, b) in a.entries.iter().zip(&b.entries) {
                 prop_assert_eq!(a.choice.load(), b.choice.load());

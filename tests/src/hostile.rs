@@ -94,6 +94,9 @@ const FLAGS: &[u8] = &[
 /// Client ports: few, so that flows meet again in both directions.
 const PORTS: usize = 8;
 
+/// Identifications of fragments: few, so that later ones meet a first one.
+const NUMBERS: &[u16] = &[9, 10];
+
 /// A frame and the interface that it came in through.
 pub fn frame(random: &mut Random, is_v6: bool) -> MemoryFrame {
     if random.once_in(40) {
@@ -289,8 +292,12 @@ fn decorated(random: &mut Random, mut sentence: Sentence, is_v6: bool) -> Senten
         }
         2 => sentence.vlan(5),
         3 => sentence.service_vlan(7).vlan(5),
-        4 => sentence.first_fragment(),
-        5 => sentence.later_fragment(),
+        4 => sentence.fragment(0, true, random.pick(NUMBERS)),
+        5 => {
+            let offset_bytes = random.pick(&[1480, 1480, 1480, 8, 16, 24, 0xfff8]);
+            let is_more = random.once_in(2);
+            sentence.fragment(offset_bytes, is_more, random.pick(NUMBERS))
+        }
         6 => sentence.echo(),
         7 => sentence.no_checksum(),
         8 => sentence.tcp_options(&[2, 4, 5, 0xb4]),
@@ -384,6 +391,7 @@ impl Arena {
         self.tables.listener_counters.take();
         self.tables.target_counters.take();
         self.tables.events.take();
+        self.tables.fragments.take();
         for frame in &self.opening {
             let mut frame = MemoryFrame {
                 bytes: frame.clone(),

@@ -19,6 +19,7 @@ use aya::{
 use nlb_common::{
     counter::Traffic,
     flow::Progress,
+    fragment::{FragmentKey, FragmentRecord},
     listener::ListenerKey,
     maps::PREFILTER_WORDS,
     next_hop::{NeighbourKey, VlanId, VlanLink},
@@ -186,6 +187,9 @@ pub struct Kernel {
 /// A ring's inner map.
 type RingMap = Array<MapData, Plain<ring::Ring>>;
 
+/// What first fragments left.
+type FragmentMap<'k> = KernelHashMap<&'k mut MapData, Plain<FragmentKey>, Plain<FragmentRecord>>;
+
 /// A record's bytes, as a map's value.
 fn value<const N: usize>(record: &mut (impl IntoBytes + FromBytes + KnownLayout)) -> [u8; N] {
     record
@@ -346,8 +350,45 @@ impl Kernel {
         Ok(())
     }
 
-    /// Replaces the flow table.
+    fn fragments(&mut self) -> Result<FragmentMap<'_>> {
+        let map = self.ebpf.map_mut("FRAGMENTS").context("no map FRAGMENTS")?;
+        Ok(KernelHashMap::try_from(map)?)
+    }
+
+    fn write_fragments(&mut self, tables: &MemoryTables) -> Result<()> {
+        let mut map = self.fragments()?;
+        let old: Vec<Plain<FragmentKey>> = map.keys().collect::<Result<_, _>>()?;
+        for key in old {
+            map.remove(&key)?;
+        }
+        for (key, record) in tables.fragments.borrow().iter() {
+            map.insert(Plain(*key), Plain(*record), 0)?;
+        }
+        Ok(())
+    }
+
+    fn fragment_difference(&mut self, tables: &MemoryTables) -> Result<Option<String>> {
+        let mut memory = tables.fragments.borrow().clone();
+        for entry in &self.fragments()? {
+            let (Plain(key), Plain(record)) = entry?;
+            let ours = memory.remove(&key);
+            let is_same = ours.is_some_and(|ours| {
+                record.seen_at(ours.seen()) == ours
+                    && matches!(
+                        record.seen().0.wrapping_sub(ours.seen().0),
+                        0 | 1 | u16::MAX
+                    )
+            });
+            if !is_same {
+                return Ok(Some(format!("{key:?}: kernel {record:?}, memory {ours:?}")));
+            }
+        }
+        Ok((!memory.is_empty()).then(|| format!("only in memory: {memory:?}")))
+    }
+
+    /// Replaces what is remembered: flows, and fragmented datagrams.
     pub fn write_flows(&mut self, tables: &mut MemoryTables) -> Result<()> {
+        self.write_fragments(tables)?;
         self.write_array::<128>("FLOWS", &mut tables.buckets)
     }
 
@@ -359,9 +400,12 @@ impl Kernel {
             .collect::<Result<_, _>>()?)
     }
 
-    /// Where this flow table and the memory body's differ; clocks may be a tick apart.
+    /// Where what is remembered here and in the memory body differs; clocks may be a tick apart.
     pub fn flow_difference(&mut self, tables: &mut MemoryTables) -> Result<Option<String>> {
         const LAST_SEEN: u64 = 0xffff << 32;
+        if let Some(difference) = self.fragment_difference(tables)? {
+            return Ok(Some(difference));
+        }
         let ours = self.flows()?;
         for (index, (kernel, memory)) in ours.iter().zip(&mut tables.buckets).enumerate() {
             let bytes: [u8; 128] = value(memory);

@@ -52,4 +52,16 @@ impl Ipv4 {
     pub const fn is_later_fragment(&self) -> bool {
         self.fragment.get() & 0x1fff != 0
     }
+
+    /// Where in the packet a fragment's payload stands, in bytes.
+    #[inline(always)]
+    pub const fn fragment_offset_bytes(&self) -> u16 {
+        self.fragment.get() << 3
+    }
+
+    /// Whether more fragments of the packet follow this one.
+    #[inline(always)]
+    pub const fn more_fragments(&self) -> bool {
+        self.fragment.get() & 0x2000 != 0
+    }
 }

@@ -19,6 +19,7 @@ use nlb_common::{
     address::Address,
     event::Event,
     flow::{Bucket, Choice, Client, FlowState},
+    fragment::{FragmentKey, FragmentRecord},
     hash::{Key, Secret},
     listener::{Listener, ListenerId, ListenerKey},
     next_hop::{NeighbourKey, NextHopId, NextHopSlot},
@@ -182,6 +183,12 @@ impl Tables for FlowTables {
     }
 
     #[inline(always)]
+    fn fragment(&self, _: &FragmentKey) -> Option<FragmentRecord> {
+        None
+    }
+
+    fn remember_fragment(&self, _: &FragmentKey, _: &FragmentRecord) {}
+
     fn route(&self, _: &RouteQuery) -> Result<Route, Stop> {
         Err(Stop::NoRoute)
     }

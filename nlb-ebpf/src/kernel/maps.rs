@@ -1,7 +1,7 @@
 //! [`Tables`] over the kernel's maps.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf},
     helpers::generated::bpf_jiffies64,
     macros::btf_map,
     programs::XdpContext,
@@ -11,9 +11,13 @@ use nlb_common::{
     counter::Traffic,
     event::Event,
     flow::Bucket,
+    fragment::{FragmentKey, FragmentRecord},
     hash::{Key, Secret},
     listener::{Listener, ListenerId, ListenerKey},
-    maps::{EVENT_BYTES, Header, MAX_NEXT_HOPS, MAX_VLAN_LINKS, PREFILTER_WORDS, Prefilter},
+    maps::{
+        EVENT_BYTES, Header, MAX_FRAGMENTS, MAX_NEXT_HOPS, MAX_VLAN_LINKS, PREFILTER_WORDS,
+        Prefilter,
+    },
     next_hop::{NeighbourKey, NextHopId, NextHopSlot, VlanLink},
     ring::Ring,
     settings::Settings,
@@ -54,6 +58,9 @@ static NEXT_HOP_INDEX: HashMap<NeighbourKey, u32, { MAX_NEXT_HOPS as usize }, NO
 static VLAN_LINKS: HashMap<u32, u64, { MAX_VLAN_LINKS as usize }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 static FLOWS: Array<Bucket, 1024, MMAPABLE> = Array::new(); // set by the loader
+#[btf_map]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentRecord, { MAX_FRAGMENTS as usize }> =
+    LruHashMap::new();
 #[btf_map]
 static LISTENER_COUNTERS: PerCpuArray<Traffic, 1024> = PerCpuArray::new(); // set by the loader
 #[btf_map]
@@ -220,6 +227,20 @@ impl Tables for Maps<'_> {
         // SAFETY: copied at once, and compared with what the routes said before it is used.
         let id = unsafe { NEXT_HOP_INDEX.get(neighbour) }?;
         u16::try_from(*id).ok().map(NextHopId)
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentRecord> {
+        // SAFETY: copied at once. An element that is given to another datagram meanwhile says so
+        // (`FragmentRecord::is_for`).
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn remember_fragment(&self, key: &FragmentKey, record: &FragmentRecord) {
+        // Fails only if other cores have all free elements in hand: then the later fragments are
+        // stopped, and counted.
+        let _ = FRAGMENTS.insert(key, record, 0);
     }
 
     #[inline(always)]

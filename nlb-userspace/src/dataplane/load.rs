@@ -33,7 +33,7 @@ use super::{DataplaneError, XDP_OBJECT, kernel::KernelMaps, log, shared::Shared,
 use crate::config::{Capacity, XdpMode};
 
 /// Names of the maps that are pinned under their own names.
-const PINNED_MAPS: [&str; 14] = [
+const PINNED_MAPS: [&str; 15] = [
     "HEADER",
     "PREFILTER",
     "LISTENER_INDEX",
@@ -44,6 +44,7 @@ const PINNED_MAPS: [&str; 14] = [
     "NEXT_HOP_INDEX",
     "VLAN_LINKS",
     "FLOWS",
+    "FRAGMENTS",
     "LISTENER_COUNTERS",
     "TARGET_COUNTERS",
     "STOP_COUNTERS",

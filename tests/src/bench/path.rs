@@ -260,12 +260,17 @@ impl Bench<'_> {
         let arp = stream(&arp, false, ClientEnd::Source, 1);
         self.row("not ours, arp".into(), &arp, Expected::NotOurs, Some(3.0))?;
         for kind in Kind::all().filter(|kind| kind.mode == Mode::NAT && kind.protocol == UDP) {
-            let fragment = packet(client(kind.is_v6), kind.vip())?
-                .udp(CLIENT_PORT, LISTENER_PORT)
-                .first_fragment();
-            let stream = stream(&fragment, kind.is_v6, ClientEnd::Source, 1);
-            let name = format!("fragment to a VIP, {}", version(kind));
-            self.row(name, &stream, Expected::Stopped(Stop::Fragment), None)?;
+            self.preload(kind, 1)?;
+            let whole = packet(client(kind.is_v6), kind.vip())?.udp(CLIENT_PORT, LISTENER_PORT);
+            // In this order: the first one leaves the record that the later one follows.
+            for (name, fragment) in [
+                ("first fragment", whole.clone().first_fragment()),
+                ("later fragment", whole.later_fragment()),
+            ] {
+                let stream = stream(&fragment, kind.is_v6, ClientEnd::Source, 1);
+                let name = format!("{name}, {}", version(kind));
+                self.row(name, &stream, Expected::Known, None)?;
+            }
         }
         Ok(())
     }

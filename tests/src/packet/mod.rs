@@ -5,6 +5,7 @@
 
 pub mod checksum;
 pub mod facts;
+pub mod fragments;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -50,6 +51,7 @@ pub struct Sentence {
     ttl: u8,
     identification: u16,
     fragment: u16,
+    is_more: bool,
     options: Vec<u8>,
     extensions: Vec<(u8, Vec<u8>)>,
     version: Option<u8>,
@@ -81,6 +83,7 @@ pub fn eth() -> Sentence {
         ttl: 64,
         identification: 0x1234,
         fragment: 0,
+        is_more: false,
         options: Vec::new(),
         extensions: Vec::new(),
         version: None,
@@ -215,26 +218,37 @@ impl Sentence {
         self
     }
 
-    /// The first fragment of an IPv4 packet or, by a header, of an IPv6 packet.
+    /// A fragment, by the header's words in IPv4 and by a header of its own in IPv6. Zeros behind the
+    /// payload fill one that is not the last up to eights of bytes.
+    #[must_use]
+    pub fn fragment(mut self, offset_bytes: u16, is_more: bool, identification: u16) -> Self {
+        self.is_more = is_more;
+        self.identification = identification;
+        if let Network::V6(..) = self.network {
+            let [a, b] = (offset_bytes & !7 | u16::from(is_more)).to_be_bytes();
+            let [c, d] = identification.to_be_bytes();
+            self.extension(FRAGMENT, &[a, b, 0, 0, c, d])
+        } else {
+            self.fragment_word(u16::from(is_more) << 13 | offset_bytes >> 3)
+        }
+    }
+
+    /// The first fragment of a packet.
     #[must_use]
     pub fn first_fragment(self) -> Self {
-        match self.network {
-            Network::V6(..) => self.extension(FRAGMENT, &[0, 1, 0, 0, 0, 9]),
-            _ => self.fragment_word(0x2000),
-        }
+        self.fragment(0, true, 9)
     }
 
     /// The last fragment, at an offset of 1,480 bytes.
     #[must_use]
     pub fn later_fragment(self) -> Self {
-        let units = 185u16;
-        match self.network {
-            Network::V6(..) => {
-                let [a, b] = (units << 3).to_be_bytes();
-                self.extension(FRAGMENT, &[a, b, 0, 0, 0, 9])
-            }
-            _ => self.fragment_word(units),
-        }
+        self.fragment(1480, false, 9)
+    }
+
+    /// An IPv6 packet that is its only fragment (RFC 6946).
+    #[must_use]
+    pub fn atomic_fragment(self) -> Self {
+        self.fragment(0, false, 9)
     }
 
     /// An IPv6 extension header: its number and what follows its first two bytes.
@@ -533,6 +547,7 @@ impl Sentence {
     fn finished_segment(&self, source: &[u8], destination: &[u8]) -> Vec<u8> {
         let (mut segment, checksum_at) = self.segment();
         let Some(at) = checksum_at else {
+            self.fill_up(&mut segment);
             return segment;
         };
         let is_icmp_v4 = matches!(self.transport, Transport::Icmp { .. }) && source.len() == 4;
@@ -548,7 +563,14 @@ impl Sentence {
         };
         let said = self.checksum.unwrap_or(right).to_be_bytes();
         segment[at..at + 2].copy_from_slice(&said);
+        self.fill_up(&mut segment);
         segment
+    }
+
+    fn fill_up(&self, segment: &mut Vec<u8>) {
+        if self.is_more {
+            segment.resize(segment.len().next_multiple_of(8), 0);
+        }
     }
 
     fn ipv4_packet(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {

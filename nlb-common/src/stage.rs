@@ -10,11 +10,14 @@ pub enum Stage {
     Begin,
     /// It may be a target's answer, and its way to the client is not remembered.
     Back,
+    /// Its sender is told something; what, the stage before hands over as an
+    /// [`Answer`](crate::answer::Answer).
+    Answer,
 }
 
 impl Stage {
     /// All stages, in the order of their numbers.
-    pub const ALL: &[Self] = &[Self::Classify, Self::Begin, Self::Back];
+    pub const ALL: &[Self] = &[Self::Classify, Self::Begin, Self::Back, Self::Answer];
 
     /// The program that interfaces run: the front stage.
     pub const FRONT_PROGRAM: &str = "nlb";
@@ -25,6 +28,7 @@ impl Stage {
             Self::Classify => "nlb_classify",
             Self::Begin => "nlb_begin",
             Self::Back => "nlb_back",
+            Self::Answer => "nlb_answer",
         }
     }
 }

@@ -60,9 +60,10 @@ stops! {
     UnwrittenTarget "unwritten_target" Drop,
     /// Both buckets of a new translated flow are full of live flows; it cannot be translated back.
     FlowTableFull "flow_table_full" Drop,
-    /// The TTL or hop limit would reach zero here.
+    /// The TTL or hop limit would reach zero here; the sender is told (ICMP time exceeded).
     TtlExpired "ttl_expired" Drop,
-    /// The packet is larger than the next hop's MTU.
+    /// The packet is larger than the next hop's MTU; the sender is told (ICMP fragmentation needed,
+    /// packet too big), unless it is IPv4 and may be fragmented, which nlb does not do.
     TooBig "too_big" Drop,
     /// The kernel has no route to the target or the client, or the route forbids it.
     NoRoute "no_route" Drop,
@@ -76,6 +77,17 @@ stops! {
     NoRoom "no_room" Drop,
     /// A stage of the packet program is not in its place: a fault of the daemon.
     MissingStage "missing_stage" Drop,
+    /// A TCP segment that opens nothing and belongs to no remembered flow; dropped or, by default,
+    /// answered with an RST (`tcp.stray.action`).
+    Stray "stray" Drop,
+    /// A TCP segment of a flow whose idle time-out has run out; dropped or, by default, answered
+    /// with an RST (`tcp.idle_timeout.action`).
+    IdleExpired "idle_expired" Drop,
+    /// A TCP segment of a flow whose target's connections are terminated; answered with an RST.
+    Terminated "terminated" Drop,
+    /// An ICMP error that was not sent because there were too many in this second; counted beside
+    /// the reason that the error would have told.
+    ErrorLimit "error_limit" Drop,
 }
 
 impl Stop {

@@ -12,7 +12,7 @@ use nlb_common::{
     event::Event,
     flow::{Bucket, Choice, Client, FlowEntry, FlowState},
     hash::Key,
-    listener::{Listener, ListenerId, ListenerKey, ListenerPolicy},
+    listener::{Listener, ListenerId, ListenerKey, ListenerPolicy, Stranded},
     maps::{Header, LAYOUT_VERSION, Prefilter},
     next_hop::{MacPair, NeighbourKey, NextHop, NextHopId, NextHopSlot},
     ring::Ring,
@@ -61,7 +61,7 @@ fn sizes() {
     assert_eq!(size_of::<Header>(), 64);
     assert_eq!(size_of::<Settings>(), 112);
     assert_eq!(size_of::<Key>(), 48);
-    assert_eq!(Stop::COUNT, 15);
+    assert_eq!(Stop::COUNT, 19);
 }
 
 #[test]
@@ -77,11 +77,14 @@ fn a_listener() {
         ListenerPolicy {
             group: 0x0102,
             idle_ticks: 0x0304,
+            stray: Stranded::RESET,
+            expired: Stranded::DROP,
+            mss_clamp_bytes: 0x0506,
         },
     );
     assert_eq!(
         hex(record),
-        "20010db800000000 0000000000001234 1f90060100000000 0201040300000000 \
+        "20010db800000000 0000000000001234 1f90060100000000 0201040324000605 \
          0000000000000000 0000000000000000 0000000000000000 0000000000000000"
     );
 }
@@ -100,12 +103,13 @@ fn a_target() {
         TargetControl {
             mode: Mode::NAT,
             takes_new_flows: true,
+            resets_flows: true,
             next_hop: NextHopId(0x0708),
         },
     );
     assert_eq!(
         hex(record),
-        "0101080700000000 20010db800000000 0000000000001234 1f90020106050403"
+        "0103080700000000 20010db800000000 0000000000001234 1f90020106050403"
     );
 }
 

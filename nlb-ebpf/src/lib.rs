@@ -10,7 +10,8 @@
 //!             │goes to a listener                    │comes from a target
 //!             ▼                                      ▼
 //!           begin: listener? ► select ► pin        back: ask for the way ► remember it
-//!             └──────────────► rewrite ─► emit ◄─────┘
+//!             │└─────────────► rewrite ─► emit ◄────┘│
+//!             └─refused, and its sender is told► answer ◄┘
 //! ```
 //!
 //! A stage ends with a verdict, with a [`Stop`], or by going on to another stage, which looks at
@@ -24,6 +25,7 @@
 //! 3. [`select`] and [`flows`]: which target, and remembering it.
 //! 4. [`rewrite`] with [`checksum`]: what changes.
 //! 5. [`emit`]: where it goes.
+//! 6. [`answer`]: resets and ICMP errors of our own.
 //!
 //! All of it is safe code over two small traits, [`frame::Frame`] and [`tables::Tables`], with two
 //! bodies each: `kernel/` (in the binary) and [`memory`]. The same text runs under `cargo test` and
@@ -31,6 +33,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod answer;
 pub mod checksum;
 pub mod classify;
 pub mod emit;
@@ -41,6 +44,7 @@ pub mod front;
 pub mod memory;
 pub mod parse;
 pub mod rewrite;
+pub mod segment_size;
 pub mod select;
 pub mod tables;
 pub mod to_client;
@@ -100,6 +104,7 @@ pub fn follow<F: Frame, T: Tables>(
             Err(Exit::Go(Stage::Classify)) => classify::classify(frame, tables),
             Err(Exit::Go(Stage::Begin)) => classify::begin(frame, tables),
             Err(Exit::Go(Stage::Back)) => classify::back(frame, tables),
+            Err(Exit::Go(Stage::Answer)) => answer::answer(frame, tables),
         };
     }
 }

@@ -13,6 +13,7 @@ use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use nlb_common::stop::Stop;
 use nlb_ebpf::{
     Exit, Verdict,
+    answer::answer,
     classify::{back, begin, classify},
     front::front,
     stopped,
@@ -71,6 +72,13 @@ fn nlb_begin(context: XdpContext) -> u32 {
 #[inline(always)]
 fn nlb_back(context: XdpContext) -> u32 {
     run!(back, context)
+}
+
+/// [`nlb_ebpf::Stage::Answer`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_answer(context: XdpContext) -> u32 {
+    run!(answer, context)
 }
 
 #[panic_handler]

@@ -9,7 +9,7 @@ use std::{
 use nlb_common::{
     address::Address,
     hash::Key,
-    listener::{ListenerId, ListenerKey},
+    listener::{ListenerId, ListenerKey, Stranded},
     next_hop::{MacPair, NextHop, NextHopId},
     stop::Stop,
     target::{Mode, TargetId},
@@ -46,6 +46,7 @@ fn target(last: u8) -> WishedTarget {
         address: IpAddr::from([10, 0, 0, last]),
         port: 8080,
         weight: 1,
+        resets_flows: false,
         next_hop: HOP,
     }
 }
@@ -54,6 +55,7 @@ fn group(name: &str, targets: &[u8]) -> WishedGroup {
     WishedGroup {
         fingerprint: fingerprint(name),
         mode: Mode::NAT,
+        terminates_removed: false,
         targets: targets.iter().copied().map(target).collect(),
     }
 }
@@ -63,6 +65,9 @@ fn listener(last: u8, group: usize) -> WishedListener {
         key: vip(last),
         group,
         idle_ticks: 100,
+        stray: Stranded::RESET,
+        expired: Stranded::RESET,
+        mss_clamp_bytes: 0,
     }
 }
 

@@ -1,11 +1,13 @@
 //! The packet table: frames in, and what must become of them, through the memory body always and
 //! through the loaded kernel program where there is the right to load it.
 
+mod answers;
 mod dsr;
 mod flows;
 mod nat;
 mod not_ours;
 mod row;
+mod segment_sizes;
 mod stopped;
 mod ways;
 
@@ -19,8 +21,10 @@ use crate::row::Row;
 
 fn table() -> Vec<Row> {
     let mut rows = nat::rows();
+    rows.extend(answers::rows());
     rows.extend(dsr::rows());
     rows.extend(not_ours::rows());
+    rows.extend(segment_sizes::rows());
     rows.extend(stopped::rows());
     rows.extend(flows::rows());
     rows.extend(ways::rows());

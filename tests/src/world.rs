@@ -348,6 +348,7 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
             let control = TargetControl {
                 mode,
                 takes_new_flows: true,
+                resets_flows: false,
                 next_hop,
             };
             tables.add_target(TargetId(id), &identity, control, group.protocol);
@@ -363,7 +364,12 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
         } else {
             UDP_IDLE_TICKS
         };
-        tables.add_listener(ListenerId(id), key, ListenerPolicy { group, idle_ticks });
+        let policy = ListenerPolicy {
+            group,
+            idle_ticks,
+            ..ListenerPolicy::default()
+        };
+        tables.add_listener(ListenerId(id), key, policy);
     }
     let orphan = ListenerKey::new(address(VIP), TCP, U16::new(UNWRITTEN_LISTENER_PORT));
     tables.listener_index.insert(orphan, UNWRITTEN_LISTENER);

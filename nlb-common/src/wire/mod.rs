@@ -2,6 +2,7 @@
 //! pattern legal. Numbers that a sender chooses are never enums.
 
 pub mod ethernet;
+pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod tcp;

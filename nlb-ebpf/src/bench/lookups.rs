@@ -182,6 +182,22 @@ impl Tables for FlowTables {
     }
 
     #[inline(always)]
+    fn hand_over(&self, _word: u64) {}
+
+    #[inline(always)]
+    fn handed_over(&self) -> u64 {
+        0
+    }
+
+    #[inline(always)]
+    fn error_budget(&self) -> u64 {
+        0
+    }
+
+    #[inline(always)]
+    fn set_error_budget(&self, _budget: u64) {}
+
+    #[inline(always)]
     fn route(&self, _: &RouteQuery) -> Result<Route, Stop> {
         Err(Stop::NoRoute)
     }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use nlb_common::{
-    address::Address, listener::ListenerKey, next_hop::NextHopId, target::Mode as WireMode,
+    address::Address,
+    listener::{ListenerKey, Stranded},
+    next_hop::NextHopId,
+    target::Mode as WireMode,
     wire::protocol,
 };
 use tokio::sync::mpsc;
@@ -239,6 +242,7 @@ impl Group {
                 Mode::Nat => WireMode::NAT,
                 Mode::DsrL2 => WireMode::DSR_L2,
             },
+            terminates_removed: false,
             targets: self
                 .targets
                 .iter()
@@ -251,6 +255,7 @@ impl Group {
                     } else {
                         0
                     },
+                    resets_flows: false,
                     next_hop: next_hop(&target.way),
                 })
                 .collect(),
@@ -289,6 +294,9 @@ pub(super) fn wished_listeners(listener: &Listener) -> Vec<WishedListener> {
                 key: ListenerKey::new(Address::from(*address), protocol, U16::new(listener.port)),
                 group: listener.target_group,
                 idle_ticks: clock::of_this_kernel().count_of_seconds(seconds),
+                stray: Stranded::default(),
+                expired: Stranded::default(),
+                mss_clamp_bytes: 0,
             });
         }
     }

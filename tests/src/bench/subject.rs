@@ -13,7 +13,7 @@ use nlb_common::{
     counter::Traffic,
     flow::{Bucket, Choice, Client, FlowState, WAYS},
     hash::Key,
-    listener::{ListenerId, ListenerKey},
+    listener::{ListenerId, ListenerKey, Stranded},
     next_hop::{MacPair, NextHop, NextHopId, NextHopSlot},
     plain::Plain,
     settings::Settings,
@@ -182,9 +182,11 @@ impl Subject {
         let mut wish = Wish::default();
         for (group, kind) in Kind::all().enumerate() {
             wish.groups.push(WishedGroup {
+                terminates_removed: false,
                 fingerprint: u32::try_from(group)? + 1,
                 mode: kind.mode,
                 targets: vec![WishedTarget {
+                    resets_flows: false,
                     address: kind.target().parse()?,
                     port: TARGET_PORT,
                     weight: 1,
@@ -192,6 +194,10 @@ impl Subject {
                 }],
             });
             wish.listeners.push(WishedListener {
+                // The bench sends data without an opening.
+                stray: Stranded::FORWARD,
+                expired: Stranded::FORWARD,
+                mss_clamp_bytes: 0,
                 key: kind.key()?,
                 group,
                 idle_ticks: Tick::at_least_seconds(350),

@@ -36,6 +36,8 @@ enum Transport {
     },
     Icmp {
         kind: u8,
+        code: u8,
+        rest: [u8; 4],
     },
 }
 
@@ -49,6 +51,8 @@ pub struct Sentence {
     class: u8,
     ttl: u8,
     identification: u16,
+    label: u16,
+    window: u16,
     fragment: u16,
     options: Vec<u8>,
     extensions: Vec<(u8, Vec<u8>)>,
@@ -78,6 +82,8 @@ pub fn eth() -> Sentence {
         class: 0,
         ttl: 64,
         identification: 0x1234,
+        label: 0xbeef,
+        window: 0xfaf0,
         fragment: 0,
         options: Vec::new(),
         extensions: Vec::new(),
@@ -398,9 +404,27 @@ impl Sentence {
 
     /// An ICMP or `ICMPv6` message of this type.
     #[must_use]
-    pub const fn icmp(mut self, kind: u8) -> Self {
-        self.transport = Transport::Icmp { kind };
+    pub const fn icmp(self, kind: u8) -> Self {
+        self.icmp_error(kind, 0, 0x1234_0001)
+    }
+
+    /// An ICMP message with a code and a number: an MTU, or whatever the type says.
+    #[must_use]
+    pub const fn icmp_error(mut self, kind: u8, code: u8, number: u32) -> Self {
+        let rest = number.to_be_bytes();
+        self.transport = Transport::Icmp { kind, code, rest };
         self
+    }
+
+    /// A packet of nlb's own: its hops, no identification, not to be fragmented; no flow label, no
+    /// window.
+    #[must_use]
+    pub const fn made_by_nlb(mut self) -> Self {
+        self.identification = 0;
+        self.fragment = 0x4000;
+        self.label = 0;
+        self.window = 0;
+        self.ttl(64)
     }
 
     /// An echo request.
@@ -475,14 +499,9 @@ impl Sentence {
                 let mut bytes = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
                 bytes.extend(self.sequence.0.to_be_bytes());
                 bytes.extend(self.sequence.1.to_be_bytes());
-                bytes.extend([
-                    self.data_words.unwrap_or(words) << 4,
-                    flags,
-                    0xfa,
-                    0xf0,
-                    0,
-                    0,
-                ]);
+                bytes.extend([self.data_words.unwrap_or(words) << 4, flags]);
+                bytes.extend(self.window.to_be_bytes());
+                bytes.extend([0, 0]);
                 bytes.extend(self.urgent.to_be_bytes());
                 bytes.extend(&self.tcp_options);
                 bytes.extend(&self.payload);
@@ -496,8 +515,9 @@ impl Sentence {
                 bytes.extend(&self.payload);
                 (bytes, Some(6))
             }
-            Transport::Icmp { kind } => {
-                let mut bytes = vec![kind, 0, 0, 0, 0x12, 0x34, 0, 1];
+            Transport::Icmp { kind, code, rest } => {
+                let mut bytes = vec![kind, code, 0, 0];
+                bytes.extend(rest);
                 bytes.extend(&self.payload);
                 (bytes, Some(2))
             }
@@ -567,9 +587,8 @@ impl Sentence {
         let mut header = vec![
             self.version.unwrap_or(6) << 4 | self.class >> 4,
             self.class << 4,
-            0xbe,
-            0xef,
         ];
+        header.extend(self.label.to_be_bytes());
         header.extend(length.to_be_bytes());
         header.extend([numbers[0], self.ttl]);
         header.extend(source.octets());

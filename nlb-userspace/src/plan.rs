@@ -432,14 +432,21 @@ fn unwished(
         .iter()
         .map(|group| (group.fingerprint, group.terminates_removed))
         .collect();
+    // A target that its group reaches in another mode now was not removed.
+    let standing: HashSet<TargetIdentity> = wished
+        .iter()
+        .filter_map(|id| after.targets.get(id))
+        .map(|(identity, _)| *identity)
+        .collect();
     let gone = |(id, (identity, old)): (&TargetId, &(TargetIdentity, TargetControl))| {
         let control = TargetControl {
             takes_new_flows: false,
             // A group that is gone itself says nothing any more.
-            resets_flows: terminates
-                .get(&identity.group_fingerprint)
-                .copied()
-                .unwrap_or(old.resets_flows),
+            resets_flows: !standing.contains(identity)
+                && terminates
+                    .get(&identity.group_fingerprint)
+                    .copied()
+                    .unwrap_or(old.resets_flows),
             ..*old
         };
         (!wished.contains(id)).then_some((*id, control))

@@ -234,6 +234,9 @@ pub enum Problem {
     TimeoutOfOther(Protocol),
 
     // Target groups.
+    /// A draining interval that connection termination leaves no room for.
+    #[error("is set, but the flows of an unhealthy target end at once")]
+    DrainingOfTerminated,
     /// `dsr-l2` with two ports.
     #[error(
         "differs from port {listener_port} of listener \"{listener}\", and dsr-l2 cannot change \

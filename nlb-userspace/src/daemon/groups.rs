@@ -19,7 +19,8 @@ use zerocopy::big_endian::U16;
 use crate::{
     clock,
     config::{
-        Desired, HealthCheck, HealthCheckPort, HealthCheckProtocol, Listener, Mode, TargetGroup,
+        Desired, HealthCheck, HealthCheckPort, HealthCheckProtocol, Listener, Mode, StrandedAction,
+        TargetGroup,
     },
     health::{
         Check, CheckProtocol, ProbeOutcome,
@@ -28,11 +29,20 @@ use crate::{
     },
     next_hop::Unresolved,
     plan::{Wish, WishedGroup, WishedListener, WishedTarget, fingerprint},
-    target_state::{Selection, routable},
+    target_state::{Selection, TargetState, routable},
 };
 
 /// Names a target for its probes: the group's name and the target's address.
 pub(super) type TargetKey = (String, SocketAddr);
+
+/// What the maps of an earlier daemon say of a target.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Adopted {
+    /// It stood in its group's ring.
+    pub(super) took_new_flows: bool,
+    /// Its flows ended with their next packet.
+    pub(super) ended_flows: bool,
+}
 
 /// Where probes send what they found.
 pub(super) type Outcomes = mpsc::Sender<(TargetKey, ProbeOutcome)>;
@@ -81,11 +91,12 @@ pub(super) struct Groups {
     pub(super) list: Vec<Group>,
 }
 
-fn thresholds(check: &HealthCheck) -> Option<Thresholds> {
-    check.enabled.then(|| Thresholds {
+fn thresholds(group: &TargetGroup) -> Option<Thresholds> {
+    let check = &group.health_check;
+    check.enabled.then_some(Thresholds {
         healthy: check.healthy_threshold,
         unhealthy: check.unhealthy_threshold,
-        ..Thresholds::default()
+        unhealthy_draining_interval: group.unhealthy_draining_interval,
     })
 }
 
@@ -96,7 +107,7 @@ impl Groups {
         &mut self,
         desired: &Desired,
         now: Duration,
-        adopted: &BTreeMap<TargetKey, bool>,
+        adopted: &BTreeMap<TargetKey, Adopted>,
         outcomes: &Outcomes,
     ) {
         let in_use: BTreeSet<usize> = desired
@@ -173,7 +184,7 @@ impl Group {
         configured: &TargetGroup,
         in_use: bool,
         now: Duration,
-        adopted: &BTreeMap<TargetKey, bool>,
+        adopted: &BTreeMap<TargetKey, Adopted>,
         outcomes: &Outcomes,
     ) {
         let check = &configured.health_check;
@@ -185,16 +196,13 @@ impl Group {
             let key = (configured.name.clone(), address);
             let entry = self.targets.entry(address).or_insert_with(|| TargetEntry {
                 weight: target.weight,
-                health: match adopted.get(&key) {
-                    Some(was_healthy) => TargetHealth::adopted(*was_healthy, thresholds(check)),
-                    None => TargetHealth::registered(thresholds(check), in_use),
-                },
+                health: adopted_health(adopted.get(&key), target.weight, configured, in_use),
                 way: Way::Unknown,
                 probes: None,
             });
             entry.weight = target.weight;
             entry.health.reregister(now);
-            entry.health.set_thresholds(now, thresholds(check));
+            entry.health.set_thresholds(now, thresholds(configured));
             entry.health.set_in_use(now, in_use);
             if check_changed || !entry.health.wants_probes() {
                 entry.probes = None;
@@ -211,6 +219,22 @@ impl Group {
                     check.interval,
                     outcomes.clone(),
                 ));
+            }
+        }
+        // A target that left before the daemon did would lose its flows at once, not with its
+        // delay, of which nobody knows how much is left: it drains anew.
+        for ((name, address), was) in adopted {
+            if *name == configured.name
+                && configured.terminates_deregistered
+                && !was.ended_flows
+                && !registered.contains(address)
+            {
+                self.targets.entry(*address).or_insert_with(|| TargetEntry {
+                    weight: 0,
+                    health: TargetHealth::adopted(was.took_new_flows, thresholds(configured)),
+                    way: Way::Unknown,
+                    probes: None,
+                });
             }
         }
         for (address, entry) in &mut self.targets {
@@ -234,6 +258,15 @@ impl Group {
         routable(&states)
     }
 
+    /// Whether a target in this state ends its flows, if it takes no new ones: in fail-open it
+    /// does, and keeps them.
+    fn ends_flows(&self, state: TargetState) -> bool {
+        let configured = &self.configured;
+        state == TargetState::Unhealthy
+            && (configured.terminates_unhealthy
+                || !configured.unhealthy_draining_interval.is_zero())
+    }
+
     fn wish(&self, next_hop: &impl Fn(&Way) -> NextHopId) -> WishedGroup {
         let selection = self.selection();
         WishedGroup {
@@ -242,7 +275,7 @@ impl Group {
                 Mode::Nat => WireMode::NAT,
                 Mode::DsrL2 => WireMode::DSR_L2,
             },
-            terminates_removed: false,
+            terminates_removed: self.configured.terminates_deregistered,
             targets: self
                 .targets
                 .iter()
@@ -255,11 +288,33 @@ impl Group {
                     } else {
                         0
                     },
-                    resets_flows: false,
+                    resets_flows: self.ends_flows(target.health.state()),
                     next_hop: next_hop(&target.way),
                 })
                 .collect(),
         }
+    }
+}
+
+/// The health that a registered target begins with.
+///
+/// One that neither took new flows nor ended those it had was not unhealthy, where unhealthy ones
+/// end them; it must not end them now.
+fn adopted_health(
+    was: Option<&Adopted>,
+    weight: u16,
+    group: &TargetGroup,
+    in_use: bool,
+) -> TargetHealth {
+    let thresholds = thresholds(group);
+    match was {
+        Some(was) if was.took_new_flows || weight == 0 && !was.ended_flows => {
+            TargetHealth::adopted(true, thresholds)
+        }
+        Some(was) if was.ended_flows || !group.terminates_unhealthy => {
+            TargetHealth::adopted(false, thresholds)
+        }
+        _ => TargetHealth::registered(thresholds, in_use),
     }
 }
 
@@ -273,6 +328,14 @@ fn to_check(check: &HealthCheck) -> Check {
             },
         },
         timeout: check.timeout,
+    }
+}
+
+const fn stranded(action: StrandedAction) -> Stranded {
+    match action {
+        StrandedAction::Forward => Stranded::FORWARD,
+        StrandedAction::Reset => Stranded::RESET,
+        StrandedAction::Drop => Stranded::DROP,
     }
 }
 
@@ -294,9 +357,9 @@ pub(super) fn wished_listeners(listener: &Listener) -> Vec<WishedListener> {
                 key: ListenerKey::new(Address::from(*address), protocol, U16::new(listener.port)),
                 group: listener.target_group,
                 idle_ticks: clock::of_this_kernel().count_of_seconds(seconds),
-                stray: Stranded::default(),
-                expired: Stranded::default(),
-                mss_clamp_bytes: 0,
+                stray: stranded(listener.tcp_stray_action),
+                expired: stranded(listener.tcp_idle_timeout_action),
+                mss_clamp_bytes: listener.tcp_mss_clamp_bytes.unwrap_or(0),
             });
         }
     }

@@ -134,7 +134,10 @@ fn segment_sizes_are_lowered_on_the_way_to_both_ends() -> Result<()> {
                     .filter_map(|word| word.strip_prefix("mss:"))
                     .any(|mss| mss.parse::<u32>().is_ok_and(|mss| mss <= 1000))
             };
-            let target = lab.target(0).run(&format!("ss -tinH dport = :{port}"))?;
+            let target = lab
+                .target(0)
+                .host
+                .run(&format!("ss -tinH dport = :{port}"))?;
             ensure!(is_small(&target), "{vip}: {target}");
             if vip.ip().to_string().ends_with("10") {
                 let client = lab.client().run(&format!("ss -tinH sport = :{port}"))?;

@@ -2,10 +2,12 @@
 //! through the loaded kernel program where there is the right to load it.
 
 mod answers;
+mod connection;
 mod dsr;
 mod flows;
 mod nat;
 mod not_ours;
+mod resets;
 mod row;
 mod segment_sizes;
 mod stopped;
@@ -22,6 +24,7 @@ use crate::row::Row;
 fn table() -> Vec<Row> {
     let mut rows = nat::rows();
     rows.extend(answers::rows());
+    rows.extend(resets::rows());
     rows.extend(dsr::rows());
     rows.extend(not_ours::rows());
     rows.extend(segment_sizes::rows());

@@ -280,6 +280,8 @@ impl Group {
                 .targets
                 .iter()
                 .enumerate()
+                // Forgotten at the next tick.
+                .filter(|(_, (_, target))| !target.health.is_gone())
                 .map(|(position, (address, target))| WishedTarget {
                     address: address.ip(),
                     port: address.port(),

@@ -14,7 +14,7 @@ use super::{
         report::{At, Spot},
         schema::{Absent, Kind},
     },
-    Field, Found, PortChoice, Reader, Table,
+    Field, PortChoice, Reader, Table,
 };
 
 impl Reader<'_, '_> {
@@ -257,18 +257,6 @@ impl Reader<'_, '_> {
         };
         self.report.fault(&found.spot, problem, Remedy::WritePort);
         Field::Wrong
-    }
-
-    /// A key of NLB that is refused for now, whatever its value.
-    pub(in crate::config) fn not_yet(&mut self, table: &Table<'_>, name: &str) {
-        if let Ok(Found {
-            spot,
-            value: Some(_),
-            ..
-        }) = self.find::<()>(table, name)
-        {
-            self.report.fault(&spot, Problem::NotYet, Remedy::Remove);
-        }
     }
 }
 

@@ -52,8 +52,8 @@ pub struct Listener {
     address: [Word; 2],
     /// port (raw, low 16 bits), protocol (bits 16–23), 1 in bit 24: written
     endpoint: Word,
-    /// target group (low 16 bits), idle ticks (16–31), stray segments (34–35), expired flows (36–37),
-    /// MSS clamp (48–63)
+    /// target group (low 16 bits), idle ticks (16–31), flags (32–47: hash input 32–33, stray segments
+    /// 34–35, expired flows 36–37), MSS clamp (48–63)
     policy: Word,
     /// Room for what listeners will be able to do, zero.
     zero: [Word; 4],
@@ -80,7 +80,8 @@ impl Stranded {
 /// What a listener does with flows, in one word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListenerPolicy {
-    /// The target group that takes new flows; names a ring.
+    /// The ring that new flows choose from: a target group's, or the listener's own if it forwards
+    /// to several.
     pub group: u16,
     /// How long an established flow may be silent, in ticks.
     pub idle_ticks: u16,
@@ -90,6 +91,49 @@ pub struct ListenerPolicy {
     pub expired: Stranded,
     /// The largest TCP maximum segment size that a SYN may name, in bytes; 0 for any.
     pub mss_clamp_bytes: u16,
+    /// The rest.
+    pub flags: ListenerFlags,
+}
+
+/// A listener's choices of one or two bits each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct ListenerFlags(u16);
+
+/// What a new flow's choice of a target depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HashInput {
+    /// Protocol, both addresses and both ports: a client that opens the same connection again gets
+    /// the same target.
+    #[default]
+    FiveTuple,
+    /// The same and a SYN's sequence number, as NLB has it.
+    FiveTupleAndSequence,
+    /// The client's address alone: NLB's `stickiness.type` `source_ip`.
+    Source,
+}
+
+impl ListenerFlags {
+    const HASH_INPUT: u16 = 0b11;
+    /// All bits but those that [`Stranded`] has in the same word.
+    const OWN: u16 = !0b11_1100;
+
+    /// With this input of the hash.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_hash_input(self, input: HashInput) -> Self {
+        Self(self.0 & !Self::HASH_INPUT | input as u16)
+    }
+
+    /// What a new flow's choice of a target depends on.
+    #[inline(always)]
+    pub const fn hash_input(self) -> HashInput {
+        match self.0 & Self::HASH_INPUT {
+            1 => HashInput::FiveTupleAndSequence,
+            2 => HashInput::Source,
+            _ => HashInput::FiveTuple,
+        }
+    }
 }
 
 impl Listener {
@@ -107,6 +151,7 @@ impl Listener {
     pub fn set_policy(&self, policy: ListenerPolicy) {
         let word = u64::from(policy.group)
             | u64::from(policy.idle_ticks) << 16
+            | u64::from(policy.flags.0 & ListenerFlags::OWN) << 32
             | u64::from(policy.stray.0 & 3) << 34
             | u64::from(policy.expired.0 & 3) << 36
             | u64::from(policy.mss_clamp_bytes) << 48;
@@ -149,13 +194,15 @@ impl Listener {
     /// What the listener does with its flows.
     #[inline(always)]
     pub fn policy(&self) -> ListenerPolicy {
-        let [a, b, c, d, flags, _, e, f] = self.policy.load().to_le_bytes();
+        let word = self.policy.load();
+        let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
         ListenerPolicy {
             group: u16::from_le_bytes([a, b]),
             idle_ticks: u16::from_le_bytes([c, d]),
-            stray: Stranded(flags >> 2 & 3),
-            expired: Stranded(flags >> 4 & 3),
-            mss_clamp_bytes: u16::from_le_bytes([e, f]),
+            stray: Stranded(e >> 2 & 3),
+            expired: Stranded(e >> 4 & 3),
+            mss_clamp_bytes: u16::from_le_bytes([g, h]),
+            flags: ListenerFlags(u16::from_le_bytes([e, f]) & ListenerFlags::OWN),
         }
     }
 }
@@ -181,6 +228,7 @@ mod tests {
             stray: Stranded::RESET,
             expired: Stranded::DROP,
             mss_clamp_bytes: 1360,
+            flags: ListenerFlags::default().with_hash_input(HashInput::Source),
         };
         record.write(&key, policy);
         assert_eq!(record.key(), Some(key));
@@ -188,5 +236,19 @@ mod tests {
         assert!(record.is(key.address, 6, key.port));
         assert!(!record.is(key.address, 17, key.port));
         assert!(!record.is(key.address, 6, U16::new(444)));
+    }
+
+    #[test]
+    fn every_hash_input_reads_back_and_replaces_the_one_before() {
+        let mut flags = ListenerFlags::default();
+        assert_eq!(flags.hash_input(), HashInput::FiveTuple);
+        for input in [
+            HashInput::Source,
+            HashInput::FiveTupleAndSequence,
+            HashInput::FiveTuple,
+        ] {
+            flags = flags.with_hash_input(input);
+            assert_eq!(flags.hash_input(), input);
+        }
     }
 }

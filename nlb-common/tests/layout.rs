@@ -12,12 +12,13 @@ use nlb_common::{
     event::Event,
     flow::{Bucket, Choice, Client, FlowEntry, FlowState},
     hash::Key,
-    listener::{Listener, ListenerId, ListenerKey, ListenerPolicy, Stranded},
+    listener::{
+        HashInput, Listener, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy, Stranded,
+    },
     maps::{Header, LAYOUT_VERSION, Prefilter},
-    next_hop::{MacPair, NeighbourKey, NextHop, NextHopId, NextHopSlot},
+    next_hop::{MacPair, NeighbourKey, NextHop, NextHopId, NextHopSlot, VlanId},
     ring::Ring,
     settings::Settings,
-    stop::Stop,
     target::{Mode, Target, TargetControl, TargetId, TargetIdentity},
     tick::Tick,
     wire::ethernet::MacAddress,
@@ -61,7 +62,6 @@ fn sizes() {
     assert_eq!(size_of::<Header>(), 64);
     assert_eq!(size_of::<Settings>(), 112);
     assert_eq!(size_of::<Key>(), 48);
-    assert_eq!(Stop::COUNT, 19);
 }
 
 #[test]
@@ -80,11 +80,12 @@ fn a_listener() {
             stray: Stranded::RESET,
             expired: Stranded::DROP,
             mss_clamp_bytes: 0x0506,
+            flags: ListenerFlags::default().with_hash_input(HashInput::Source),
         },
     );
     assert_eq!(
         hex(record),
-        "20010db800000000 0000000000001234 1f90060100000000 0201040324000605 \
+        "20010db800000000 0000000000001234 1f90060100000000 0201040326000605 \
          0000000000000000 0000000000000000 0000000000000000 0000000000000000"
     );
 }
@@ -128,10 +129,11 @@ fn a_next_hop() {
         ),
         interface: 0x0102_0304,
         mtu_bytes: 0x0506,
+        vlan: VlanId(0x0708),
     });
     assert_eq!(
         hex(slot),
-        "0605010001000000 1112131415162122 2324252604030201 0000000000000000"
+        "0605010001000807 1112131415162122 2324252604030201 0000000000000000"
     );
 }
 

@@ -113,6 +113,9 @@ fn reset<F: Frame>(frame: &mut F, packet: &Packet) -> Result<bool, Stop> {
     };
     let header = if packet.is_v4 { 20 } else { 40 };
     let at = packet.network.plus(header).ok_or(Stop::Malformed)?;
+    // VERIFIER: before the frame's ends move; after that, LLVM keeps the pointer and its bounds check
+    // apart ("invalid access to packet, off=0 size=1"; Linux 6.18, rustc 1.96).
+    swap_macs(frame, Offset(0))?;
     end_at(frame, u16::from(at.0) + 20)?;
     let mut segment = Tcp {
         source_port: packet.destination_port,
@@ -134,7 +137,6 @@ fn reset<F: Frame>(frame: &mut F, packet: &Packet) -> Result<bool, Stop> {
         .word(U16::from_bytes([segment.data_offset, flags]))
         .finish();
     *frame.get_mut::<Tcp>(at).ok_or(Stop::Malformed)? = segment;
-    swap_macs(frame, Offset(0))?;
     write_ip(
         frame,
         packet,
@@ -174,11 +176,11 @@ fn error<F: Frame, T: Tables>(
     let quoted = packet.length_bytes.min(QUOTE_BYTES) & !3;
     let header: u8 = if packet.is_v4 { 20 } else { 40 };
     let grown = header + 8;
+    swap_macs(frame, Offset(0))?;
     frame.move_start(i16::from(grown))?;
     let link = packet.network.0;
     end_at(frame, u16::from(link) + u16::from(grown) + quoted)?;
     move_link_header(frame, Offset(grown), packet)?;
-    swap_macs(frame, Offset(0))?;
 
     let is_too_big = answer.notice == Notice::TOO_BIG;
     let (kind, code, number) = match (packet.is_v4, is_too_big) {

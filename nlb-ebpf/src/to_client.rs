@@ -100,7 +100,7 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
         length_bytes: packet.length_bytes,
         kind: PassageKind::Return,
     });
-    Ok(emit(frame, &next_hop)?)
+    Ok(emit(frame, packet.network, &next_hop)?)
 }
 
 /// A packet that cannot go on is stopped, and its sender is told.
@@ -171,7 +171,7 @@ fn way<const ALL: bool, F: Frame, T: Tables>(
         return Err(Exit::Go(Stage::Back));
     }
     let route = route(frame, tables, packet, packet.source, packet.destination)?;
-    let neighbour = NeighbourKey::new(route.next_hop.interface, route.neighbour);
+    let neighbour = NeighbourKey::new(route.interface, route.neighbour);
     if let Some(id) = tables.next_hop_id(&neighbour)
         && let Some(slot) = tables.next_hop(id)
         && let Some((known, epoch)) = slot.read()

@@ -59,7 +59,7 @@ pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
     };
     let place = Place::of(tables, &client);
     let now = tables.now();
-    let decision = decide::<ALL, T>(packet, tables, place, &client, now)?;
+    let decision = decide::<ALL, F, T>(frame, packet, tables, place, &client, now)?;
     let next_hop = way::<ALL, F, T>(frame, packet, tables, &decision.target)?;
     let is_translated = decision.target.control.mode == Mode::NAT;
     if is_translated {
@@ -103,7 +103,7 @@ pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
         length_bytes: packet.length_bytes,
         kind,
     });
-    Ok(emit(frame, &next_hop)?)
+    Ok(emit(frame, packet.network, &next_hop)?)
 }
 
 /// A packet that cannot go on is stopped, and its sender is told.
@@ -128,7 +128,8 @@ fn refused<const ALL: bool, T: Tables>(
 
 /// Which flow is it, and where does it go?
 #[inline(always)]
-fn decide<'t, const ALL: bool, T: Tables>(
+fn decide<'t, const ALL: bool, F: Frame, T: Tables>(
+    frame: &F,
     packet: &Packet,
     tables: &'t T,
     place: Place,
@@ -194,7 +195,7 @@ fn decide<'t, const ALL: bool, T: Tables>(
     }
     Ok(Decision {
         listener,
-        target: select(tables, packet, listener)?,
+        target: select(frame, tables, packet, listener)?,
         entry: found,
         progress,
         state: FlowState::NEW,

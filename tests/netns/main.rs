@@ -5,10 +5,12 @@
 
 mod changes;
 mod daemon_life;
+mod decap;
 mod flow_life;
 mod forwarding;
 mod health;
 mod next_hops;
+mod selection;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 

@@ -3,6 +3,7 @@
 
 mod answers;
 mod connection;
+mod decap;
 mod dsr;
 mod flows;
 mod nat;
@@ -10,7 +11,9 @@ mod not_ours;
 mod resets;
 mod row;
 mod segment_sizes;
+mod selection;
 mod stopped;
+mod vlan;
 mod ways;
 
 use nlb_tests::{
@@ -31,6 +34,8 @@ fn table() -> Vec<Row> {
     rows.extend(stopped::rows());
     rows.extend(flows::rows());
     rows.extend(ways::rows());
+    rows.extend(vlan::rows());
+    rows.extend(selection::rows());
     rows
 }
 

@@ -7,4 +7,5 @@ pub mod kernel;
 pub mod lab;
 pub mod model;
 pub mod packet;
+pub mod stack;
 pub mod world;

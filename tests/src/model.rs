@@ -20,8 +20,8 @@ use nlb_ebpf::memory::MemoryTables;
 use crate::{
     packet::{Sentence, eth},
     world::{
-        CLIENT, ETH0, ETH1, FAR, GROUPS, LISTENERS, MAC0, MAC1, MTU_BYTES, chosen, from_client,
-        from_target, neighbour_of, on_to,
+        CLIENT, ETH0, ETH1, FAR, GROUPS, LISTENERS, MAC0, MAC1, MTU_BYTES, SEQUENCE, chosen_by,
+        from_client, from_target, neighbour_of, on_to,
     },
 };
 
@@ -126,9 +126,6 @@ impl Segment {
         network + transport + self.payload_bytes
     }
 }
-
-/// The sequence number of every sentence that names none.
-const SEQUENCE: u32 = 0x0102_0304;
 
 /// A frame back to the neighbour that clients' frames come from.
 fn to_client() -> Sentence {
@@ -289,11 +286,13 @@ impl Model {
         }
         let id = if let Some(index) = alive {
             self.flows[index].target
-        } else if let Some(id) = chosen(
+        } else if let Some(id) = chosen_by(
             tables,
             segment.source,
             segment.destination,
             segment.protocol,
+            // Only a SYN's sequence number means anything.
+            if segment.opens() { SEQUENCE } else { 0 },
         ) {
             id
         } else {

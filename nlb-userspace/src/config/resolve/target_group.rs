@@ -5,10 +5,10 @@ use std::{collections::HashMap, net::IpAddr, time::Duration};
 use super::{
     super::{
         address,
-        desired::{HealthCheckPort, IpVersion, Mode, Protocol, Target, TargetGroup},
+        desired::{HealthCheckPort, IpVersion, Minimum, Mode, Protocol, Target, TargetGroup},
         error::{Problem, Remedy, Suspicion},
-        raw::{RawTarget, RawTargetGroup},
-        reader::Field,
+        raw::{RawMinimum, RawTarget, RawTargetGroup},
+        reader::{Field, WholeOrOff},
         report::{At, Report, Spot},
     },
     Vips, health_check,
@@ -119,6 +119,9 @@ fn resolve_one(raw: &RawTargetGroup, vips: &Vips, report: &mut Report<'_>) -> Gr
             Remedy::Write(key.to_owned()),
         );
     }
+    let unhealthy_state_routing = minimum(&raw.unhealthy_state_routing, None, report);
+    let routing = Some(&raw.unhealthy_state_routing);
+    let dns_failover = minimum(&raw.dns_failover, routing, report);
     Group {
         resolved: TargetGroup {
             name: name.clone().unwrap_or_default(),
@@ -136,6 +139,10 @@ fn resolve_one(raw: &RawTargetGroup, vips: &Vips, report: &mut Report<'_>) -> Gr
                 .unwrap_or(protocol.is_some_and(Protocol::has_udp)),
             terminates_unhealthy,
             unhealthy_draining_interval: Duration::from_secs(draining),
+            is_sticky: raw.stickiness.copied().unwrap_or(false),
+            slow_start: slow_start(&raw.slow_start_seconds, report),
+            dns_failover,
+            unhealthy_state_routing,
             health_check: health_check::resolve(&raw.health_check, report),
             targets: targets.list,
         },
@@ -147,6 +154,40 @@ fn resolve_one(raw: &RawTargetGroup, vips: &Vips, report: &mut Report<'_>) -> Gr
         target_ports: targets.ports,
         user: None,
         check_port_written: raw.health_check.port.value().is_some_and(|at| at.written),
+    }
+}
+
+fn slow_start(field: &Field<u64>, report: &mut Report<'_>) -> Duration {
+    let Some(at) = field.value() else {
+        return Duration::ZERO;
+    };
+    if (1..30).contains(&at.value) {
+        report.fault(&at.spot, Problem::SlowStartShort, Remedy::WriteSlowStart);
+    }
+    Duration::from_secs(at.value)
+}
+
+/// A threshold; where nothing is written it is that of `floor`, below which it may not be either.
+fn minimum(raw: &RawMinimum, floor: Option<&RawMinimum>, report: &mut Report<'_>) -> Minimum {
+    let mut number = |own: &Field<WholeOrOff>, floor: Option<&Field<WholeOrOff>>| {
+        let floor = floor.and_then(|floor| floor.copied()?.number());
+        let Some(at) = own.value() else {
+            return floor;
+        };
+        let number = at.value.number();
+        if let (Some(number), Some(floor)) = (number, floor)
+            && number < floor
+        {
+            let problem = Problem::BelowRouting(floor);
+            report.fault(&at.spot, problem, Remedy::AtLeastOrOff(floor));
+        }
+        number
+    };
+    let count = number(&raw.count, floor.map(|floor| &floor.count));
+    let percentage = number(&raw.percentage, floor.map(|floor| &floor.percentage));
+    Minimum {
+        count: count.and_then(|count| count.try_into().ok()),
+        percentage: percentage.and_then(|percentage| percentage.try_into().ok()),
     }
 }
 

@@ -22,6 +22,7 @@
 #![deny(unsafe_code)]
 
 pub mod address;
+pub mod answer;
 pub mod bench;
 pub mod counter;
 pub mod decap;

@@ -14,6 +14,9 @@ pub enum Stage {
     Icmp,
     /// It is a fragment without ports; its datagram's first one has been here, perhaps.
     Fragment,
+    /// Its sender is told something; what, the stage before hands over as an
+    /// [`Answer`](crate::answer::Answer).
+    Answer,
 }
 
 impl Stage {
@@ -24,6 +27,7 @@ impl Stage {
         Self::Back,
         Self::Icmp,
         Self::Fragment,
+        Self::Answer,
     ];
 
     /// The program that interfaces run: the front stage.
@@ -37,6 +41,7 @@ impl Stage {
             Self::Back => "nlb_back",
             Self::Icmp => "nlb_icmp",
             Self::Fragment => "nlb_fragment",
+            Self::Answer => "nlb_answer",
         }
     }
 }

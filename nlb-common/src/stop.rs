@@ -65,9 +65,10 @@ stops! {
     UnwrittenTarget "unwritten_target" Drop,
     /// Both buckets of a new translated flow are full of live flows; it cannot be translated back.
     FlowTableFull "flow_table_full" Drop,
-    /// The TTL or hop limit would reach zero here.
+    /// The TTL or hop limit would reach zero here; the sender is told (ICMP time exceeded).
     TtlExpired "ttl_expired" Drop,
-    /// The packet is larger than the next hop's MTU.
+    /// The packet is larger than the next hop's MTU; the sender is told (ICMP fragmentation needed,
+    /// packet too big), unless it is IPv4 and may be fragmented, which nlb does not do.
     TooBig "too_big" Drop,
     /// The kernel has no route to the target or the client, or the route forbids it, or leads through a VLAN inside of another.
     NoRoute "no_route" Drop,
@@ -91,6 +92,17 @@ stops! {
     NoFirstFragment "no_first_fragment" Drop,
     /// A fragment addressed to a VIP that splits the TCP or UDP header (RFC 1858, RFC 8200).
     TinyFragment "tiny_fragment" Drop,
+    /// A TCP segment that opens nothing and belongs to no remembered flow; dropped or, by default,
+    /// answered with an RST (`tcp.stray.action`).
+    Stray "stray" Drop,
+    /// A TCP segment of a flow whose idle time-out has run out; dropped or, by default, answered
+    /// with an RST (`tcp.idle_timeout.action`).
+    IdleExpired "idle_expired" Drop,
+    /// A TCP segment of a flow whose target's connections are terminated; answered with an RST.
+    Terminated "terminated" Drop,
+    /// An ICMP error that was not sent because there were too many in this second; counted beside
+    /// the reason that the error would have told.
+    ErrorLimit "error_limit" Drop,
 }
 
 #[cfg(test)]

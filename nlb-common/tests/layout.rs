@@ -13,7 +13,9 @@ use nlb_common::{
     flow::{Bucket, Choice, Client, FlowEntry, FlowState},
     fragment::{FragmentKey, FragmentRecord, Way},
     hash::Key,
-    listener::{HashInput, Listener, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy},
+    listener::{
+        HashInput, Listener, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy, Stranded,
+    },
     maps::{Header, LAYOUT_VERSION, Prefilter},
     next_hop::{MacPair, NeighbourKey, NextHop, NextHopId, NextHopSlot, VlanId},
     ring::Ring,
@@ -78,12 +80,15 @@ fn a_listener() {
         ListenerPolicy {
             group: 0x0102,
             idle_ticks: 0x0304,
+            stray: Stranded::RESET,
+            expired: Stranded::DROP,
+            mss_clamp_bytes: 0x0506,
             flags: ListenerFlags::default().with_hash_input(HashInput::Source),
         },
     );
     assert_eq!(
         hex(record),
-        "20010db800000000 0000000000001234 1f90060100000000 0201040302000000 \
+        "20010db800000000 0000000000001234 1f90060100000000 0201040326000605 \
          0000000000000000 0000000000000000 0000000000000000 0000000000000000"
     );
 }
@@ -102,12 +107,13 @@ fn a_target() {
         TargetControl {
             mode: Mode::NAT,
             takes_new_flows: true,
+            resets_flows: true,
             next_hop: NextHopId(0x0708),
         },
     );
     assert_eq!(
         hex(record),
-        "0101080700000000 20010db800000000 0000000000001234 1f90020106050403"
+        "0103080700000000 20010db800000000 0000000000001234 1f90020106050403"
     );
 }
 

@@ -259,7 +259,13 @@ fn error_to_client<F: Frame, T: Tables>(
         protocol: quote.protocol,
     };
     let found = flows::find(tables, Place::of(tables, &client), &client, |choice| {
-        is_served_by(tables, choice, quote.destination, quote.destination_port)
+        is_served_by(
+            tables,
+            choice,
+            quote.destination,
+            quote.destination_port,
+            &mut false,
+        )
     });
     let entry = found.entry.ok_or(Stop::NotOurs)?;
     let choice = Choice::of_word(found.word);

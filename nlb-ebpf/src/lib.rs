@@ -12,7 +12,8 @@
 //!             │goes to a listener                    │comes from a target
 //!             ▼                                      ▼
 //!           begin: listener? ► select ► pin        back: ask for the way ► remember it
-//!             └──────────────► rewrite ─► emit ◄─────┘
+//!             │└─────────────► rewrite ─► emit ◄────┘│
+//!             └─refused, and its sender is told► answer ◄┘
 //! ```
 //!
 //! A stage ends with a verdict, with a [`Stop`], or by going on to another stage, which looks at
@@ -27,6 +28,7 @@
 //! 3. [`select`] and [`flows`]: which target, and remembering it.
 //! 4. [`rewrite`] with [`checksum`]: what changes.
 //! 5. [`emit`]: where it goes.
+//! 6. [`answer`]: resets and ICMP errors of our own.
 //!
 //! And [`icmp`], with [`quote`]: the messages about all of this.
 //!
@@ -38,6 +40,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod answer;
 pub mod checksum;
 pub mod classify;
 pub mod decap;
@@ -52,6 +55,7 @@ pub mod memory;
 pub mod parse;
 pub mod quote;
 pub mod rewrite;
+pub mod segment_size;
 pub mod select;
 pub mod tables;
 pub mod to_client;
@@ -113,6 +117,7 @@ pub fn follow<F: Frame, T: Tables>(
             Err(Exit::Go(Stage::Back)) => classify::back(frame, tables),
             Err(Exit::Go(Stage::Icmp)) => icmp::icmp(frame, tables),
             Err(Exit::Go(Stage::Fragment)) => fragment::fragment(frame, tables),
+            Err(Exit::Go(Stage::Answer)) => answer::answer(frame, tables),
         };
     }
 }

@@ -13,6 +13,7 @@ use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use nlb_common::stop::Stop;
 use nlb_ebpf::{
     Exit, Verdict,
+    answer::answer,
     classify::{back, begin, classify},
     fragment::fragment,
     front::front,
@@ -87,6 +88,13 @@ fn nlb_icmp(context: XdpContext) -> u32 {
 #[inline(always)]
 fn nlb_fragment(context: XdpContext) -> u32 {
     run!(fragment, context)
+}
+
+/// [`nlb_ebpf::Stage::Answer`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_answer(context: XdpContext) -> u32 {
+    run!(answer, context)
 }
 
 #[panic_handler]

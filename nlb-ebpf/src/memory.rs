@@ -119,6 +119,10 @@ pub struct MemoryTables {
     pub target_counters: RefCell<HashMap<TargetId, Traffic>>,
     /// What was counted per stop.
     pub stop_counters: RefCell<[u64; Stop::COUNT]>,
+    /// What one stage left for the next.
+    pub handover: Cell<u64>,
+    /// [`nlb_common::answer::ErrorBudget`].
+    pub error_budget: Cell<u64>,
     /// What was told.
     pub events: RefCell<Vec<Event>>,
 }
@@ -149,6 +153,8 @@ impl MemoryTables {
             listener_counters: RefCell::default(),
             target_counters: RefCell::default(),
             stop_counters: RefCell::new([0; Stop::COUNT]),
+            handover: Cell::new(0),
+            error_budget: Cell::new(0),
             events: RefCell::default(),
         }
     }
@@ -332,6 +338,22 @@ impl Tables for MemoryTables {
         if let Some(count) = self.stop_counters.borrow_mut().get_mut(stop as usize) {
             *count += 1;
         }
+    }
+
+    fn hand_over(&self, word: u64) {
+        self.handover.set(word);
+    }
+
+    fn handed_over(&self) -> u64 {
+        self.handover.get()
+    }
+
+    fn error_budget(&self) -> u64 {
+        self.error_budget.get()
+    }
+
+    fn set_error_budget(&self, budget: u64) {
+        self.error_budget.set(budget);
     }
 
     fn tell(&self, event: &Event) {

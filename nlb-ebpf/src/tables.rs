@@ -130,6 +130,18 @@ pub trait Tables {
     /// Counts a packet that was stopped.
     fn count_stop(&self, stop: Stop);
 
+    /// Leaves a word for the stage that goes on with this packet.
+    fn hand_over(&self, word: u64);
+
+    /// What the stage before left.
+    fn handed_over(&self) -> u64;
+
+    /// This CPU's [`nlb_common::answer::ErrorBudget`].
+    fn error_budget(&self) -> u64;
+
+    /// Replaces this CPU's error budget.
+    fn set_error_budget(&self, budget: u64);
+
     /// Tells the daemon something; lost if it does not listen.
     fn tell(&self, event: &Event);
 }

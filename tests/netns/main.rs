@@ -6,6 +6,7 @@
 mod changes;
 mod daemon_life;
 mod decap;
+mod flow_life;
 mod forwarding;
 mod health;
 mod icmp;

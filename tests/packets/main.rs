@@ -1,6 +1,8 @@
 //! The packet table: frames in, and what must become of them, through the memory body always and
 //! through the loaded kernel program where there is the right to load it.
 
+mod answers;
+mod connection;
 mod decap;
 mod dsr;
 mod flows;
@@ -8,7 +10,9 @@ mod fragments;
 mod icmp;
 mod nat;
 mod not_ours;
+mod resets;
 mod row;
+mod segment_sizes;
 mod selection;
 mod stopped;
 mod vlan;
@@ -24,9 +28,12 @@ use crate::row::Row;
 
 fn table() -> Vec<Row> {
     let mut rows = nat::rows();
+    rows.extend(answers::rows());
+    rows.extend(resets::rows());
     rows.extend(dsr::rows());
     rows.extend(icmp::rows());
     rows.extend(not_ours::rows());
+    rows.extend(segment_sizes::rows());
     rows.extend(stopped::rows());
     rows.extend(flows::rows());
     rows.extend(fragments::rows());

@@ -120,19 +120,6 @@ impl Row {
         })
     }
 
-    /// The frame is answered with `out`, for this reason.
-    pub(crate) fn answers(self, frame: &Sentence, out: &Sentence, stop: Stop) -> Self {
-        self.step(Step::Frame {
-            bytes: frame.build(),
-            verdict: Verdict::Transmit,
-            out: out.build(),
-            counts: Counts {
-                stops: BTreeMap::from([(stop.name(), 1)]),
-                ..Counts::default()
-            },
-        })
-    }
-
     /// The frame is sent on as `out`, and counted for this listener and this target.
     pub(crate) fn sends(
         self,
@@ -170,6 +157,28 @@ impl Row {
                 ..Counts::default()
             },
         })
+    }
+
+    /// The frame is stopped, and `answer` goes back to its sender; counted as `stop` alone.
+    pub(crate) fn answers(self, frame: &Sentence, answer: &Sentence, stop: Stop) -> Self {
+        self.step(Step::Frame {
+            bytes: frame.build(),
+            verdict: Verdict::Transmit,
+            out: answer.build(),
+            counts: Counts {
+                stops: BTreeMap::from([(stop.name(), 1)]),
+                ..Counts::default()
+            },
+        })
+    }
+
+    /// The frame is stopped for two reasons: one of its own, one for which nobody is told.
+    pub(crate) fn stops_twice(mut self, frame: &Sentence, stops: [Stop; 2]) -> Self {
+        self = self.stops(frame, stops[0]);
+        if let Some(Step::Frame { counts, .. }) = self.steps.last_mut() {
+            counts.stops.insert(stops[1].name(), 1);
+        }
+        self
     }
 
     /// Changes the tables.

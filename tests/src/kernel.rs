@@ -13,7 +13,10 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, ArrayOfMaps, HashMap as KernelHashMap, MapData, PerCpuArray, ProgramArray},
+    maps::{
+        Array, ArrayOfMaps, HashMap as KernelHashMap, MapData, PerCpuArray, PerCpuValues,
+        ProgramArray,
+    },
     programs::{TestRun as _, TestRunOptions, Xdp, xdp::XdpMode},
 };
 use nlb_common::{
@@ -317,6 +320,7 @@ impl Kernel {
             .map(|(key, id)| (Plain(*key), u32::from(id.0)))
             .collect();
         self.write_hash("NEXT_HOP_INDEX", &index)?;
+        self.write_error_budget(tables.error_budget.get())?;
         let map = self.ebpf.map_mut("VLAN_LINKS").context("no VLAN_LINKS")?;
         let mut map = KernelHashMap::<_, u32, u64>::try_from(map)?;
         for (_, index, carrier, vlan, _) in VLANS {
@@ -330,6 +334,18 @@ impl Kernel {
             self.write_ring(*group, slots)?;
         }
         Ok(())
+    }
+
+    /// Gives every CPU the same budget of ICMP errors.
+    fn write_error_budget(&mut self, budget: u64) -> Result<()> {
+        let map = self
+            .ebpf
+            .map_mut("ERROR_BUDGET")
+            .context("no map ERROR_BUDGET")?;
+        let mut map = PerCpuArray::<_, u64>::try_from(map)?;
+        let cpus = map.get(&0, 0)?.len();
+        let values = PerCpuValues::try_from(vec![budget; cpus])?;
+        map.set(0, values, 0).context("setting ERROR_BUDGET")
     }
 
     fn write_ring(&mut self, group: u16, slots: &[u32]) -> Result<()> {

@@ -1,7 +1,10 @@
 //! The header that ICMP (RFC 792) and `ICMPv6` (RFC 4443 §2.1) have in common, and the messages that
 //! we act on.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, big_endian::U16};
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    big_endian::{U16, U32},
+};
 
 /// The first eight bytes of every message that we read. An error quotes the packet that it is about
 /// right behind them.
@@ -18,6 +21,21 @@ pub struct Icmp {
     pub rest: [u8; 4],
 }
 
+/// An error that we send; the packet that it is about follows.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct IcmpError {
+    /// What it says.
+    pub kind: u8,
+    /// What it says, more closely.
+    pub code: u8,
+    /// Of the message; for `ICMPv6` of a pseudo-header too.
+    pub checksum: U16,
+    /// The MTU of "fragmentation needed" (RFC 1191 §4: its low 16 bits) and of "packet too big"
+    /// (RFC 4443 §3.2: all of it), or zero.
+    pub mtu_bytes: U32,
+}
+
 /// ICMP's numbers (RFC 792).
 pub mod v4 {
     /// Answers an echo request.
@@ -25,6 +43,8 @@ pub mod v4 {
     /// Error: the packet cannot be delivered; code 4: it is too big and must not be fragmented
     /// (RFC 1191).
     pub const UNREACHABLE: u8 = 3;
+    /// The code of [`UNREACHABLE`]: fragmentation needed and DF set.
+    pub const FRAGMENTATION_NEEDED: u8 = 4;
     /// Asks for its own payload back.
     pub const ECHO: u8 = 8;
     /// Error: the TTL ran out, or the time for reassembly.

@@ -28,6 +28,9 @@ pub struct Ipv4 {
     pub destination: [u8; 4],
 }
 
+/// The flag DF, alone in the word of flags and offset.
+pub const DO_NOT_FRAGMENT: U16 = U16::from_bytes([0x40, 0]);
+
 impl Ipv4 {
     /// Bytes of the header with its options, as the header says; may be below 20 if it lies.
     #[inline(always)]
@@ -39,6 +42,12 @@ impl Ipv4 {
     #[inline(always)]
     pub const fn is_version_4(&self) -> bool {
         self.version_and_length >> 4 == 4
+    }
+
+    /// Whether routers must not fragment it: the flag DF.
+    #[inline(always)]
+    pub const fn must_not_be_fragmented(&self) -> bool {
+        self.fragment.get() & DO_NOT_FRAGMENT.get() != 0
     }
 
     /// Whether this is a fragment: more follow, or it is not the first.

@@ -189,6 +189,22 @@ impl Tables for FlowTables {
 
     fn remember_fragment(&self, _: &FragmentKey, _: &FragmentRecord) {}
 
+    fn hand_over(&self, _word: u64) {}
+
+    #[inline(always)]
+    fn handed_over(&self) -> u64 {
+        0
+    }
+
+    #[inline(always)]
+    fn error_budget(&self) -> u64 {
+        0
+    }
+
+    #[inline(always)]
+    fn set_error_budget(&self, _budget: u64) {}
+
+    #[inline(always)]
     fn route(&self, _: &RouteQuery) -> Result<Route, Stop> {
         Err(Stop::NoRoute)
     }

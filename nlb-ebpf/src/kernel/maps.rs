@@ -68,6 +68,10 @@ static TARGET_COUNTERS: PerCpuArray<Traffic, 4096> = PerCpuArray::new(); // set 
 #[btf_map]
 static STOP_COUNTERS: PerCpuArray<u64, { Stop::COUNT }> = PerCpuArray::new();
 #[btf_map]
+static HANDOVER: PerCpuArray<u64, 1> = PerCpuArray::new();
+#[btf_map]
+static ERROR_BUDGET: PerCpuArray<u64, 1> = PerCpuArray::new();
+#[btf_map]
 static EVENTS: RingBuf<Event, { EVENT_BYTES as usize }> = RingBuf::new();
 #[btf_map]
 static HEADER: Array<Header, 1, MMAPABLE> = Array::new();
@@ -278,9 +282,48 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
+    fn hand_over(&self, word: u64) {
+        put(HANDOVER.get_ptr_mut(0), word);
+    }
+
+    #[inline(always)]
+    fn handed_over(&self) -> u64 {
+        take(HANDOVER.get_ptr(0))
+    }
+
+    #[inline(always)]
+    fn error_budget(&self) -> u64 {
+        take(ERROR_BUDGET.get_ptr(0))
+    }
+
+    #[inline(always)]
+    fn set_error_budget(&self, budget: u64) {
+        put(ERROR_BUDGET.get_ptr_mut(0), budget);
+    }
+
+    #[inline(always)]
     fn tell(&self, event: &Event) {
         // A full buffer means that the daemon has work already.
         let _ = EVENTS.output(*event, 0);
+    }
+}
+
+/// Reads this CPU's word.
+#[inline(always)]
+fn take(place: Option<*const u64>) -> u64 {
+    match place {
+        // SAFETY: this CPU's own value, and XDP programs do not interrupt each other on a CPU.
+        Some(place) => unsafe { *place },
+        None => 0,
+    }
+}
+
+/// Writes this CPU's word.
+#[inline(always)]
+fn put(place: Option<*mut u64>, word: u64) {
+    if let Some(place) = place {
+        // SAFETY: as in `take`.
+        unsafe { *place = word };
     }
 }
 

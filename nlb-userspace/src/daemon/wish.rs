@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use nlb_common::{
-    address::Address, listener::ListenerKey, next_hop::NextHopId, target::Mode as WireMode,
+    address::Address,
+    listener::{ListenerKey, Stranded},
+    next_hop::NextHopId,
+    target::Mode as WireMode,
     wire::protocol,
 };
 use zerocopy::big_endian::U16;
@@ -11,7 +14,7 @@ use zerocopy::big_endian::U16;
 use super::groups::{Group, Groups, Way};
 use crate::{
     clock,
-    config::{Desired, Listener, LoadBalancer, Mode},
+    config::{Desired, Listener, LoadBalancer, Mode, StrandedAction},
     plan::{
         Wish, WishedForward, WishedGroup, WishedListener, WishedRing, WishedTarget, fingerprint,
     },
@@ -70,14 +73,18 @@ impl Group {
                 Mode::Nat => WireMode::NAT,
                 Mode::DsrL2 => WireMode::DSR_L2,
             },
+            terminates_removed: self.configured.terminates_deregistered,
             targets: self
                 .targets
                 .iter()
                 .zip(weights)
+                // Forgotten at the next tick.
+                .filter(|((_, target), _)| !target.health.is_gone())
                 .map(|((address, target), weight)| WishedTarget {
                     address: address.ip(),
                     port: address.port(),
                     weight,
+                    resets_flows: self.ends_flows(target.health.state()),
                     next_hop: next_hop(&target.way),
                 })
                 .collect(),
@@ -109,6 +116,14 @@ pub(super) fn keys(listener: &Listener) -> Vec<(ListenerKey, Duration)> {
     keys
 }
 
+const fn stranded(action: StrandedAction) -> Stranded {
+    match action {
+        StrandedAction::Forward => Stranded::FORWARD,
+        StrandedAction::Reset => Stranded::RESET,
+        StrandedAction::Drop => Stranded::DROP,
+    }
+}
+
 fn wished_listeners(
     balancer: &LoadBalancer,
     listener: &Listener,
@@ -122,6 +137,9 @@ fn wished_listeners(
                 key,
                 ring,
                 idle_ticks: clock::of_this_kernel().count_of_seconds(seconds),
+                stray: stranded(listener.tcp_stray_action),
+                expired: stranded(listener.tcp_idle_timeout_action),
+                mss_clamp_bytes: listener.tcp_mss_clamp_bytes.unwrap_or(0),
                 hash_input: listener.hash_input,
                 answers_echo: balancer.icmp_echo,
             }

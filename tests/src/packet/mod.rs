@@ -50,6 +50,8 @@ pub struct Sentence {
     class: u8,
     ttl: u8,
     identification: u16,
+    label: u16,
+    window: u16,
     fragment: u16,
     is_more: bool,
     options: Vec<u8>,
@@ -82,6 +84,8 @@ pub fn eth() -> Sentence {
         class: 0,
         ttl: 64,
         identification: 0x1234,
+        label: 0xbeef,
+        window: 0xfaf0,
         fragment: 0,
         is_more: false,
         options: Vec::new(),
@@ -416,8 +420,16 @@ impl Sentence {
 
     /// An ICMP or `ICMPv6` message of this type.
     #[must_use]
-    pub const fn icmp(mut self, kind: u8) -> Self {
+    pub const fn icmp(self, kind: u8) -> Self {
+        self.icmp_error(kind, 0, 0x1234_0001)
+    }
+
+    /// An ICMP message with a code and a number: an MTU, or whatever the type says.
+    #[must_use]
+    pub const fn icmp_error(mut self, kind: u8, code: u8, number: u32) -> Self {
         self.transport = Transport::Icmp { kind };
+        self.code = code;
+        self.rest = number.to_be_bytes();
         self
     }
 
@@ -438,6 +450,17 @@ impl Sentence {
         let behind = segment.len() + other.trailer.len();
         let end = frame.len() - behind + segment.len().min(transport_bytes);
         self.payload(&frame[14 + 4 * other.tags.len()..end])
+    }
+
+    /// A packet of nlb's own: its hops, no identification, not to be fragmented; no flow label, no
+    /// window.
+    #[must_use]
+    pub const fn made_by_nlb(mut self) -> Self {
+        self.identification = 0;
+        self.fragment = 0x4000;
+        self.label = 0;
+        self.window = 0;
+        self.ttl(64)
     }
 
     /// An echo request.
@@ -512,14 +535,9 @@ impl Sentence {
                 let mut bytes = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
                 bytes.extend(self.sequence.0.to_be_bytes());
                 bytes.extend(self.sequence.1.to_be_bytes());
-                bytes.extend([
-                    self.data_words.unwrap_or(words) << 4,
-                    flags,
-                    0xfa,
-                    0xf0,
-                    0,
-                    0,
-                ]);
+                bytes.extend([self.data_words.unwrap_or(words) << 4, flags]);
+                bytes.extend(self.window.to_be_bytes());
+                bytes.extend([0, 0]);
                 bytes.extend(self.urgent.to_be_bytes());
                 bytes.extend(&self.tcp_options);
                 bytes.extend(&self.payload);
@@ -613,9 +631,8 @@ impl Sentence {
         let mut header = vec![
             self.version.unwrap_or(6) << 4 | self.class >> 4,
             self.class << 4,
-            0xbe,
-            0xef,
         ];
+        header.extend(self.label.to_be_bytes());
         header.extend(length.to_be_bytes());
         header.extend([numbers[0], self.ttl]);
         header.extend(source.octets());

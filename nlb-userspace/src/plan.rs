@@ -19,7 +19,7 @@ use std::{
 use nlb_common::{
     address::Address,
     admission::AdmissionPolicy,
-    listener::{HashInput, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy},
+    listener::{HashInput, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy, Stranded},
     maps::{PREFILTER_WORDS, Prefilter, Side},
     next_hop::NextHopId,
     target::{Mode, TargetControl, TargetId, TargetIdentity},
@@ -72,10 +72,18 @@ pub struct WishedListener {
     pub ring: WishedRing,
     /// How long an established flow may be silent.
     pub idle_ticks: u16,
+    /// What becomes of TCP segments of no known flow.
+    pub stray: Stranded,
+    /// What becomes of TCP segments of a flow whose idle time has run out.
+    pub expired: Stranded,
+    /// The largest TCP segment size that a SYN may name; 0 for any.
+    pub mss_clamp_bytes: u16,
     /// What a new flow's choice depends on.
     pub hash_input: HashInput,
     /// Who may begin flows, and how many.
     pub admission: WishedAdmission,
+    /// Whether echo requests to the VIP are answered; the same for all listeners of a VIP.
+    pub answers_echo: bool,
 }
 
 /// A target group that should be.
@@ -85,6 +93,8 @@ pub struct WishedGroup {
     pub fingerprint: u32,
     /// How packets get to its targets.
     pub mode: Mode,
+    /// Whether the flows of a target that was removed end when its delay is over.
+    pub terminates_removed: bool,
     /// Its targets, also those that take no new flows.
     pub targets: Vec<WishedTarget>,
 }
@@ -98,6 +108,8 @@ pub struct WishedTarget {
     pub port: u16,
     /// Its share of new flows; 0 for none.
     pub weight: u16,
+    /// Whether the flows it has end with their next packet; only if it takes no new ones.
+    pub resets_flows: bool,
     /// The way there.
     pub next_hop: NextHopId,
 }
@@ -347,6 +359,7 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
     let mut after = actual.clone();
     let mut groups = Vec::with_capacity(wish.groups.len());
     let mut wished_targets = HashSet::new();
+    let mut controls = Vec::new();
     for group in &wish.groups {
         let group_id = group_id(&mut after, group.fingerprint, limits)?;
         let mut entries = Vec::new();
@@ -355,16 +368,11 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
             let control = TargetControl {
                 mode: group.mode,
                 takes_new_flows: target.weight > 0,
+                resets_flows: target.weight == 0 && target.resets_flows,
                 next_hop: target.next_hop,
             };
             let id = if let Some(id) = after.target_id(group, target.address, target.port) {
-                if after
-                    .targets
-                    .get(&id)
-                    .is_some_and(|(_, old)| *old != control)
-                {
-                    push(&mut steps, &mut after, Step::ControlTarget { id, control });
-                }
+                controls.push((id, control));
                 id
             } else {
                 let id = free_target(&after, limits)?;
@@ -394,14 +402,18 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
             entries,
         });
     }
-    for (id, control) in unwished(&after, &wished_targets) {
-        push(&mut steps, &mut after, Step::ControlTarget { id, control });
+    controls.extend(unwished(&after, wish, &wished_targets));
+    for (id, control) in &controls {
+        control_target(&mut steps, &mut after, *id, *control, Ends::Later);
     }
     let ids = RingIds {
         groups: groups.iter().map(|group| group.id).collect(),
         forwards: rings::forward_ids(&after, wish, limits)?,
     };
     steps.extend(rings::changed(actual, wish, groups, &ids.forwards));
+    for (id, control) in controls {
+        control_target(&mut steps, &mut after, id, control, Ends::Now);
+    }
     plan_listeners(wish, &ids, limits, &mut after, &mut steps)?;
     if !steps.is_empty() {
         steps.push(
@@ -414,22 +426,67 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
     Ok(steps)
 }
 
-/// Targets that only old flows use: a client that opens its flow anew shall leave them.
-fn unwished(after: &Actual, wished: &HashSet<TargetId>) -> Vec<(TargetId, TargetControl)> {
-    after
-        .targets
+/// Whether the flows of a target may be ended by a step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// Not yet: a ring may still send it new flows, which must not end at once.
+    Later,
+    /// No ring names the target any more.
+    Now,
+}
+
+/// Changes how packets get to a target, if that differs.
+fn control_target(
+    steps: &mut Vec<Planned>,
+    after: &mut Actual,
+    id: TargetId,
+    control: TargetControl,
+    ends: Ends,
+) {
+    let Some((_, old)) = after.targets.get(&id).copied() else {
+        return;
+    };
+    let control = TargetControl {
+        resets_flows: control.resets_flows && (old.resets_flows || ends == Ends::Now),
+        ..control
+    };
+    if control != old {
+        push(steps, after, Step::ControlTarget { id, control });
+    }
+}
+
+/// Targets that only old flows use: a client that opens its flow anew shall leave them, and where
+/// the group says so every client shall.
+fn unwished(
+    after: &Actual,
+    wish: &Wish,
+    wished: &HashSet<TargetId>,
+) -> Vec<(TargetId, TargetControl)> {
+    let terminates: HashMap<u32, bool> = wish
+        .groups
         .iter()
-        .filter(|(id, (_, control))| control.takes_new_flows && !wished.contains(id))
-        .map(|(id, (_, control))| {
-            (
-                *id,
-                TargetControl {
-                    takes_new_flows: false,
-                    ..*control
-                },
-            )
-        })
-        .collect()
+        .map(|group| (group.fingerprint, group.terminates_removed))
+        .collect();
+    // A target that its group reaches in another mode now was not removed.
+    let standing: HashSet<TargetIdentity> = wished
+        .iter()
+        .filter_map(|id| after.targets.get(id))
+        .map(|(identity, _)| *identity)
+        .collect();
+    let gone = |(id, (identity, old)): (&TargetId, &(TargetIdentity, TargetControl))| {
+        let control = TargetControl {
+            takes_new_flows: false,
+            // A group that is gone itself says nothing any more.
+            resets_flows: !standing.contains(identity)
+                && terminates
+                    .get(&identity.group_fingerprint)
+                    .copied()
+                    .unwrap_or(old.resets_flows),
+            ..*old
+        };
+        (!wished.contains(id)).then_some((*id, control))
+    };
+    after.targets.iter().filter_map(gone).collect()
 }
 
 /// The ids of rings, in the order of the wish.
@@ -464,7 +521,11 @@ fn plan_listeners(
             idle_ticks: listener.idle_ticks,
             flags: ListenerFlags::default()
                 .with_hash_input(listener.hash_input)
-                .with_admission(listener.admission.is_asked()),
+                .with_admission(listener.admission.is_asked())
+                .with_echo(listener.answers_echo),
+            stray: listener.stray,
+            expired: listener.expired,
+            mss_clamp_bytes: listener.mss_clamp_bytes,
         };
         let key = listener.key;
         let id = if let Some(id) = after.listener_id(&key) {
@@ -590,6 +651,7 @@ fn bitmap(actual: &Actual) -> Vec<u64> {
                     identity.port,
                 ));
             }
+            set(Prefilter::bit(Side::Target, identity.address, 0, U16::ZERO));
         }
     }
     words

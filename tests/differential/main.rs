@@ -8,9 +8,10 @@ use nlb_common::{
     admission::AdmissionPolicy,
     counter::Traffic,
     flow::Choice,
-    listener::ListenerId,
+    listener::{ListenerId, Stranded},
     stop::Stop,
     target::{TargetControl, TargetId},
+    tick::Tick,
 };
 use nlb_ebpf::{handle, memory::MemoryTables};
 use nlb_tests::{
@@ -22,7 +23,7 @@ use nlb_tests::{
 use nlb_userspace::dataplane::XDP_OBJECT;
 
 /// Frames of each IP version.
-const FRAMES: usize = 12_000;
+const FRAMES: usize = 16_000;
 /// Frames between two changes of the world.
 const CHAPTER: usize = 400;
 /// Silence between two chapters, in ticks: sums of it stay away from every time-out (13, 38, 150, 438)
@@ -103,12 +104,13 @@ impl Pair {
     /// Time goes by, or rings change, or next hops.
     fn turn_page(&mut self, random: &mut Random) -> Result<()> {
         self.memory.now.set(Kernel::now().0);
+        let mut of_limits = Random::new(random.next());
         world::set_windows(&self.memory, hostile::CLIENTS, || {
-            u32::from(random.byte() % 3)
+            u32::from(of_limits.byte() % 3)
         });
         for (id, _) in world::LIMITS {
             let record = &self.memory.admissions[usize::from(*id)];
-            record.active.store(u64::from(random.byte() % 6));
+            record.active.store(u64::from(of_limits.byte() % 6));
         }
         match random.below(6) {
             0 => {
@@ -124,6 +126,10 @@ impl Pair {
                         progress.last_seen.0 = seen;
                         entry.progress.store(progress.to_word());
                     }
+                }
+                for record in self.memory.fragments.borrow_mut().values_mut() {
+                    let seen = record.seen().0.wrapping_sub(SILENCE_TICKS);
+                    *record = record.seen_at(Tick(seen));
                 }
             }
             1 => {
@@ -146,11 +152,21 @@ impl Pair {
             3 => {
                 for target in &self.memory.targets {
                     if let Some(control) = target.control() {
+                        let takes_new_flows = random.once_in(2);
                         target.set_control(TargetControl {
-                            takes_new_flows: random.once_in(2),
+                            takes_new_flows,
+                            resets_flows: !takes_new_flows && random.once_in(2),
                             ..control
                         });
                     }
+                }
+                for listener in self.memory.listeners.iter().filter(|it| it.key().is_some()) {
+                    let mut policy = listener.policy();
+                    // Mostly, flows shall begin in any way.
+                    policy.stray = Stranded(random.pick(&[0, 0, 0, 0, 1, 2]));
+                    policy.expired = Stranded(random.pick(&[0, 1, 2]));
+                    policy.mss_clamp_bytes = random.pick(&[0, 1400, 536]);
+                    listener.set_policy(policy);
                 }
             }
             4 => {
@@ -168,6 +184,7 @@ impl Pair {
             _ => {
                 let fresh = world::tables();
                 self.memory.targets = fresh.targets;
+                self.memory.listeners = fresh.listeners;
                 self.memory.next_hops = fresh.next_hops;
                 self.memory.rings = fresh.rings;
             }
@@ -233,7 +250,7 @@ fn run() -> Result<()> {
             "{name} was not seen both ways"
         );
     }
-    for answer in ["Pass", "Drop", "Redirect"] {
+    for answer in ["Pass", "Drop", "Redirect", "Transmit"] {
         for version in ["v4", "v6"] {
             ensure!(
                 answers.contains_key(&format!("{version} {answer}")),
@@ -245,7 +262,12 @@ fn run() -> Result<()> {
 }
 
 /// Not counted at all; not provoked by a frame, but by a driver or by a fault of the daemon.
-const UNSEEN: &[Stop] = &[Stop::NotOurs, Stop::NoRoom, Stop::MissingStage];
+const UNSEEN: &[Stop] = &[
+    Stop::NotOurs,
+    Stop::NoRoom,
+    Stop::MissingStage,
+    Stop::ErrorLimit,
+];
 
 #[test]
 fn memory_and_kernel_agree_on_hostile_frames() {

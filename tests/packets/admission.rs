@@ -43,6 +43,7 @@ fn segment(client: Client, listener: u16, flags: u8) -> Segment {
         flags: if protocol == TCP { flags } else { 0 },
         ttl: 64,
         payload_bytes: 3,
+        is_strict: false,
     }
 }
 

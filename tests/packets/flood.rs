@@ -36,6 +36,7 @@ fn segment(client: (&'static str, u16), vip: &'static str, flags: u8) -> Vec<u8>
         flags,
         ttl: 64,
         payload_bytes: 0,
+        is_strict: false,
     };
     segment.frame(from_client()).build()
 }

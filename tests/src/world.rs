@@ -536,6 +536,7 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
             let control = TargetControl {
                 mode,
                 takes_new_flows: true,
+                resets_flows: false,
                 next_hop,
             };
             tables.add_target(TargetId(id), &identity, control, group.protocol);
@@ -557,6 +558,7 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
             group,
             idle_ticks,
             flags: ListenerFlags::default().with_hash_input(input),
+            ..ListenerPolicy::default()
         };
         tables.add_listener(ListenerId(id), key, policy);
     }

@@ -33,7 +33,8 @@ pub use self::{
     desired::{
         Capacity, Desired, FlowLimits, HashKey, HashKeyError, HashKeySource, HealthCheck,
         HealthCheckPort, HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer,
-        Minimum, Mode, Node, OverLimit, Protocol, Share, SourceRule, Target, TargetGroup, XdpMode,
+        Minimum, Mode, Node, OverLimit, Protocol, Share, SourceRule, StrandedAction, Target,
+        TargetGroup, XdpMode,
     },
     error::{
         AddressClass, Fault, Faults, GroupTrait, Position, Problem, Remedy, Shape, Suspicion,

@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use nlb_common::{
-    address::Address, admission::AdmissionPolicy, listener::ListenerKey, next_hop::NextHopId,
-    target::Mode as WireMode, wire::protocol,
+    address::Address,
+    admission::AdmissionPolicy,
+    listener::{ListenerKey, Stranded},
+    next_hop::NextHopId,
+    target::Mode as WireMode,
+    wire::protocol,
 };
 use zerocopy::big_endian::U16;
 
 use super::groups::{Group, Groups, Way};
 use crate::{
     clock,
-    config::{Desired, IpVersion, Listener, Mode, OverLimit},
+    config::{Desired, IpVersion, Listener, LoadBalancer, Mode, OverLimit, StrandedAction},
     plan::{
         Wish, WishedAdmission, WishedForward, WishedGroup, WishedListener, WishedRing,
         WishedTarget, fingerprint,
@@ -31,8 +35,11 @@ impl Groups {
         let listeners = desired
             .load_balancers
             .iter()
-            .flat_map(|balancer| &balancer.listeners)
-            .flat_map(|listener| {
+            .flat_map(|balancer| {
+                let listeners = balancer.listeners.iter();
+                listeners.map(move |listener| (balancer, listener))
+            })
+            .flat_map(|(balancer, listener)| {
                 let ring = match listener.forward.as_slice() {
                     [one] => WishedRing::Group(one.target_group),
                     several => {
@@ -45,7 +52,7 @@ impl Groups {
                         WishedRing::Forward(forwards.len() - 1)
                     }
                 };
-                wished_listeners(listener, ring)
+                wished_listeners(balancer, listener, ring)
             })
             .collect();
         Wish {
@@ -69,14 +76,18 @@ impl Group {
                 Mode::Nat => WireMode::NAT,
                 Mode::DsrL2 => WireMode::DSR_L2,
             },
+            terminates_removed: self.configured.terminates_deregistered,
             targets: self
                 .targets
                 .iter()
                 .zip(weights)
+                // Forgotten at the next tick.
+                .filter(|((_, target), _)| !target.health.is_gone())
                 .map(|((address, target), weight)| WishedTarget {
                     address: address.ip(),
                     port: address.port(),
                     weight,
+                    resets_flows: self.ends_flows(target.health.state()),
                     next_hop: next_hop(&target.way),
                 })
                 .collect(),
@@ -108,7 +119,19 @@ pub(super) fn keys(listener: &Listener) -> Vec<(ListenerKey, Duration)> {
     keys
 }
 
-fn wished_listeners(listener: &Listener, ring: WishedRing) -> Vec<WishedListener> {
+const fn stranded(action: StrandedAction) -> Stranded {
+    match action {
+        StrandedAction::Forward => Stranded::FORWARD,
+        StrandedAction::Reset => Stranded::RESET,
+        StrandedAction::Drop => Stranded::DROP,
+    }
+}
+
+fn wished_listeners(
+    balancer: &LoadBalancer,
+    listener: &Listener,
+    ring: WishedRing,
+) -> Vec<WishedListener> {
     keys(listener)
         .into_iter()
         .map(|(key, idle)| {
@@ -117,8 +140,12 @@ fn wished_listeners(listener: &Listener, ring: WishedRing) -> Vec<WishedListener
                 key,
                 ring,
                 idle_ticks: clock::of_this_kernel().count_of_seconds(seconds),
+                stray: stranded(listener.tcp_stray_action),
+                expired: stranded(listener.tcp_idle_timeout_action),
+                mss_clamp_bytes: listener.tcp_mss_clamp_bytes.unwrap_or(0),
                 hash_input: listener.hash_input,
                 admission: wished_admission(listener, &key),
+                answers_echo: balancer.icmp_echo,
             }
         })
         .collect()

@@ -33,7 +33,7 @@ use super::{DataplaneError, XDP_OBJECT, kernel::KernelMaps, log, shared::Shared,
 use crate::config::{Capacity, XdpMode};
 
 /// Names of the maps that are pinned under their own names.
-const PINNED_MAPS: [&str; 17] = [
+const PINNED_MAPS: [&str; 18] = [
     "HEADER",
     "PREFILTER",
     "LISTENER_INDEX",
@@ -47,6 +47,7 @@ const PINNED_MAPS: [&str; 17] = [
     "NEXT_HOP_INDEX",
     "VLAN_LINKS",
     "FLOWS",
+    "FRAGMENTS",
     "LISTENER_COUNTERS",
     "TARGET_COUNTERS",
     "STOP_COUNTERS",

@@ -2,7 +2,8 @@
 //! userspace, on one page.
 //!
 //! * [`wire`]: protocol headers as they stand in a frame.
-//! * [`address`], [`listener`], [`target`], [`next_hop`], [`flow`], [`ring`]: what the maps hold.
+//! * [`address`], [`listener`], [`target`], [`tunnel`], [`next_hop`], [`flow`], [`ring`]: what the
+//!   maps hold.
 //! * [`hash`]: the keyed hash that both sides compute.
 //! * [`stop`], [`counter`], [`event`]: what the packet program tells.
 //! * [`settings`]: constants patched in when the program is loaded.
@@ -36,5 +37,6 @@ pub mod stage;
 pub mod stop;
 pub mod target;
 pub mod tick;
+pub mod tunnel;
 pub mod wire;
 pub mod word;

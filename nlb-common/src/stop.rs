@@ -76,6 +76,8 @@ stops! {
     NoRoom "no_room" Drop,
     /// A stage of the packet program is not in its place: a fault of the daemon.
     MissingStage "missing_stage" Drop,
+    /// The target's group has no tunnel, or it is just being changed.
+    UnwrittenTunnel "unwritten_tunnel" Drop,
 }
 
 impl Stop {

@@ -22,7 +22,7 @@
 //! 1. [`parse`]: bytes become facts.
 //! 2. [`classify`]: is it ours? [`to_target`] and [`to_client`] are the two ways on.
 //! 3. [`select`] and [`flows`]: which target, and remembering it.
-//! 4. [`rewrite`] with [`checksum`]: what changes.
+//! 4. [`rewrite`] with [`checksum`]: what changes; [`tunnel`]: what is put around.
 //! 5. [`emit`]: where it goes.
 //!
 //! All of it is safe code over two small traits, [`frame::Frame`] and [`tables::Tables`], with two
@@ -45,6 +45,7 @@ pub mod select;
 pub mod tables;
 pub mod to_client;
 pub mod to_target;
+pub mod tunnel;
 
 pub use nlb_common::stage::Stage;
 use nlb_common::stop::{Stop, StopVerdict};

@@ -60,7 +60,7 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
     let progress = entry.progress();
     let (next_hop, epoch) =
         way::<ALL, F, T>(frame, packet, tables, entry, found.word, progress.epoch)?;
-    fits(packet, &next_hop)?;
+    fits(packet, 0, &next_hop)?;
     let state = advance(progress.state, packet);
     flows::note(
         tables,

@@ -15,13 +15,14 @@ use nlb_common::{
 
 use crate::{
     Exit, Stage, Verdict,
-    emit::{emit, fits, has_a_hop_left, route},
+    emit::{emit, fits, has_a_hop_left},
     flows::{self, Found, Place},
     frame::Frame,
     parse::Packet,
     rewrite::{End, translate},
     select::{Chosen, select},
-    tables::{Passage, PassageKind, Tables},
+    tables::{Passage, PassageKind, RouteQuery, Tables},
+    tunnel::{self, wrap},
 };
 
 /// What a packet towards a target turned out to be, and what is to be remembered of it.
@@ -58,8 +59,13 @@ pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
     let now = tables.now();
     let decision = decide::<ALL, T>(packet, tables, place, &client, now)?;
     let next_hop = way::<ALL, F, T>(frame, packet, tables, &decision.target)?;
-    fits(packet, &next_hop)?;
-    let is_translated = decision.target.control.mode == Mode::NAT;
+    let mode = decision.target.control.mode;
+    let is_translated = mode == Mode::NAT;
+    if mode.is_tunnel() {
+        wrap(frame, packet, tables, &decision.target, place, &next_hop)?;
+    } else {
+        fits(packet, 0, &next_hop)?;
+    }
     if is_translated {
         has_a_hop_left(packet)?;
     }
@@ -232,8 +238,22 @@ fn way<const ALL: bool, F: Frame, T: Tables>(
         return Err(Exit::Go(Stage::Begin));
     }
     let address = target.record.address();
-    let found = route(frame, tables, packet, packet.source, address)?;
-    if target.control.mode == Mode::DSR_L2 && found.neighbour != address {
+    let mode = target.control.mode;
+    // The routes are asked for the packet that leaves.
+    let (source, protocol) = if mode.is_tunnel() {
+        let source = tunnel::end(tables, target)?.source;
+        (source, tunnel::outer_protocol(mode, packet))
+    } else {
+        (packet.source, packet.protocol)
+    };
+    let found = tables.route(&RouteQuery {
+        destination: address,
+        source,
+        interface: frame.interface(),
+        traffic_class: packet.traffic_class,
+        protocol,
+    })?;
+    if mode == Mode::DSR_L2 && found.neighbour != address {
         return Err(Exit::Stop(Stop::NotOnLink));
     }
     Ok(found.next_hop)

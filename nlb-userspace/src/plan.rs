@@ -19,6 +19,7 @@ use nlb_common::{
     maps::{PREFILTER_WORDS, Prefilter, Side},
     next_hop::NextHopId,
     target::{Mode, TargetControl, TargetId, TargetIdentity},
+    tunnel::Tunnel,
     wire::protocol,
 };
 use zerocopy::big_endian::U16;
@@ -55,6 +56,8 @@ pub struct WishedGroup {
     pub fingerprint: u32,
     /// How packets get to its targets.
     pub mode: Mode,
+    /// What the outer headers say, where the mode has them.
+    pub tunnel: Option<Tunnel>,
     /// Its targets, also those that take no new flows.
     pub targets: Vec<WishedTarget>,
 }
@@ -83,6 +86,7 @@ pub struct Actual {
     listener_ids: HashMap<ListenerKey, ListenerId>,
     target_ids: HashMap<(TargetIdentity, Mode), TargetId>,
     groups: BTreeMap<u32, u16>,
+    tunnels: BTreeMap<u16, Tunnel>,
     /// What each ring was built from; unknown after adoption, so that rings are built anew.
     rings: BTreeMap<u16, Vec<RingEntry>>,
     prefilter: Vec<u64>,
@@ -163,6 +167,7 @@ impl Actual {
                 .iter()
                 .map(|(_, identity, _)| (identity.group_fingerprint, identity.group))
                 .collect(),
+            tunnels: found.tunnels.iter().copied().collect(),
             rings: BTreeMap::new(),
             prefilter: found.prefilter.clone(),
         }
@@ -229,6 +234,9 @@ impl Actual {
                 if let Some(word) = self.prefilter.get_mut(*index) {
                     *word = *bits;
                 }
+            }
+            Step::WriteTunnel { group, tunnel } => {
+                self.tunnels.insert(*group, *tunnel);
             }
             Step::Publish { generation } => self.generation = *generation,
             Step::ReplaceRing { .. }
@@ -308,6 +316,16 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
     for group in &wish.groups {
         let group_id = group_id(&mut after, group.fingerprint, limits)?;
         group_ids.push(group_id);
+        // What is left of a group that had a tunnel stays: flows may still use it.
+        if let Some(tunnel) = group.tunnel
+            && after.tunnels.get(&group_id) != Some(&tunnel)
+        {
+            let step = Step::WriteTunnel {
+                group: group_id,
+                tunnel,
+            };
+            push(&mut steps, &mut after, step);
+        }
         let mut entries = Vec::new();
         for target in &group.targets {
             let identity = identity(group, group_id, target.address, target.port);

@@ -13,6 +13,7 @@ use nlb_common::{
     next_hop::{MacPair, NextHop, NextHopId},
     stop::Stop,
     target::{Mode, TargetId},
+    tunnel::Tunnel,
     wire::{ethernet::MacAddress, protocol},
 };
 use nlb_ebpf::{
@@ -54,7 +55,20 @@ fn group(name: &str, targets: &[u8]) -> WishedGroup {
     WishedGroup {
         fingerprint: fingerprint(name),
         mode: Mode::NAT,
+        tunnel: None,
         targets: targets.iter().copied().map(target).collect(),
+    }
+}
+
+fn tunnel(port: u16) -> Tunnel {
+    Tunnel {
+        source_v4: Address::from(IpAddr::from([10, 0, 0, 1])),
+        source_v6: Address::UNSPECIFIED,
+        spread_v4: [0; 4],
+        spread_v6: [0; 8],
+        port: U16::new(port),
+        network: [0; 3],
+        has_entropy: true,
     }
 }
 
@@ -78,10 +92,7 @@ fn syn(port: u16, vip: u8) -> MemoryFrame {
     bytes[36..38].copy_from_slice(&80u16.to_be_bytes());
     bytes[46] = 5 << 4;
     bytes[47] = 2;
-    MemoryFrame {
-        bytes,
-        interface: 1,
-    }
+    MemoryFrame::new(bytes, 1)
 }
 
 fn tables() -> MemoryTables {
@@ -130,10 +141,14 @@ fn apply(tables: &mut MemoryTables, actual: &mut Actual, wish: &Wish) -> usize {
 }
 
 fn broken(tables: &MemoryTables) -> u64 {
-    [Stop::UnwrittenListener, Stop::UnwrittenTarget]
-        .map(|stop| tables.stops(stop))
-        .iter()
-        .sum()
+    [
+        Stop::UnwrittenListener,
+        Stop::UnwrittenTarget,
+        Stop::UnwrittenTunnel,
+    ]
+    .map(|stop| tables.stops(stop))
+    .iter()
+    .sum()
 }
 
 #[test]
@@ -377,24 +392,56 @@ fn adopted_maps_need_their_rings_only() {
     assert_eq!(steps.last().unwrap().step, Step::Publish { generation: 6 });
 }
 
+#[test]
+fn a_tunnel_is_written_before_its_first_target_and_again_only_when_it_changes() {
+    let mut wish = Wish {
+        listeners: vec![listener(1, 0)],
+        groups: vec![WishedGroup {
+            mode: Mode::DSR_GENEVE,
+            tunnel: Some(tunnel(6081)),
+            ..group("red", &[1])
+        }],
+    };
+    let (mut tables, mut actual) = (tables(), Actual::default());
+    let steps = plan(&actual, &wish, LIMITS).unwrap();
+    assert!(matches!(steps[0].step, Step::WriteTunnel { .. }));
+    assert!(matches!(steps[1].step, Step::WriteTarget { .. }));
+    for planned in &steps {
+        take(&mut tables, &mut actual, planned);
+    }
+    assert_eq!(plan(&actual, &wish, LIMITS).unwrap(), []);
+    wish.groups[0].tunnel = Some(tunnel(7));
+    let steps = plan(&actual, &wish, LIMITS).unwrap();
+    assert!(matches!(steps[0].step, Step::WriteTunnel { .. }));
+    assert_eq!(steps.len(), 2);
+}
+
 /// A small world: three groups over eight targets, listeners on four VIPs.
 fn wishes() -> impl Strategy<Value = Wish> {
     let target_sets = prop::collection::vec(prop::collection::btree_set(1u8..8, 1..5), 3);
     let listeners = prop::collection::btree_map(1u8..5, 0usize..3, 1..5);
-    (target_sets, listeners, any::<[bool; 3]>()).prop_map(|(sets, listeners, dsr)| Wish {
-        listeners: listeners
-            .into_iter()
-            .map(|(last, index)| listener(last, index))
-            .collect(),
-        groups: ["red", "green", "blue"]
-            .iter()
-            .zip(sets)
-            .zip(dsr)
-            .map(|((name, targets), dsr)| WishedGroup {
-                mode: if dsr { Mode::DSR_L2 } else { Mode::NAT },
-                ..group(name, &targets.into_iter().collect::<Vec<_>>())
-            })
-            .collect(),
+    (target_sets, listeners, prop::array::uniform3(0u16..4)).prop_map(|(sets, listeners, kinds)| {
+        Wish {
+            listeners: listeners
+                .into_iter()
+                .map(|(last, index)| listener(last, index))
+                .collect(),
+            groups: ["red", "green", "blue"]
+                .iter()
+                .zip(sets)
+                .zip(kinds)
+                .map(|((name, targets), kind)| WishedGroup {
+                    mode: match kind {
+                        0 => Mode::NAT,
+                        1 => Mode::DSR_L2,
+                        _ => Mode::DSR_GUE,
+                    },
+                    // Of two ports, so that tunnels change.
+                    tunnel: (kind > 1).then(|| tunnel(6080 + kind)),
+                    ..group(name, &targets.into_iter().collect::<Vec<_>>())
+                })
+                .collect(),
+        }
     })
 }
 
@@ -406,7 +453,8 @@ fn allowed(listeners: &Wish, groups: &Wish, last: u8) -> Option<BTreeSet<IpAddr>
         .iter()
         .find(|listener| listener.key == vip(last))?;
     let group = groups.groups.get(listener.group)?;
-    Some(if group.mode == Mode::NAT {
+    // A tunnel's outer header names the target where a translated packet does.
+    Some(if group.mode != Mode::DSR_L2 {
         group.targets.iter().map(|target| target.address).collect()
     } else {
         BTreeSet::from([IpAddr::from([192, 0, 2, last])])

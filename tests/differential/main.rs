@@ -70,7 +70,7 @@ impl Pair {
             "stops: kernel {stops:?}, memory {:?}",
             self.memory.stop_counters
         );
-        for id in 0..64u16 {
+        for id in 0..128u16 {
             let (listener, target) = (ListenerId(id), TargetId(u32::from(id)));
             let ours = self
                 .memory
@@ -208,6 +208,14 @@ fn run() -> Result<()> {
             packets > 0 && return_packets > 0,
             "{name} was not seen both ways"
         );
+    }
+    for &(id, vip, protocol, port, _) in world::LISTENERS {
+        let is_tunnel = [world::TUNNEL_VIP, world::TUNNEL_VIP_V6].contains(&vip);
+        // The first six ports are those whose targets are there.
+        if is_tunnel && port <= 6 {
+            let packets = pair.kernel.listener(id)?.packets;
+            ensure!(packets > 0, "{vip} {protocol} {port} was not seen");
+        }
     }
     for answer in ["Pass", "Drop", "Redirect"] {
         for version in ["v4", "v6"] {

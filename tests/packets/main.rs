@@ -7,6 +7,7 @@ mod nat;
 mod not_ours;
 mod row;
 mod stopped;
+mod tunnels;
 mod ways;
 
 use nlb_tests::{
@@ -24,6 +25,7 @@ fn table() -> Vec<Row> {
     rows.extend(stopped::rows());
     rows.extend(flows::rows());
     rows.extend(ways::rows());
+    rows.extend(tunnels::rows());
     rows
 }
 

@@ -31,10 +31,7 @@ const CONFIG: &str = include_str!("../../docs/examples/nat.toml");
 
 /// Sends a frame through; what became of it, and its bytes.
 fn send(tables: &MemoryTables, sentence: &Sentence, interface: u32) -> (Verdict, Vec<u8>) {
-    let mut frame = MemoryFrame {
-        bytes: sentence.build(),
-        interface,
-    };
+    let mut frame = MemoryFrame::new(sentence.build(), interface);
     let verdict = handle(&mut frame, tables);
     (verdict, frame.bytes)
 }

@@ -6,5 +6,6 @@ pub mod hostile;
 pub mod kernel;
 pub mod lab;
 pub mod model;
+pub mod outer;
 pub mod packet;
 pub mod world;

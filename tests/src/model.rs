@@ -17,6 +17,7 @@ use nlb_common::{
 use nlb_ebpf::memory::MemoryTables;
 
 use crate::{
+    outer::wrapped,
     packet::Sentence,
     world::{ETH0, ETH1, FAR, GROUPS, LISTENERS, MTU_BYTES, chosen, on_to},
 };
@@ -122,6 +123,17 @@ impl Flow {
     }
 }
 
+/// How many bytes go around a packet to this target.
+fn overhead_bytes(mode: Mode, address: &str) -> usize {
+    let outer = if address.contains(':') { 40 } else { 20 };
+    match mode {
+        Mode::DSR_IPIP => outer,
+        Mode::DSR_GUE => outer + 8 + 4,
+        Mode::DSR_GENEVE => outer + 8 + 8,
+        _ => 0,
+    }
+}
+
 /// The load balancer.
 #[derive(Debug, Default)]
 pub struct Model {
@@ -178,8 +190,8 @@ impl Model {
         };
         let (mode, address, target_port) = target(id);
         // A packet that is stopped leaves no trace in its flow.
-        if segment.length_bytes() > usize::from(MTU_BYTES) || mode == Mode::NAT && segment.ttl <= 1
-        {
+        let length = segment.length_bytes() + overhead_bytes(mode, address);
+        if length > usize::from(MTU_BYTES) || mode == Mode::NAT && segment.ttl <= 1 {
             return Fate::Dropped;
         }
         if let Some(index) = alive {
@@ -207,7 +219,14 @@ impl Model {
         } else {
             *segment
         };
-        Fate::Sent(ETH1, out.frame(on_to(address)).build())
+        let sent = if matches!(mode, Mode::NAT | Mode::DSR_L2) {
+            out.frame(on_to(address))
+        } else {
+            let client = (segment.source.0, segment.source.1, segment.protocol);
+            let frame = out.frame(on_to(address)).build();
+            wrapped(tables, &frame, (client, 0), id, address)
+        };
+        Fate::Sent(ETH1, sent.build())
     }
 
     fn flow(&self, segment: &Segment, listener: u16, target: u32) -> Flow {

@@ -33,7 +33,7 @@ pub use self::{
     desired::{
         Capacity, Desired, HashKey, HashKeyError, HashKeySource, HealthCheck, HealthCheckPort,
         HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Mode, Node, Protocol,
-        Target, TargetGroup, XdpMode,
+        Target, TargetGroup, TunnelOptions, TunnelSource, TunnelSources, XdpMode,
     },
     error::{AddressClass, Fault, Faults, Position, Problem, Remedy, Shape, Suspicion, Warning},
 };

@@ -184,6 +184,7 @@ impl Subject {
             wish.groups.push(WishedGroup {
                 fingerprint: u32::try_from(group)? + 1,
                 mode: kind.mode,
+                tunnel: None,
                 targets: vec![WishedTarget {
                     address: kind.target().parse()?,
                     port: TARGET_PORT,

@@ -49,6 +49,7 @@ pub struct Sentence {
     class: u8,
     ttl: u8,
     identification: u16,
+    label: u32,
     fragment: u16,
     options: Vec<u8>,
     extensions: Vec<(u8, Vec<u8>)>,
@@ -78,6 +79,7 @@ pub fn eth() -> Sentence {
         class: 0,
         ttl: 64,
         identification: 0x1234,
+        label: 0xbeef,
         fragment: 0,
         options: Vec::new(),
         extensions: Vec::new(),
@@ -193,6 +195,20 @@ impl Sentence {
     #[must_use]
     pub const fn ttl(mut self, ttl: u8) -> Self {
         self.ttl = ttl;
+        self
+    }
+
+    /// IPv4's identification.
+    #[must_use]
+    pub const fn identification(mut self, identification: u16) -> Self {
+        self.identification = identification;
+        self
+    }
+
+    /// IPv6's flow label.
+    #[must_use]
+    pub const fn label(mut self, label: u32) -> Self {
+        self.label = label;
         self
     }
 
@@ -564,11 +580,12 @@ impl Sentence {
         let length = self
             .length
             .unwrap_or_else(|| u16::try_from(rest.len()).expect("a packet's length"));
+        let [_, a, b, c] = self.label.to_be_bytes();
         let mut header = vec![
             self.version.unwrap_or(6) << 4 | self.class >> 4,
-            self.class << 4,
-            0xbe,
-            0xef,
+            self.class << 4 | a,
+            b,
+            c,
         ];
         header.extend(length.to_be_bytes());
         header.extend([numbers[0], self.ttl]);

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr, time::Duration};
 use super::{
     super::{
         address,
-        desired::{HealthCheckPort, IpVersion, Mode, Protocol, Target, TargetGroup},
+        desired::{HealthCheckPort, IpVersion, Mode, Protocol, Target, TargetGroup, TunnelSources},
         error::{Problem, Remedy, Suspicion},
         raw::{RawTarget, RawTargetGroup},
         reader::Field,
@@ -13,6 +13,7 @@ use super::{
     },
     Vips, health_check,
     name::Names,
+    tunnel,
 };
 
 /// The IP version of a group's targets, as far as it is known.
@@ -77,6 +78,7 @@ impl Group {
 pub(super) fn resolve(
     groups: &[RawTargetGroup],
     vips: &Vips,
+    sources: &TunnelSources,
     report: &mut Report<'_>,
 ) -> Vec<Group> {
     let mut names = Names::new("target group");
@@ -86,12 +88,17 @@ pub(super) fn resolve(
             if let Some(name) = raw.name.value() {
                 names.check(name, report);
             }
-            resolve_one(raw, vips, report)
+            resolve_one(raw, vips, sources, report)
         })
         .collect()
 }
 
-fn resolve_one(raw: &RawTargetGroup, vips: &Vips, report: &mut Report<'_>) -> Group {
+fn resolve_one(
+    raw: &RawTargetGroup,
+    vips: &Vips,
+    sources: &TunnelSources,
+    report: &mut Report<'_>,
+) -> Group {
     if let Some(At {
         value: false, spot, ..
     }) = raw.preserve_client_ip.value()
@@ -101,9 +108,17 @@ fn resolve_one(raw: &RawTargetGroup, vips: &Vips, report: &mut Report<'_>) -> Gr
     let protocol = protocol(&raw.protocol);
     let mode = raw.mode.value().map(|at| match at.value.as_str() {
         "dsr-l2" => Mode::DsrL2,
+        "dsr-ipip" => Mode::DsrIpip,
+        "dsr-gue" => Mode::DsrGue,
+        "dsr-geneve" => Mode::DsrGeneve,
         _ => Mode::Nat,
     });
     let targets = Targets::resolve(raw, vips, report);
+    if let (Some(at), Some(mode), Versions::One(version)) =
+        (raw.mode.value(), mode, targets.versions)
+    {
+        tunnel::check_source(&at.spot, mode, version, sources, report);
+    }
     let name = raw.name.value().map(|at| at.value.clone());
     let seconds = raw.deregistration_delay_seconds.copied().unwrap_or(0);
     Group {
@@ -112,6 +127,7 @@ fn resolve_one(raw: &RawTargetGroup, vips: &Vips, report: &mut Report<'_>) -> Gr
             protocol: protocol.unwrap_or(Protocol::Tcp),
             port: port(&raw.port).unwrap_or(u16::MAX),
             mode: mode.unwrap_or(Mode::Nat),
+            tunnel: tunnel::options(raw, mode, report),
             ip_version: match targets.versions {
                 Versions::One(version) => Some(version),
                 Versions::None | Versions::Unknown => None,

@@ -7,7 +7,7 @@ use super::{
         address,
         desired::{HealthCheckPort, IpVersion, Mode, Protocol, Target, TargetGroup, TunnelSources},
         error::{Problem, Remedy, Suspicion},
-        raw::{RawTarget, RawTargetGroup},
+        raw::{RawNode, RawTarget, RawTargetGroup},
         reader::Field,
         report::{At, Report, Spot},
     },
@@ -78,7 +78,7 @@ impl Group {
 pub(super) fn resolve(
     groups: &[RawTargetGroup],
     vips: &Vips,
-    sources: &TunnelSources,
+    node: Option<&RawNode>,
     report: &mut Report<'_>,
 ) -> Vec<Group> {
     let mut names = Names::new("target group");
@@ -88,7 +88,7 @@ pub(super) fn resolve(
             if let Some(name) = raw.name.value() {
                 names.check(name, report);
             }
-            resolve_one(raw, vips, sources, report)
+            resolve_one(raw, vips, node, report)
         })
         .collect()
 }
@@ -96,7 +96,7 @@ pub(super) fn resolve(
 fn resolve_one(
     raw: &RawTargetGroup,
     vips: &Vips,
-    sources: &TunnelSources,
+    node: Option<&RawNode>,
     report: &mut Report<'_>,
 ) -> Group {
     if let Some(At {
@@ -114,10 +114,10 @@ fn resolve_one(
         _ => Mode::Nat,
     });
     let targets = Targets::resolve(raw, vips, report);
-    if let (Some(at), Some(mode), Versions::One(version)) =
-        (raw.mode.value(), mode, targets.versions)
+    if let (Some(at), Some(mode), Versions::One(version), Some(node)) =
+        (raw.mode.value(), mode, targets.versions, node)
     {
-        tunnel::check_source(&at.spot, mode, version, sources, report);
+        tunnel::check_source(&at.spot, mode, version, node, report);
     }
     let name = raw.name.value().map(|at| at.value.clone());
     let seconds = raw.deregistration_delay_seconds.copied().unwrap_or(0);

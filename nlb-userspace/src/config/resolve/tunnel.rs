@@ -67,19 +67,20 @@ fn source<A: FromStr + Copy + Into<IpAddr>>(
     })
 }
 
-/// Whether the node can send outer packets of the targets' version.
+/// Whether the node can send outer packets of the targets' version; a source that is wrong has been
+/// recorded already.
 pub(super) fn check_source(
     mode_spot: &Spot,
     mode: Mode,
     version: IpVersion,
-    sources: &TunnelSources,
+    node: &RawNode,
     report: &mut Report<'_>,
 ) {
-    let (is_there, key) = match version {
-        IpVersion::Ipv4 => (sources.v4.is_some(), "tunnel.source_ipv4"),
-        IpVersion::Ipv6 => (sources.v6.is_some(), "tunnel.source_ipv6"),
+    let (field, key) = match version {
+        IpVersion::Ipv4 => (&node.tunnel_source_v4, "tunnel.source_ipv4"),
+        IpVersion::Ipv6 => (&node.tunnel_source_v6, "tunnel.source_ipv6"),
     };
-    if mode.is_tunnel() && !is_there {
+    if mode.is_tunnel() && matches!(field, Field::Absent) {
         report.fault(
             mode_spot,
             Problem::NoTunnelSource(version),

@@ -10,15 +10,18 @@ pub enum StopVerdict {
 }
 
 macro_rules! stops {
-    ($($(#[doc = $meaning:literal])+ $name:ident $text:literal $verdict:ident,)+) => {
+    (enum $stop:ident; $($(#[doc = $meaning:literal])+ $name:ident $text:literal $verdict:ident,)+) => {
         /// A reason. The number is its index in the counters' map.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
-        pub enum Stop {
+        pub enum $stop {
             $($(#[doc = $meaning])+ $name,)+
         }
 
-        impl Stop {
+        impl $stop {
+            /// How many reasons there are.
+            pub const COUNT: usize = Self::ALL.len();
+
             /// All reasons, in the order of their numbers.
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
@@ -34,14 +37,16 @@ macro_rules! stops {
 
             /// What becomes of the packet.
             #[inline(always)]
-            pub const fn verdict(self) -> StopVerdict {
-                match self { $(Self::$name => StopVerdict::$verdict,)+ }
+            pub const fn verdict(self) -> $crate::stop::StopVerdict {
+                match self { $(Self::$name => $crate::stop::StopVerdict::$verdict,)+ }
             }
         }
     };
 }
+pub(crate) use stops;
 
 stops! {
+    enum Stop;
     /// Not addressed to a listener and no packet of a flow; passed on untouched and not counted.
     NotOurs "not_ours" Pass,
     /// Addressed to a VIP with a protocol header that is cut short or contradicts itself.
@@ -78,11 +83,6 @@ stops! {
     MissingStage "missing_stage" Drop,
     /// The target's group has no tunnel, or it is just being changed.
     UnwrittenTunnel "unwritten_tunnel" Drop,
-}
-
-impl Stop {
-    /// How many reasons there are.
-    pub const COUNT: usize = Self::ALL.len();
 }
 
 #[cfg(test)]

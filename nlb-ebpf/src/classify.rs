@@ -96,6 +96,7 @@ fn forgotten<T: Tables>(packet: Packet, tables: &T) -> Packet {
     };
     Packet {
         protocol: forget(packet.protocol),
+        network: Offset(forget(packet.network.0)),
         transport: Offset(forget(packet.transport.0)),
         is_v4: forget(u8::from(packet.is_v4)) != 0,
         ..packet

@@ -13,6 +13,8 @@
 //! 5. [`dataplane`]: steps become map writes.
 //! 6. [`daemon`]: the loop. [`api`] and [`client`] are the two ends of the control socket,
 //!    [`status`] is what they speak of, [`cli`] is what a person types.
+//!
+//! [`decap`] is apart: the command that runs on targets of the tunnelled modes.
 
 pub mod api;
 pub mod cli;
@@ -21,6 +23,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod dataplane;
+pub mod decap;
 pub mod health;
 pub mod next_hop;
 pub mod plan;

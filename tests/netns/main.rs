@@ -5,6 +5,7 @@
 
 mod changes;
 mod daemon_life;
+mod decap;
 mod forwarding;
 mod health;
 mod next_hops;

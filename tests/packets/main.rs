@@ -1,6 +1,7 @@
 //! The packet table: frames in, and what must become of them, through the memory body always and
 //! through the loaded kernel program where there is the right to load it.
 
+mod decap;
 mod dsr;
 mod flows;
 mod nat;

@@ -12,7 +12,9 @@ use nlb_common::{
     wire::protocol::{TCP, UDP},
 };
 use nlb_ebpf::{
-    Verdict, handle,
+    Verdict,
+    classify::classify,
+    follow, handle,
     memory::{MemoryFrame, MemoryTables, occupied},
 };
 use nlb_tests::{
@@ -137,6 +139,36 @@ proptest! {
             }
             if !is_ours(&before.bytes) {
                 prop_assert_eq!(verdict, Verdict::Pass, "{}", facts::describe(&before.bytes));
+            }
+        }
+    }
+
+    #[test]
+    fn the_front_stage_is_only_a_shortcut(seed: u64) {
+        let (with, without) = (tables(), tables());
+        let mut random = Random::new(seed);
+        for number in 0..200 {
+            // Few clients and both directions, so that flows begin, go on and end.
+            let mut frame = hostile::frame(&mut random, number % 2 == 0);
+            let mut same = frame.clone();
+            let verdict = handle(&mut frame, &with);
+            prop_assert_eq!(verdict, follow(&mut same, &without, classify));
+            prop_assert_eq!(&frame.bytes, &same.bytes);
+            if number % 7 == 0 {
+                let now = with.now.get() + 30;
+                with.now.set(now);
+                without.now.set(now);
+            }
+        }
+        prop_assert_eq!(with.stop_counters.into_inner(), without.stop_counters.into_inner());
+        prop_assert_eq!(
+            with.listener_counters.into_inner(),
+            without.listener_counters.into_inner()
+        );
+        for (a, b) in with.buckets.iter().zip(&without.buckets) {
+            for (a, b) in a.entries.iter().zip(&b.entries) {
+                prop_assert_eq!(a.choice.load(), b.choice.load());
+                prop_assert_eq!(a.progress.load(), b.progress.load());
             }
         }
     }

@@ -211,6 +211,19 @@ impl Kernel {
         Ok(kernel)
     }
 
+    /// How many instructions the verifier followed in a program.
+    pub fn verified_instructions(&self, name: &str) -> Result<u32> {
+        let program: &Xdp = self
+            .ebpf
+            .program(name)
+            .with_context(|| format!("no program `{name}`"))?
+            .try_into()?;
+        program
+            .info()?
+            .verified_instruction_count()
+            .context("this kernel does not say what it verified (before 5.16)")
+    }
+
     fn array<V: Pod>(&mut self, name: &str) -> Result<Array<&mut MapData, V>> {
         let map = self
             .ebpf

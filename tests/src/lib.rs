@@ -8,4 +8,5 @@ pub mod lab;
 pub mod model;
 pub mod outer;
 pub mod packet;
+pub mod stack;
 pub mod world;

@@ -6,9 +6,11 @@
 //!
 //! * [`load`]: load, adopt, attach, replace, pin, detach.
 //! * [`kernel`]: the maps; with [`load`] the only place that knows aya.
+//! * [`decap`]: the same two for the program that runs on targets.
 //! * [`events`]: what the packet program tells.
 //! * [`shared`]: the maps' memory, mapped into ours.
 
+pub mod decap;
 pub mod error;
 pub mod events;
 pub mod kernel;
@@ -31,6 +33,10 @@ pub use self::error::DataplaneError;
 
 /// The load balancer's kernel program and its maps: an ELF object.
 pub static XDP_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nlb-xdp"));
+
+/// The kernel program at the targets' end of the tunnelled modes: an ELF object.
+pub static DECAP_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nlb-xdp-decap"));
 
 /// A kernel program that passes every frame, for the far ends of veth pairs: an ELF object.
 pub static PASS_OBJECT: &[u8] =

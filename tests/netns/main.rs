@@ -9,6 +9,7 @@ mod decap;
 mod forwarding;
 mod health;
 mod next_hops;
+mod tunnels;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 

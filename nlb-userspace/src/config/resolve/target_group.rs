@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr, time::Duration};
 use super::{
     super::{
         address,
-        desired::{HealthCheckPort, IpVersion, Mode, Protocol, Target, TargetGroup, TunnelSources},
+        desired::{HealthCheckPort, IpVersion, Mode, Protocol, Target, TargetGroup},
         error::{Problem, Remedy, Suspicion},
         raw::{RawNode, RawTarget, RawTargetGroup},
         reader::Field,

@@ -131,6 +131,17 @@ impl TunnelSlot {
     }
 }
 
+/// Bytes of a header.
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "headers are short, as the assertion says"
+)]
+const fn bytes_of<H>() -> u16 {
+    const { assert!(size_of::<H>() < 64) };
+    size_of::<H>() as u16
+}
+
 impl Mode {
     /// Whether packets reach the target inside of other packets.
     #[inline(always)]
@@ -143,18 +154,17 @@ impl Mode {
     #[inline(always)]
     pub const fn overhead_bytes(self, target_is_v4: bool) -> u16 {
         let network = if target_is_v4 {
-            size_of::<wire::ipv4::Ipv4>()
+            bytes_of::<wire::ipv4::Ipv4>()
         } else {
-            size_of::<wire::ipv6::Ipv6>()
+            bytes_of::<wire::ipv6::Ipv6>()
         };
         let shim = match self {
             Self::DSR_IPIP => 0,
-            Self::DSR_GUE => size_of::<wire::udp::Udp>() + size_of::<wire::gue::Gue>(),
-            Self::DSR_GENEVE => size_of::<wire::udp::Udp>() + size_of::<wire::geneve::Geneve>(),
+            Self::DSR_GUE => bytes_of::<wire::udp::Udp>() + bytes_of::<wire::gue::Gue>(),
+            Self::DSR_GENEVE => bytes_of::<wire::udp::Udp>() + bytes_of::<wire::geneve::Geneve>(),
             _ => return 0,
         };
-        // At most 56.
-        (network + shim) as u16
+        network + shim
     }
 }
 

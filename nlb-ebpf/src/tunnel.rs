@@ -64,6 +64,14 @@ struct UdpGeneve {
     geneve: Geneve,
 }
 
+const _: () = assert!(size_of::<UdpGue>() == 12 && size_of::<UdpGeneve>() == 16);
+
+/// The upper twenty bits, for a flow label, and the upper fourteen, for a port.
+#[inline(always)]
+const fn upper(entropy: u64) -> (u32, u16) {
+    ((entropy >> 44) as u32, (entropy >> 50) as u16)
+}
+
 /// Our end of a target's tunnel.
 #[inline(always)]
 pub fn end<T: Tables>(tables: &T, target: &Chosen<'_>) -> Result<TunnelEnd, Stop> {
@@ -180,11 +188,7 @@ fn outer_v6<F: Frame>(
     destination: Address,
     entropy: u64,
 ) -> Result<(), Stop> {
-    let label = if end.has_entropy {
-        (entropy >> 44) as u32
-    } else {
-        0
-    };
+    let label = if end.has_entropy { upper(entropy).0 } else { 0 };
     let class = u32::from(packet.traffic_class);
     // The payload is all but this header.
     let payload_bytes = packet.length_bytes + mode.overhead_bytes(false) - 40;
@@ -226,20 +230,20 @@ fn shim<F: Frame>(
     entropy: u64,
 ) -> Result<(), Stop> {
     let source_port = if end.has_entropy {
-        FIRST_PORT | (entropy >> 50) as u16
+        FIRST_PORT | upper(entropy).1
     } else {
         FIRST_PORT
     };
-    let udp = |shim_bytes: usize| Udp {
+    let udp = |shim_bytes: u16| Udp {
         source_port: U16::new(source_port),
         destination_port: end.port,
-        length: U16::new(packet.length_bytes + shim_bytes as u16),
+        length: U16::new(packet.length_bytes + shim_bytes),
         checksum: U16::ZERO,
     };
     if mode == Mode::DSR_GUE {
         let shim = frame.get_mut::<UdpGue>(at).ok_or(Stop::Malformed)?;
         *shim = UdpGue {
-            udp: udp(size_of::<UdpGue>()),
+            udp: udp(12),
             gue: Gue::of(inner_protocol(packet)),
         };
     } else {
@@ -250,7 +254,7 @@ fn shim<F: Frame>(
             ethernet::IPV6
         };
         *shim = UdpGeneve {
-            udp: udp(size_of::<UdpGeneve>()),
+            udp: udp(16),
             geneve: Geneve::of(ether_type, end.network),
         };
     }

@@ -247,7 +247,7 @@ impl Group {
                 .configured
                 .mode
                 .is_tunnel()
-                .then(|| tunnel(&self.configured.tunnel, sources)),
+                .then(|| tunnel(self.configured.tunnel, sources)),
             targets: self
                 .targets
                 .iter()
@@ -268,7 +268,7 @@ impl Group {
 }
 
 /// What the outer headers of a group's packets say on this node.
-fn tunnel(options: &TunnelOptions, sources: &TunnelSources) -> Tunnel {
+fn tunnel(options: TunnelOptions, sources: &TunnelSources) -> Tunnel {
     // Without entropy there is one source, the address as written.
     let host_bits = |written: u8| if options.has_entropy { written } else { 0 };
     let (source_v4, spread_v4) = sources.v4.map_or((Address::UNSPECIFIED, 0), |source| {

@@ -7,6 +7,7 @@
 //! | `LISTENERS` | listener id → [`Listener`](crate::listener::Listener) | daemon | packet |
 //! | `RINGS` | target group id → [`Ring`](crate::ring::Ring), replaced whole | daemon | a flow's first packet |
 //! | `TARGETS` | target id → [`Target`](crate::target::Target) | daemon | packet |
+//! | `TUNNELS` | target group id → [`TunnelSlot`](crate::tunnel::TunnelSlot) | daemon | packet in a tunnel mode |
 //! | `NEXT_HOPS` | next hop id → [`NextHopSlot`](crate::next_hop::NextHopSlot) | daemon | packet |
 //! | `NEXT_HOP_INDEX` | [`NeighbourKey`](crate::next_hop::NeighbourKey) → next hop id | daemon | a flow's first answer |
 //! | `VLAN_LINKS` | VLAN interface's index → [`VlanLink`](crate::next_hop::VlanLink) | daemon | a flow's first answer |

@@ -15,6 +15,7 @@ mod row;
 mod segment_sizes;
 mod selection;
 mod stopped;
+mod tunnels;
 mod vlan;
 mod ways;
 
@@ -40,6 +41,7 @@ fn table() -> Vec<Row> {
     rows.extend(ways::rows());
     rows.extend(vlan::rows());
     rows.extend(selection::rows());
+    rows.extend(tunnels::rows());
     rows
 }
 

@@ -227,6 +227,7 @@ impl Kernel {
             .map_max_entries("LISTENER_COUNTERS", listeners)
             .map_max_entries("TARGETS", targets)
             .map_max_entries("TARGET_COUNTERS", targets)
+            .map_max_entries("TUNNELS", u32::try_from(tables.tunnels.len())?)
             .load(object)
             .context("loading the kernel program's maps")?;
         let stages = stages::load(&mut ebpf).context("the verifier")?;
@@ -307,6 +308,7 @@ impl Kernel {
             .set(0, prefilter, 0)?;
         self.write_array::<64>("LISTENERS", &mut tables.listeners)?;
         self.write_array::<32>("TARGETS", &mut tables.targets)?;
+        self.write_array::<64>("TUNNELS", &mut tables.tunnels)?;
         self.write_array::<32>("NEXT_HOPS", &mut tables.next_hops)?;
         let index: Vec<(Plain<ListenerKey>, u32)> = tables
             .listener_index

@@ -24,6 +24,7 @@ use nlb_common::{
     stop::Stop,
     target::{Target, TargetId},
     tick::Tick,
+    tunnel::TunnelSlot,
     word::Word,
 };
 use nlb_ebpf::tables::{Passage, PassageKind, Route, RouteQuery, Tables};
@@ -49,6 +50,8 @@ static LISTENERS: Array<Listener, 1024, MMAPABLE> = Array::new(); // set by the 
 static RINGS: ArrayOfMaps<Array<Ring, 1, MMAPABLE>, 1024> = ArrayOfMaps::new(); // set by the loader
 #[btf_map]
 static TARGETS: Array<Target, 4096, MMAPABLE> = Array::new(); // set by the loader
+#[btf_map]
+static TUNNELS: Array<TunnelSlot, 1024, MMAPABLE> = Array::new(); // set by the loader
 #[btf_map]
 static NEXT_HOPS: Array<NextHopSlot, { MAX_NEXT_HOPS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
@@ -200,6 +203,11 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
+    fn tunnel(&self, group: u16) -> Option<&TunnelSlot> {
+        TUNNELS.get(u32::from(group))
+    }
+
+    #[inline(always)]
     fn ring_slot(&self, group: u16, slot: usize) -> Option<TargetId> {
         let ring = RINGS.get_value(u32::from(group), &0)?;
         let id = *ring.slots.get(slot)?;
@@ -275,6 +283,7 @@ impl Tables for Maps<'_> {
             match stop {
                 Stop::UnwrittenListener => error!(self.context, "a listener id without a record"),
                 Stop::MissingStage => error!(self.context, "a stage of the program is missing"),
+                Stop::UnwrittenTunnel => error!(self.context, "a target group without a tunnel"),
                 Stop::UnwrittenTarget => error!(self.context, "a target id without a record"),
                 _ => {}
             }

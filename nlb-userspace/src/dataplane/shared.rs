@@ -15,6 +15,7 @@ use nlb_common::{
     maps::{Header, Prefilter},
     next_hop::NextHopSlot,
     target::Target,
+    tunnel::TunnelSlot,
 };
 
 mod sealed {
@@ -32,7 +33,15 @@ macro_rules! records {
     )+};
 }
 
-records!(Bucket, Header, Listener, NextHopSlot, Prefilter, Target);
+records!(
+    Bucket,
+    Header,
+    Listener,
+    NextHopSlot,
+    Prefilter,
+    Target,
+    TunnelSlot
+);
 
 /// All records of an array map that was made with `BPF_F_MMAPABLE`.
 #[derive(Debug)]

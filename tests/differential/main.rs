@@ -70,11 +70,23 @@ impl Pair {
             return String::new();
         };
         let ours = self.memory.stop_counters.borrow();
-        let counts = Stop::ALL.iter().zip(theirs.iter().zip(ours.iter()));
-        counts
-            .filter(|(_, (theirs, ours))| theirs != ours)
-            .map(|(stop, (theirs, ours))| format!("[{stop:?}: kernel {theirs}, memory {ours}] "))
-            .collect()
+        let mut text = String::new();
+        for (stop, (theirs, ours)) in Stop::ALL.iter().zip(theirs.iter().zip(ours.iter())) {
+            if theirs != ours {
+                for part in [
+                    "[",
+                    stop.name(),
+                    ": kernel ",
+                    &theirs.to_string(),
+                    ", memory ",
+                ] {
+                    text.push_str(part);
+                }
+                text.push_str(&ours.to_string());
+                text.push_str("] ");
+            }
+        }
+        text
     }
 
     /// Everything that was counted and remembered.

@@ -2,7 +2,7 @@
 //! userspace, on one page.
 //!
 //! * [`wire`]: protocol headers as they stand in a frame.
-//! * [`address`], [`listener`], [`target`], [`next_hop`], [`flow`], [`fragment`], [`ring`]: what the
+//! * [`address`], [`listener`], [`target`], [`tunnel`], [`next_hop`], [`flow`], [`fragment`], [`ring`]: what the
 //!   maps hold.
 //! * [`hash`]: the keyed hash that both sides compute.
 //! * [`stop`], [`counter`], [`event`]: what the packet program tells.
@@ -42,5 +42,6 @@ pub mod stage;
 pub mod stop;
 pub mod target;
 pub mod tick;
+pub mod tunnel;
 pub mod wire;
 pub mod word;

@@ -7,9 +7,10 @@
 //! | `LISTENERS` | listener id → [`Listener`](crate::listener::Listener) | daemon | packet |
 //! | `ADMISSION` | listener id → [`Admission`](crate::admission::Admission) | daemon; packet: its counts | a flow's first packet |
 //! | `RULES` | listener id → longest prefix of a source → admitted or blocked, replaced whole | daemon | a flow's first packet |
-//! | `SOURCES` | [`Source`](crate::admission::Source) → [`Window`](crate::admission::Window) | a flow's first packet | a flow's first packet |
+//! | `ADMISSION_SOURCES` | [`Source`](crate::admission::Source) → [`Window`](crate::admission::Window) | a flow's first packet | a flow's first packet |
 //! | `RINGS` | target group id → [`Ring`](crate::ring::Ring), replaced whole | daemon | a flow's first packet |
 //! | `TARGETS` | target id → [`Target`](crate::target::Target) | daemon | packet |
+//! | `TUNNELS` | target group id → [`TunnelSlot`](crate::tunnel::TunnelSlot) | daemon | packet in a tunnel mode |
 //! | `NEXT_HOPS` | next hop id → [`NextHopSlot`](crate::next_hop::NextHopSlot) | daemon | packet |
 //! | `NEXT_HOP_INDEX` | [`NeighbourKey`](crate::next_hop::NeighbourKey) → next hop id | daemon | a flow's first answer |
 //! | `VLAN_LINKS` | VLAN interface's index → [`VlanLink`](crate::next_hop::VlanLink) | daemon | a flow's first answer |
@@ -28,7 +29,7 @@ use crate::{address::Address, word::Word};
 
 /// Changes with the layout or the meaning of any map. A daemon adopts pinned maps only if they
 /// have its own version.
-pub const LAYOUT_VERSION: u64 = 1;
+pub const LAYOUT_VERSION: u64 = 2;
 
 /// Words of the prefilter's bitmap: 65,536 bits, 8 KiB, which stay in the first-level cache.
 pub const PREFILTER_WORDS: usize = 1024;

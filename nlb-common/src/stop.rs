@@ -103,6 +103,8 @@ stops! {
     /// An ICMP error that was not sent because there were too many in this second; counted beside
     /// the reason that the error would have told.
     ErrorLimit "error_limit" Drop,
+    /// The target's group has no tunnel, or it is just being changed.
+    UnwrittenTunnel "unwritten_tunnel" Drop,
     /// A TCP flow that may not begin: the load balancer's rules block its source.
     BlockedTcp "blocked_tcp" Drop,
     /// A UDP flow that may not begin: the load balancer's rules block its source.

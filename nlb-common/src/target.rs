@@ -19,6 +19,13 @@ impl Mode {
     pub const NAT: Self = Self(1);
     /// Only the destination MAC changes; the target owns the VIP and answers directly.
     pub const DSR_L2: Self = Self(2);
+    /// The packet travels inside of an IP packet (RFC 2003, RFC 2473, RFC 4213); the target owns
+    /// the VIP and answers directly.
+    pub const DSR_IPIP: Self = Self(4);
+    /// The same, inside of UDP with a GUE header (draft-ietf-intarea-gue).
+    pub const DSR_GUE: Self = Self(5);
+    /// The same, inside of UDP with a Geneve header (RFC 8926).
+    pub const DSR_GENEVE: Self = Self(6);
 }
 
 /// The identity of a target: what an id stands for as long as the data plane lives.
@@ -123,6 +130,13 @@ impl Target {
         U16::from_bytes(u16::from_le_bytes([a, b]).to_ne_bytes())
     }
 
+    /// The target group's id.
+    #[inline(always)]
+    pub fn group(&self) -> u16 {
+        let [_, _, a, b, ..] = self.identity.load().to_le_bytes();
+        u16::from_le_bytes([a, b])
+    }
+
     /// Everything that an id stands for.
     pub fn identity(&self) -> TargetIdentity {
         let [_, _, a, b, c, d, e, f] = self.identity.load().to_le_bytes();
@@ -161,5 +175,6 @@ mod tests {
         assert_eq!(record.identity(), identity);
         assert_eq!(record.control(), Some(control));
         assert_eq!(record.port(), U16::new(8080));
+        assert_eq!(record.group(), 0x1234);
     }
 }

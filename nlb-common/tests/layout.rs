@@ -23,6 +23,7 @@ use nlb_common::{
     settings::Settings,
     target::{Mode, Target, TargetControl, TargetId, TargetIdentity},
     tick::Tick,
+    tunnel::{Tunnel, TunnelSlot},
     wire::ethernet::MacAddress,
 };
 use zerocopy::{FromBytes, IntoBytes, big_endian::U16};
@@ -45,7 +46,7 @@ fn address() -> Address {
 
 #[test]
 fn sizes() {
-    assert_eq!(LAYOUT_VERSION, 1);
+    assert_eq!(LAYOUT_VERSION, 2);
     assert_eq!(size_of::<Address>(), 16);
     assert_eq!(size_of::<ListenerKey>(), 24);
     assert_eq!((size_of::<Listener>(), align_of::<Listener>()), (64, 64));
@@ -68,6 +69,10 @@ fn sizes() {
     assert_eq!(size_of::<Key>(), 48);
     assert_eq!(size_of::<FragmentKey>(), 40);
     assert_eq!(size_of::<FragmentRecord>(), 16);
+    assert_eq!(
+        (size_of::<TunnelSlot>(), align_of::<TunnelSlot>()),
+        (64, 64)
+    );
 }
 
 #[test]
@@ -145,6 +150,25 @@ fn a_target() {
     assert_eq!(
         hex(record),
         "0103080700000000 20010db800000000 0000000000001234 1f90020106050403"
+    );
+}
+
+#[test]
+fn a_tunnel() {
+    let slot = TunnelSlot::default();
+    slot.write(&Tunnel {
+        source_v4: Address::from_v4_bytes([0x11, 0x12, 0x13, 0]),
+        source_v6: address(),
+        spread_v4: [0, 0, 0, 0xff],
+        spread_v6: [0, 0, 0, 0, 0, 0, 0x21, 0x22],
+        port: U16::new(0x17c0),
+        network: [0x31, 0x32, 0x33],
+        has_entropy: true,
+    });
+    assert_eq!(
+        hex(slot),
+        "010317c031323300 11121300000000ff 20010db800000000 0000000000001234 \
+         0000000000002122 0000000000000000 0000000000000000 0000000000000000"
     );
 }
 

@@ -54,6 +54,20 @@ impl Change {
         }
     }
 
+    /// A 16-bit word was added.
+    #[inline(always)]
+    #[must_use]
+    pub fn added(self, word: U16) -> Self {
+        Self(self.0 + u64::from(raw(word)))
+    }
+
+    /// Four bytes were added.
+    #[inline(always)]
+    #[must_use]
+    pub fn added_four(self, bytes: [u8; 4]) -> Self {
+        Self(self.0 + u64::from(u32::from_ne_bytes(bytes)))
+    }
+
     /// The checksum after the change: ~(~HC + ~m + m'), RFC 1624 eqn. 3.
     #[inline(always)]
     pub fn apply(self, checksum: U16) -> U16 {

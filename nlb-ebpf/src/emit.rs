@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Where the IP header of an untagged frame stands.
-const UNTAGGED: Offset = Offset(14);
+pub const UNTAGGED: Offset = Offset(14);
 /// Where the IP header of a frame with one tag stands.
 const TAGGED: Offset = Offset(18);
 
@@ -74,10 +74,17 @@ pub fn route<F: Frame, T: Tables>(
     })
 }
 
-/// Whether the next hop takes a packet of this size.
+/// How large a packet may be if so many bytes are put in front of it: what its sender must be told
+/// as the path's MTU.
 #[inline(always)]
-pub const fn fits(packet: &Packet, next_hop: &NextHop) -> Result<(), Stop> {
-    if packet.length_bytes > next_hop.mtu_bytes {
+pub const fn room_bytes(overhead_bytes: u16, next_hop: &NextHop) -> u16 {
+    next_hop.mtu_bytes.saturating_sub(overhead_bytes)
+}
+
+/// Whether the next hop takes a packet of this size with so many bytes in front of it.
+#[inline(always)]
+pub const fn fits(packet: &Packet, overhead_bytes: u16, next_hop: &NextHop) -> Result<(), Stop> {
+    if packet.length_bytes > room_bytes(overhead_bytes, next_hop) {
         Err(Stop::TooBig)
     } else {
         Ok(())

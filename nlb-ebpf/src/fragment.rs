@@ -7,22 +7,26 @@
 
 use nlb_common::{
     address::Address,
+    flow::Client,
     fragment::{FragmentKey, FragmentRecord, Way},
     listener::{Listener, ListenerId, ListenerKey},
     stop::Stop,
     target::{Mode, TargetId},
 };
+use zerocopy::big_endian::U16;
 
 use crate::{
     Exit, Verdict,
     classify::forgotten,
-    emit::{emit, fits, has_a_hop_left, route},
+    emit::{UNTAGGED, emit, fits, has_a_hop_left, route},
+    flows::Place,
     frame::Frame,
     parse::{Kind, Packet, parse},
     rewrite::{End, translate_addresses},
     select::Chosen,
     tables::{Passage, PassageKind, Tables},
     to_target::way,
+    tunnel::{overhead_bytes, wrap},
 };
 
 /// The stage of later fragments.
@@ -104,14 +108,25 @@ fn to_target<F: Frame, T: Tables>(
 ) -> Result<Verdict, Exit> {
     let target = Chosen::of(tables, record.target())?;
     let next_hop = way::<true, F, T>(frame, packet, tables, &target)?;
-    fits(packet, &next_hop)?;
+    fits(packet, overhead_bytes(&target), &next_hop)?;
     if target.control.mode == Mode::NAT {
         has_a_hop_left(packet)?;
         let address = target.record.address();
         translate_addresses(frame, packet, End::Destination, address)?;
     }
     count(packet, tables, record, PassageKind::Known);
-    Ok(emit(frame, packet.network, &next_hop)?)
+    let mut network = packet.network;
+    if target.control.mode.is_tunnel() {
+        // Without ports: the fragments of a datagram share an outer source, if not its flow's.
+        let client = Client {
+            address: packet.source,
+            port: U16::ZERO,
+            protocol: packet.protocol,
+        };
+        wrap(frame, packet, tables, &target, Place::of(tables, &client))?;
+        network = UNTAGGED;
+    }
+    Ok(emit(frame, network, &next_hop)?)
 }
 
 /// Back to the client, from the VIP that the first fragment was given.
@@ -128,7 +143,7 @@ fn to_client<F: Frame, T: Tables>(
         .ok_or(Stop::UnwrittenListener)?;
     has_a_hop_left(packet)?;
     let route = route(frame, tables, packet, packet.source, packet.destination)?;
-    fits(packet, &route.next_hop)?;
+    fits(packet, 0, &route.next_hop)?;
     translate_addresses(frame, packet, End::Source, listener.address)?;
     count(packet, tables, record, PassageKind::Return);
     Ok(emit(frame, packet.network, &route.next_hop)?)

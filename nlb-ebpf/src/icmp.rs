@@ -30,7 +30,7 @@ use zerocopy::big_endian::U16;
 use crate::{
     Exit, Verdict,
     classify::{forgotten, may_be_for_a_vip},
-    emit::{emit, fits, has_a_hop_left, route},
+    emit::{UNTAGGED, emit, fits, has_a_hop_left, route},
     flows::{self, Place},
     frame::{Frame, Offset},
     parse::{Packet, parse},
@@ -40,6 +40,7 @@ use crate::{
     tables::{Passage, PassageKind, Tables},
     to_client::{is_served_by, remembered_way},
     to_target::{self, listener_of},
+    tunnel::{overhead_bytes, wrap},
 };
 
 /// What an ICMP message is to us.
@@ -201,17 +202,15 @@ fn error_to_target<F: Frame, T: Tables>(
         port: forth.source_port,
         protocol: forth.protocol,
     };
-    let found = flows::find(
-        tables,
-        Place::of(tables, &client),
-        &client,
-        |choice| match tables.listener(choice.listener) {
+    let place = Place::of(tables, &client);
+    let found = flows::find(tables, place, &client, |choice| {
+        match tables.listener(choice.listener) {
             Some(listener) => {
                 listener.is(forth.destination, forth.protocol, forth.destination_port)
             }
             None => false,
-        },
-    );
+        }
+    });
     let choice = Choice::of_word(found.word);
     let (listener, target, kind) = if found.entry.is_some() {
         let target = Chosen::of(tables, choice.target)?;
@@ -225,11 +224,17 @@ fn error_to_target<F: Frame, T: Tables>(
         (listener, target, PassageKind::Unpinned)
     };
     let next_hop = to_target::way::<true, F, T>(frame, packet, tables, &target)?;
-    fits(packet, &next_hop)?;
+    let is_tunnel = target.control.mode.is_tunnel();
+    fits(packet, overhead_bytes(&target), &next_hop)?;
     if target.control.mode == Mode::NAT {
         has_a_hop_left(packet)?;
         let (address, port) = (target.record.address(), target.record.port());
         quote.translate(frame, packet, End::Source, address, port)?;
+    }
+    let mut network = packet.network;
+    if is_tunnel {
+        wrap(frame, packet, tables, &target, place)?;
+        network = UNTAGGED;
     }
     tables.count(&Passage {
         listener,
@@ -237,7 +242,7 @@ fn error_to_target<F: Frame, T: Tables>(
         length_bytes: packet.length_bytes,
         kind,
     });
-    Ok(emit(frame, packet.network, &next_hop)?)
+    Ok(emit(frame, network, &next_hop)?)
 }
 
 /// An error from a target, or from a router on the way there, about what a client sent: to that
@@ -276,7 +281,7 @@ fn error_to_client<F: Frame, T: Tables>(
     has_a_hop_left(packet)?;
     let remembered = remembered_way(tables, choice, entry.progress().epoch);
     let next_hop = way_back(frame, packet, tables, remembered)?;
-    fits(packet, &next_hop)?;
+    fits(packet, 0, &next_hop)?;
     quote.translate(frame, packet, End::Destination, key.address, key.port)?;
     tables.count(&Passage {
         listener: choice.listener,

@@ -26,7 +26,7 @@
 //! 2. [`classify`]: is it ours? [`to_target`] and [`to_client`] are the two ways on.
 //!    [`fragment`] finds the way of what has no ports.
 //! 3. [`admission`], [`select`] and [`flows`]: may it begin, which target, and remembering it.
-//! 4. [`rewrite`] with [`checksum`]: what changes.
+//! 4. [`rewrite`] with [`checksum`]: what changes; [`tunnel`]: what is put around.
 //! 5. [`emit`]: where it goes.
 //! 6. [`answer`]: resets and ICMP errors of our own.
 //!
@@ -61,6 +61,7 @@ pub mod select;
 pub mod tables;
 pub mod to_client;
 pub mod to_target;
+pub mod tunnel;
 
 pub use nlb_common::stage::Stage;
 use nlb_common::stop::{Stop, StopVerdict};

@@ -20,6 +20,7 @@ use nlb_common::{
     stop::Stop,
     target::{Mode, Target, TargetControl, TargetId, TargetIdentity},
     tick::Tick,
+    tunnel::TunnelSlot,
     word::Word,
 };
 use zerocopy::big_endian::U16;
@@ -36,7 +37,23 @@ pub struct MemoryFrame {
     pub bytes: Vec<u8>,
     /// The index of the interface that it came in through.
     pub interface: u32,
+    /// How many bytes the driver leaves in front.
+    pub headroom_bytes: usize,
 }
+
+impl MemoryFrame {
+    /// A frame with as much in front of it as drivers leave.
+    pub const fn new(bytes: Vec<u8>, interface: u32) -> Self {
+        Self {
+            bytes,
+            interface,
+            headroom_bytes: HEADROOM_BYTES,
+        }
+    }
+}
+
+/// `XDP_PACKET_HEADROOM` of `linux/bpf.h`.
+const HEADROOM_BYTES: usize = 256;
 
 impl Frame for MemoryFrame {
     fn get<H: Header>(&self, at: Offset) -> Option<&H> {
@@ -51,10 +68,12 @@ impl Frame for MemoryFrame {
 
     fn move_start(&mut self, bytes: i16) -> Result<(), Stop> {
         let count = usize::from(bytes.unsigned_abs());
-        if bytes >= 0 {
+        if bytes >= 0 && count <= self.headroom_bytes {
             self.bytes.splice(..0, core::iter::repeat_n(0, count));
-        } else if count < self.bytes.len() {
+            self.headroom_bytes -= count;
+        } else if bytes < 0 && count < self.bytes.len() {
             self.bytes.drain(..count);
+            self.headroom_bytes += count;
         } else {
             return Err(Stop::NoRoom);
         }
@@ -108,6 +127,8 @@ pub struct MemoryTables {
     pub sources: RefCell<HashMap<Source, Word>>,
     /// Targets by id.
     pub targets: Vec<Target>,
+    /// Tunnels by target group.
+    pub tunnels: Vec<TunnelSlot>,
     /// Rings by target group.
     pub rings: HashMap<u16, Vec<u32>>,
     /// Next hops by id.
@@ -149,11 +170,12 @@ impl MemoryTables {
                 .map(|_| Cell::new(0))
                 .collect(),
             listener_index: HashMap::new(),
-            listeners: records(64),
-            admissions: records(64),
+            listeners: records(128),
+            admissions: records(128),
             rules: HashMap::new(),
             sources: RefCell::default(),
-            targets: records(64),
+            targets: records(128),
+            tunnels: records(128),
             rings: HashMap::new(),
             next_hops: records(64),
             next_hop_index: HashMap::new(),
@@ -297,6 +319,10 @@ impl Tables for MemoryTables {
 
     fn target(&self, id: TargetId) -> Option<&Target> {
         self.targets.get(id.0 as usize)
+    }
+
+    fn tunnel(&self, group: u16) -> Option<&TunnelSlot> {
+        self.tunnels.get(usize::from(group))
     }
 
     fn ring_slot(&self, group: u16, slot: usize) -> Option<TargetId> {

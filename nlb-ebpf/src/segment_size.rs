@@ -14,7 +14,6 @@ use zerocopy::big_endian::U16;
 use crate::{
     checksum::Change,
     frame::{Frame, Offset},
-    parse::Packet,
     tables::Tables,
 };
 
@@ -22,11 +21,11 @@ use crate::{
 const OPTIONS: usize = 40;
 
 /// Lowers the segment size of a SYN, if it is larger than its listener wants it. The caller has
-/// made sure that it is one.
+/// made sure that it is one, and says where its TCP header stands.
 #[inline(always)]
 pub fn clamp<F: Frame, T: Tables>(
     frame: &mut F,
-    packet: &Packet,
+    transport: Offset,
     listener: ListenerId,
     tables: &T,
 ) {
@@ -35,9 +34,9 @@ pub fn clamp<F: Frame, T: Tables>(
     };
     let most_bytes = record.policy().mss_clamp_bytes;
     if most_bytes != 0
-        && let Some((at, is_odd)) = find(frame, packet.transport, tables)
+        && let Some((at, is_odd)) = find(frame, transport, tables)
     {
-        lower(frame, packet.transport, at, is_odd, U16::new(most_bytes));
+        lower(frame, transport, at, is_odd, U16::new(most_bytes));
     }
 }
 

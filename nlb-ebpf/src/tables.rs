@@ -12,6 +12,7 @@ use nlb_common::{
     stop::Stop,
     target::{Target, TargetId},
     tick::Tick,
+    tunnel::TunnelSlot,
     word::Word,
 };
 
@@ -100,6 +101,9 @@ pub trait Tables {
 
     /// A target's record.
     fn target(&self, id: TargetId) -> Option<&Target>;
+
+    /// The record of a target group's tunnel.
+    fn tunnel(&self, group: u16) -> Option<&TunnelSlot>;
 
     /// The target in a slot, below [`nlb_common::ring::SLOTS`], of a group's ring.
     fn ring_slot(&self, group: u16, slot: usize) -> Option<TargetId>;

@@ -78,7 +78,7 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
     let progress = entry.progress();
     let (next_hop, epoch) =
         way::<ALL, F, T>(frame, packet, tables, entry, found.word, progress.epoch)?;
-    fits(packet, &next_hop).map_err(|stop| {
+    fits(packet, 0, &next_hop).map_err(|stop| {
         let mtu_bytes = next_hop.mtu_bytes;
         refused::<ALL, T>(tables, stop, choice.listener, Notice::TOO_BIG, mtu_bytes)
     })?;
@@ -100,7 +100,7 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
     }
     translate(frame, packet, End::Source, key.address, key.port)?;
     if ALL && packet.tcp_flags & SYN != 0 {
-        segment_size::clamp(frame, packet, choice.listener, tables);
+        segment_size::clamp(frame, packet.transport, choice.listener, tables);
     }
     tables.count(&Passage {
         listener: choice.listener,

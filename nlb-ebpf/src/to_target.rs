@@ -18,7 +18,7 @@ use nlb_common::{
 use crate::{
     Exit, Stage, Verdict, admission,
     answer::tell,
-    emit::{emit, fits, has_a_hop_left, route},
+    emit::{UNTAGGED, emit, fits, has_a_hop_left, room_bytes},
     flows::{self, Found, Place},
     fragment,
     frame::Frame,
@@ -26,7 +26,8 @@ use crate::{
     rewrite::{End, translate},
     segment_size,
     select::{Chosen, select},
-    tables::{Passage, PassageKind, Tables},
+    tables::{Passage, PassageKind, RouteQuery, Tables},
+    tunnel::{self, overhead_bytes, wrap},
 };
 
 /// What a packet towards a target turned out to be, and what is to be remembered of it.
@@ -63,15 +64,23 @@ pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
     let now = tables.now();
     let decision = decide::<ALL, F, T>(frame, packet, tables, place, &client, now)?;
     let next_hop = way::<ALL, F, T>(frame, packet, tables, &decision.target)?;
-    let is_translated = decision.target.control.mode == Mode::NAT;
+    let mode = decision.target.control.mode;
+    let is_translated = mode == Mode::NAT;
+    let overhead = overhead_bytes(&decision.target);
     if is_translated {
         has_a_hop_left(packet)
             .map_err(|stop| refused::<ALL, T>(tables, stop, &decision, Notice::TIME_EXCEEDED, 0))?;
     }
-    fits(packet, &next_hop).map_err(|stop| {
-        let mtu_bytes = next_hop.mtu_bytes;
+    fits(packet, overhead, &next_hop).map_err(|stop| {
+        let mtu_bytes = room_bytes(overhead, &next_hop);
         refused::<ALL, T>(tables, stop, &decision, Notice::TOO_BIG, mtu_bytes)
     })?;
+    let mut network = packet.network;
+    let mut transport = packet.transport;
+    if mode.is_tunnel() {
+        transport = wrap(frame, packet, tables, &decision.target, place)?;
+        network = UNTAGGED;
+    }
     let kind = if decision.begins {
         remember(packet, tables, place, &client, now, &decision)?
     } else {
@@ -101,7 +110,7 @@ pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
         )?;
     }
     if ALL && opens(packet) {
-        segment_size::clamp(frame, packet, decision.listener, tables);
+        segment_size::clamp(frame, transport, decision.listener, tables);
     }
     tables.count(&Passage {
         listener: decision.listener,
@@ -109,7 +118,7 @@ pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
         length_bytes: packet.length_bytes,
         kind,
     });
-    Ok(emit(frame, packet.network, &next_hop)?)
+    Ok(emit(frame, network, &next_hop)?)
 }
 
 /// A packet that cannot go on is stopped, and its sender is told.
@@ -318,8 +327,22 @@ pub(crate) fn way<const ALL: bool, F: Frame, T: Tables>(
         return Err(Exit::Go(Stage::Begin));
     }
     let address = target.record.address();
-    let found = route(frame, tables, packet, packet.source, address)?;
-    if target.control.mode == Mode::DSR_L2 && found.neighbour != address {
+    let mode = target.control.mode;
+    // The routes are asked for the packet that leaves.
+    let (source, protocol) = if mode.is_tunnel() {
+        let source = tunnel::end(tables, target)?.source;
+        (source, tunnel::outer_protocol(mode, packet))
+    } else {
+        (packet.source, packet.protocol)
+    };
+    let found = tables.route(&RouteQuery {
+        destination: address,
+        source,
+        interface: frame.interface(),
+        traffic_class: packet.traffic_class,
+        protocol,
+    })?;
+    if mode == Mode::DSR_L2 && found.neighbour != address {
         return Err(Exit::Stop(Stop::NotOnLink));
     }
     Ok(found.next_hop)

@@ -23,6 +23,7 @@ use nlb_common::{
     maps::{PREFILTER_WORDS, Prefilter, Side},
     next_hop::NextHopId,
     target::{Mode, TargetControl, TargetId, TargetIdentity},
+    tunnel::Tunnel,
     wire::protocol,
 };
 use zerocopy::big_endian::U16;
@@ -95,6 +96,8 @@ pub struct WishedGroup {
     pub mode: Mode,
     /// Whether the flows of a target that was removed end when its delay is over.
     pub terminates_removed: bool,
+    /// What the outer headers say, where the mode has them.
+    pub tunnel: Option<Tunnel>,
     /// Its targets, also those that take no new flows.
     pub targets: Vec<WishedTarget>,
 }
@@ -125,6 +128,7 @@ pub struct Actual {
     listener_ids: HashMap<ListenerKey, ListenerId>,
     target_ids: HashMap<(TargetIdentity, Mode), TargetId>,
     groups: BTreeMap<u32, u16>,
+    tunnels: BTreeMap<u16, Tunnel>,
     admissions: BTreeMap<ListenerId, AdmissionPolicy>,
     /// Listeners that have rules, and which; unknown after adoption, so that they are written anew.
     rules: BTreeMap<ListenerId, Option<SourceRules>>,
@@ -208,6 +212,7 @@ impl Actual {
                 .iter()
                 .map(|(_, identity, _)| (identity.group_fingerprint, identity.group))
                 .collect(),
+            tunnels: found.tunnels.iter().copied().collect(),
             admissions: found.admissions.iter().copied().collect(),
             rules: found
                 .admissions
@@ -291,6 +296,9 @@ impl Actual {
                     *word = *bits;
                 }
             }
+            Step::WriteTunnel { group, tunnel } => {
+                self.tunnels.insert(*group, *tunnel);
+            }
             Step::Publish { generation } => self.generation = *generation,
             Step::ReplaceRing { .. }
             | Step::WriteNextHop { .. }
@@ -362,6 +370,16 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
     let mut controls = Vec::new();
     for group in &wish.groups {
         let group_id = group_id(&mut after, group.fingerprint, limits)?;
+        // What is left of a group that had a tunnel stays: flows may still use it.
+        if let Some(tunnel) = group.tunnel
+            && after.tunnels.get(&group_id) != Some(&tunnel)
+        {
+            let step = Step::WriteTunnel {
+                group: group_id,
+                tunnel,
+            };
+            push(&mut steps, &mut after, step);
+        }
         let mut entries = Vec::new();
         for target in &group.targets {
             let identity = identity(group, group_id, target.address, target.port);

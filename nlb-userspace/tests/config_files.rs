@@ -3,7 +3,7 @@
 
 use std::{
     env, fs,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
@@ -13,8 +13,8 @@ use nlb_common::listener::HashInput;
 use nlb_userspace::config::{
     self, Capacity, Desired, FlowLimits, HashKey, HashKeySource, HealthCheck, HealthCheckPort,
     HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Minimum, Mode, Node,
-    OverLimit, Problem, Protocol, Share, StrandedAction, Suspicion, Target, TargetGroup, XdpMode,
-    schema,
+    OverLimit, Problem, Protocol, Share, StrandedAction, Suspicion, Target, TargetGroup,
+    TunnelOptions, TunnelSource, TunnelSources, XdpMode, schema,
 };
 use proptest::prelude::*;
 
@@ -47,6 +47,8 @@ xdp_mode = "generic"
 hash_key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 bpffs = "/run/bpf"
 socket = "/run/nlb/a.sock"
+tunnel.source_ipv4 = "10.9.0.1/28"
+tunnel.source_ipv6 = "fd09::1"
 capacity = { flows = 2048, targets = 8, listeners = 16, target_groups = 4 }
 
 [[load_balancer]]
@@ -113,6 +115,54 @@ mode = "dsr-l2"
   address = "2001:db8:1::11"
 "#;
 
+/// What a group says of its tunnel if nothing is written.
+const NO_TUNNEL: TunnelOptions = TunnelOptions {
+    has_entropy: true,
+    port: 0,
+    vni: 0,
+};
+
+const TUNNELS: &str = r#"
+[node]
+interfaces = ["eth0"]
+tunnel.source_ipv4 = "10.9.0.1"
+
+[[load_balancer]]
+name = "edge"
+addresses = ["192.0.2.10", "2001:db8::10"]
+
+  [[load_balancer.listener]]
+  protocol = "TCP"
+  port = 80
+  target_group = "gue"
+
+  [[load_balancer.listener]]
+  protocol = "TCP"
+  port = 81
+  target_group = "geneve"
+
+[[target_group]]
+name = "gue"
+protocol = "TCP"
+port = 80
+mode = "dsr-gue"
+
+  [[target_group.target]]
+  address = "10.0.0.11"
+
+[[target_group]]
+name = "geneve"
+protocol = "TCP"
+port = 81
+mode = "dsr-geneve"
+tunnel.entropy.enabled = false
+tunnel.port = 16081
+tunnel.vni = 4711
+
+  [[target_group.target]]
+  address = "10.0.0.11"
+"#;
+
 fn parse(text: &str) -> Desired {
     match config::parse("nlb.toml", text) {
         Ok(desired) => desired,
@@ -145,6 +195,7 @@ fn a_minimal_file_gets_every_default() {
             hash_key: HashKeySource::Kept,
             bpffs: PathBuf::from("/sys/fs/bpf"),
             socket: PathBuf::from("/run/nlb/nlb.sock"),
+            tunnel_sources: TunnelSources::default(),
             capacity: Capacity {
                 flows: size(1_048_576),
                 targets: size(4_096),
@@ -181,6 +232,7 @@ fn a_minimal_file_gets_every_default() {
             protocol: Protocol::Tcp,
             port: 80,
             mode: Mode::Nat,
+            tunnel: NO_TUNNEL,
             ip_version: Some(IpVersion::Ipv4),
             deregistration_delay: Duration::from_mins(5),
             terminates_deregistered: false,
@@ -370,6 +422,16 @@ fn a_full_node_is_taken_as_written() {
         hash_key: HashKeySource::Written(HashKey::new(key)),
         bpffs: PathBuf::from("/run/bpf"),
         socket: PathBuf::from("/run/nlb/a.sock"),
+        tunnel_sources: TunnelSources {
+            v4: Some(TunnelSource {
+                address: Ipv4Addr::new(10, 9, 0, 1),
+                host_bits: 4,
+            }),
+            v6: Some(TunnelSource {
+                address: "fd09::1".parse().unwrap(),
+                host_bits: 0,
+            }),
+        },
         capacity: Capacity {
             flows: size(2_048),
             targets: size(8),
@@ -429,6 +491,29 @@ fn listeners_answer_on_the_addresses_of_their_groups_version() {
 }
 
 #[test]
+fn tunnels_reach_targets_of_either_version_from_every_address() {
+    let desired = parse(TUNNELS);
+    let groups = &desired.target_groups;
+    assert_eq!(groups[0].mode, Mode::DsrGue);
+    let gue = TunnelOptions {
+        port: 6080,
+        ..NO_TUNNEL
+    };
+    assert_eq!(groups[0].tunnel, gue);
+    assert_eq!(groups[1].mode, Mode::DsrGeneve);
+    let geneve = TunnelOptions {
+        has_entropy: false,
+        port: 16_081,
+        vni: 4711,
+    };
+    assert_eq!(groups[1].tunnel, geneve);
+    for listener in &desired.load_balancers[0].listeners {
+        let both = [address("192.0.2.10"), address("2001:db8::10")];
+        assert_eq!(listener.addresses, both);
+    }
+}
+
+#[test]
 fn a_full_target_group_is_taken_as_written() {
     let desired = parse(FULL);
     let HealthCheckProtocol::Http { matcher, .. } = &desired.target_groups[0].health_check.protocol
@@ -441,6 +526,7 @@ fn a_full_target_group_is_taken_as_written() {
         protocol: Protocol::TcpUdp,
         port: 8443,
         mode: Mode::Nat,
+        tunnel: NO_TUNNEL,
         ip_version: Some(IpVersion::Ipv4),
         deregistration_delay: Duration::ZERO,
         terminates_deregistered: false,

@@ -14,6 +14,7 @@ use nlb_common::{
     next_hop::{MacPair, NextHop, NextHopId, VlanId},
     stop::Stop,
     target::{Mode, TargetId},
+    tunnel::Tunnel,
     wire::{ethernet::MacAddress, protocol},
 };
 use nlb_ebpf::{
@@ -59,7 +60,20 @@ fn group(name: &str, targets: &[u8]) -> WishedGroup {
         fingerprint: fingerprint(name),
         mode: Mode::NAT,
         terminates_removed: false,
+        tunnel: None,
         targets: targets.iter().copied().map(target).collect(),
+    }
+}
+
+fn tunnel(port: u16) -> Tunnel {
+    Tunnel {
+        source_v4: Address::from(IpAddr::from([10, 0, 0, 1])),
+        source_v6: Address::UNSPECIFIED,
+        spread_v4: [0; 4],
+        spread_v6: [0; 8],
+        port: U16::new(port),
+        network: [0; 3],
+        has_entropy: true,
     }
 }
 
@@ -89,10 +103,7 @@ fn syn(port: u16, vip: u8) -> MemoryFrame {
     bytes[36..38].copy_from_slice(&80u16.to_be_bytes());
     bytes[46] = 5 << 4;
     bytes[47] = 2;
-    MemoryFrame {
-        bytes,
-        interface: 1,
-    }
+    MemoryFrame::new(bytes, 1)
 }
 
 fn tables() -> MemoryTables {
@@ -142,10 +153,14 @@ fn apply(tables: &mut MemoryTables, actual: &mut Actual, wish: &Wish) -> usize {
 }
 
 fn broken(tables: &MemoryTables) -> u64 {
-    [Stop::UnwrittenListener, Stop::UnwrittenTarget]
-        .map(|stop| tables.stops(stop))
-        .iter()
-        .sum()
+    [
+        Stop::UnwrittenListener,
+        Stop::UnwrittenTarget,
+        Stop::UnwrittenTunnel,
+    ]
+    .map(|stop| tables.stops(stop))
+    .iter()
+    .sum()
 }
 
 #[test]
@@ -470,6 +485,31 @@ fn found(tables: &MemoryTables) -> nlb_userspace::dataplane::kernel::Found {
     }
 }
 
+#[test]
+fn a_tunnel_is_written_before_its_first_target_and_again_only_when_it_changes() {
+    let mut wish = Wish {
+        listeners: vec![listener(1, 0)],
+        forwards: Vec::new(),
+        groups: vec![WishedGroup {
+            mode: Mode::DSR_GENEVE,
+            tunnel: Some(tunnel(6081)),
+            ..group("red", &[1])
+        }],
+    };
+    let (mut tables, mut actual) = (tables(), Actual::default());
+    let steps = plan(&actual, &wish, LIMITS).unwrap();
+    assert!(matches!(steps[0].step, Step::WriteTunnel { .. }));
+    assert!(matches!(steps[1].step, Step::WriteTarget { .. }));
+    for planned in &steps {
+        take(&mut tables, &mut actual, planned);
+    }
+    assert_eq!(plan(&actual, &wish, LIMITS).unwrap(), []);
+    wish.groups[0].tunnel = Some(tunnel(7));
+    let steps = plan(&actual, &wish, LIMITS).unwrap();
+    assert!(matches!(steps[0].step, Step::WriteTunnel { .. }));
+    assert_eq!(steps.len(), 2);
+}
+
 /// Two listeners on one forward ring, and a third on a group of it.
 fn canary(weights: [u16; 2]) -> Wish {
     let on = |last, ring| WishedListener {
@@ -576,8 +616,13 @@ fn wishes() -> impl Strategy<Value = Wish> {
     let target_sets = prop::collection::vec(prop::collection::btree_set(1u8..8, 1..5), 3);
     let listeners = prop::collection::btree_map(1u8..5, 0usize..5, 1..5);
     let weights = prop::collection::vec(1u16..10, 4);
-    (target_sets, listeners, any::<[bool; 3]>(), weights).prop_map(
-        |(sets, listeners, dsr, weights)| Wish {
+    (
+        target_sets,
+        listeners,
+        prop::array::uniform3(0u16..4),
+        weights,
+    )
+        .prop_map(|(sets, listeners, kinds, weights)| Wish {
             listeners: listeners
                 .into_iter()
                 .map(|(last, index)| WishedListener {
@@ -591,9 +636,15 @@ fn wishes() -> impl Strategy<Value = Wish> {
             groups: ["red", "green", "blue"]
                 .iter()
                 .zip(sets)
-                .zip(dsr)
-                .map(|((name, targets), dsr)| WishedGroup {
-                    mode: if dsr { Mode::DSR_L2 } else { Mode::NAT },
+                .zip(kinds)
+                .map(|((name, targets), kind)| WishedGroup {
+                    mode: match kind {
+                        0 => Mode::NAT,
+                        1 => Mode::DSR_L2,
+                        _ => Mode::DSR_GUE,
+                    },
+                    // Of two ports, so that tunnels change.
+                    tunnel: (kind > 1).then(|| tunnel(6080 + kind)),
                     ..group(name, &targets.into_iter().collect::<Vec<_>>())
                 })
                 .collect(),
@@ -601,8 +652,7 @@ fn wishes() -> impl Strategy<Value = Wish> {
                 forward(&[(0, weights[0]), (1, weights[1])]),
                 forward(&[(1, weights[2]), (2, weights[3]), (0, 0)]),
             ],
-        },
-    )
+        })
 }
 
 /// Where new flows of a listener may go, if its groups are as `listeners` and the groups are as
@@ -623,10 +673,11 @@ fn allowed(listeners: &Wish, groups: &Wish, last: u8) -> Option<BTreeSet<IpAddr>
     let mut addresses = BTreeSet::new();
     for index in indexes {
         let group = groups.groups.get(index)?;
-        if group.mode == Mode::NAT {
-            addresses.extend(group.targets.iter().map(|target| target.address));
-        } else {
+        // A tunnel's outer header names the target where a translated packet does.
+        if group.mode == Mode::DSR_L2 {
             addresses.insert(IpAddr::from([192, 0, 2, last]));
+        } else {
+            addresses.extend(group.targets.iter().map(|target| target.address));
         }
     }
     Some(addresses)
@@ -643,8 +694,10 @@ proptest! {
         let mut before = Wish::default();
         let mut port = 1024;
         for wish in &wishes {
-            let steps = plan(&actual, wish, LIMITS).unwrap();
-            prop_assert_eq!(&steps, &plan(&actual, wish, LIMITS).unwrap());
+            // Nothing is retired in between, so that ids are used up.
+            let limits = Limits { groups: 32, ..LIMITS };
+            let steps = plan(&actual, wish, limits).unwrap();
+            prop_assert_eq!(&steps, &plan(&actual, wish, limits).unwrap());
             for planned in &steps {
                 take(&mut tables, &mut actual, planned);
                 for last in 1..5 {

@@ -43,9 +43,10 @@ impl Pair {
         self.memory.now.set(Kernel::now().0);
         let verdict = Answer::from(handle(&mut ours, &self.memory));
         let (answer, bytes) = self.kernel.run(&frame.bytes, frame.interface)?;
-        let context = || {
+        let mut context = || {
             format!(
-                "of {}{}",
+                "{}of {}{}",
+                self.stop_difference(),
                 facts::describe(&frame.bytes),
                 facts::hex(&frame.bytes, &[])
             )
@@ -64,6 +65,31 @@ impl Pair {
         Ok(answer)
     }
 
+    /// Which stops differ, if any.
+    fn stop_difference(&mut self) -> String {
+        let Ok(theirs) = self.kernel.stops() else {
+            return String::new();
+        };
+        let ours = self.memory.stop_counters.borrow();
+        let mut text = String::new();
+        for (stop, (theirs, ours)) in Stop::ALL.iter().zip(theirs.iter().zip(ours.iter())) {
+            if theirs != ours {
+                for part in [
+                    "[",
+                    stop.name(),
+                    ": kernel ",
+                    &theirs.to_string(),
+                    ", memory ",
+                ] {
+                    text.push_str(part);
+                }
+                text.push_str(&ours.to_string());
+                text.push_str("] ");
+            }
+        }
+        text
+    }
+
     /// Everything that was counted and remembered.
     fn compare(&mut self) -> Result<()> {
         let stops = self.kernel.stops()?;
@@ -72,7 +98,7 @@ impl Pair {
             "stops: kernel {stops:?}, memory {:?}",
             self.memory.stop_counters
         );
-        for id in 0..64u16 {
+        for id in 0..128u16 {
             let (listener, target) = (ListenerId(id), TargetId(u32::from(id)));
             let ours = self
                 .memory
@@ -249,6 +275,14 @@ fn run() -> Result<()> {
             packets > 0 && return_packets > 0,
             "{name} was not seen both ways"
         );
+    }
+    for &(id, vip, protocol, port, _) in world::LISTENERS {
+        let is_tunnel = [world::TUNNEL_VIP, world::TUNNEL_VIP_V6].contains(&vip);
+        // The first six ports are those whose targets are there.
+        if is_tunnel && port <= 6 {
+            let packets = pair.kernel.listener(id)?.packets;
+            ensure!(packets > 0, "{vip} {protocol} {port} was not seen");
+        }
     }
     for answer in ["Pass", "Drop", "Redirect", "Transmit"] {
         for version in ["v4", "v6"] {

@@ -201,14 +201,14 @@ fn for_a_vip(frame: &[u8]) -> Option<&[u8]> {
 }
 
 /// A running `nlb decap` on the first target; ended on drop.
-struct Decap {
+pub(crate) struct Decap {
     child: Child,
     out: PathBuf,
     log: PathBuf,
 }
 
 impl Decap {
-    fn start(lab: &Lab, more: &str) -> Result<Self> {
+    pub(crate) fn start(lab: &Lab, more: &str) -> Result<Self> {
         let (out, log) = (
             lab.directory().join("decap.out"),
             lab.directory().join("decap.log"),
@@ -250,7 +250,7 @@ impl Decap {
     }
 
     /// The counters that SIGUSR1 asks for: what the last line that begins so counts.
-    fn count(&self, line: &str) -> Result<u64> {
+    pub(crate) fn count(&self, line: &str) -> Result<u64> {
         fs::write(&self.out, "")?;
         self.signal(Signal::USR1)?;
         let mut text = String::new();
@@ -267,7 +267,7 @@ impl Decap {
         number.parse().with_context(|| format!("{line} in {text}"))
     }
 
-    fn end(mut self) -> Result<()> {
+    pub(crate) fn end(mut self) -> Result<()> {
         self.signal(Signal::TERM)?;
         let status = self.child.wait()?;
         ensure!(status.success(), "nlb decap: {status}: {}", self.said());
@@ -321,9 +321,9 @@ fn everything_answers(lab: &Lab, wrapper: &Wrapper) -> Result<()> {
     Ok(())
 }
 
-const ALL: &str = "--ipip --gue-port --geneve-port";
+pub(crate) const ALL: &str = "--ipip --gue-port --geneve-port";
 /// Where the gateway's kernel sends from.
-const FROM: &str = "--from 10.2.0.1 --from fd00:2::/120";
+pub(crate) const FROM: &str = "--from 10.2.0.1 --from fd00:2::/120";
 
 #[test]
 fn a_target_without_tunnel_devices_answers_through_every_tunnel() -> Result<()> {

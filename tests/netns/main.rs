@@ -13,6 +13,7 @@ mod health;
 mod icmp;
 mod next_hops;
 mod selection;
+mod tunnels;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 

@@ -23,7 +23,7 @@ fn quote(frame: &Sentence) -> Vec<u8> {
 }
 
 /// An ICMP error from the VIP about this frame.
-fn error(
+pub(crate) fn error(
     to: Sentence,
     ends: (&str, &str),
     (kind, code, mtu): (u8, u8, u32),

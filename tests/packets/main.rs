@@ -17,6 +17,7 @@ mod row;
 mod segment_sizes;
 mod selection;
 mod stopped;
+mod tunnels;
 mod vlan;
 mod ways;
 
@@ -42,6 +43,7 @@ fn table() -> Vec<Row> {
     rows.extend(ways::rows());
     rows.extend(vlan::rows());
     rows.extend(selection::rows());
+    rows.extend(tunnels::rows());
     rows.extend(admission::rows());
     rows
 }

@@ -26,10 +26,7 @@ use nlb_tests::{
 use proptest::prelude::*;
 
 fn send(tables: &MemoryTables, bytes: &[u8], interface: u32) -> (Verdict, Vec<u8>) {
-    let mut frame = MemoryFrame {
-        bytes: bytes.to_vec(),
-        interface,
-    };
+    let mut frame = MemoryFrame::new(bytes.to_vec(), interface);
     let verdict = handle(&mut frame, tables);
     (verdict, frame.bytes)
 }

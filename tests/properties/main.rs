@@ -38,10 +38,7 @@ const CONFIG: &str = include_str!("../../docs/examples/nat.toml");
 
 /// Sends a frame through; what became of it, and its bytes.
 fn send(tables: &MemoryTables, sentence: &Sentence, interface: u32) -> (Verdict, Vec<u8>) {
-    let mut frame = MemoryFrame {
-        bytes: sentence.build(),
-        interface,
-    };
+    let mut frame = MemoryFrame::new(sentence.build(), interface);
     let verdict = handle(&mut frame, tables);
     (verdict, frame.bytes)
 }
@@ -174,7 +171,7 @@ proptest! {
         let error = error.icmp(kind).code(4, rest).quoting(&quoted.payload(&payload), count);
 
         let before = error.ttl(255).build();
-        let mut frame = MemoryFrame { bytes: before.clone(), interface: ETH0 };
+        let mut frame = MemoryFrame::new(before.clone(), ETH0);
         let translate = |frame: &mut MemoryFrame, to, port: u16| {
             let packet = parse(frame).unwrap();
             let mut quote = Quote::UNREAD;

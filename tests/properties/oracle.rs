@@ -15,7 +15,8 @@ use nlb_tests::{
     packet::facts,
     world::{
         self, CLIENT, CLIENT_V6, DSR_VIP, DSR_VIP_V6, ETH0, ETH1, FAR_CLIENT, FAR_CLIENT_V6,
-        GROUPS, QUIET_CLIENT, VIP, VIP_V6, from_client, from_target, tables_with,
+        GROUPS, QUIET_CLIENT, TUNNEL_VIP, TUNNEL_VIP_V6, VIP, VIP_V6, from_client, from_target,
+        tables_with,
     },
 };
 use proptest::prelude::*;
@@ -54,7 +55,7 @@ fn segment(
             0
         },
         ttl: random.pick(&[64, 64, 64, 64, 255, 2, 1, 0]),
-        payload_bytes: random.pick(&[0, 0, 1, 7, 100, 1440, 1480]),
+        payload_bytes: random.pick(&[0, 0, 1, 7, 100, 1440, 1400, 1480]),
         is_strict: random.once_in(2),
     }
 }
@@ -65,6 +66,12 @@ fn request(random: &mut Random, is_v6: bool) -> Segment {
     } else {
         [VIP, DSR_VIP]
     };
+    let source = client(random, is_v6);
+    if random.once_in(3) {
+        let vip = if is_v6 { TUNNEL_VIP_V6 } else { TUNNEL_VIP };
+        let (protocol, port) = (random.pick(&[TCP, UDP]), random.pick(&[1, 2, 3, 4, 5, 6]));
+        return segment(random, source, (vip, port), protocol);
+    }
     let (protocol, port) = random.pick(&[
         (TCP, 80),
         (TCP, 80),
@@ -73,7 +80,6 @@ fn request(random: &mut Random, is_v6: bool) -> Segment {
         (UDP, 53),
         (TCP, 8443),
     ]);
-    let source = client(random, is_v6);
     let vip = random.pick(&vips);
     segment(random, source, (vip, port), protocol)
 }
@@ -87,10 +93,7 @@ fn answer(random: &mut Random, is_v6: bool) -> Segment {
 }
 
 fn fate(tables: &MemoryTables, bytes: &[u8], interface: u32) -> Fate {
-    let mut frame = MemoryFrame {
-        bytes: bytes.to_vec(),
-        interface,
-    };
+    let mut frame = MemoryFrame::new(bytes.to_vec(), interface);
     match handle(&mut frame, tables) {
         Verdict::Pass if frame.bytes == bytes => Fate::Passed,
         Verdict::Drop if frame.bytes == bytes => Fate::Dropped,
@@ -115,7 +118,8 @@ proptest! {
                     tables.now.set(tables.now.get().wrapping_add(ticks));
                 }
                 1 => {
-                    let group = random.pick(&GROUPS[..6]);
+                    let groups: Vec<_> = GROUPS.iter().filter(|group| group.targets.len() > 1).collect();
+                    let group = random.pick(&groups);
                     let left: Vec<u32> = group.targets.iter().map(|target| target.0)
                         .filter(|_| !random.once_in(3)).collect();
                     tables.set_ring(group.id, &world::ring(&left));

@@ -18,7 +18,8 @@ use crate::{
     packet::{Sentence, eth},
     world::{
         CLIENT, CLIENT_V6, ETH0, ETH1, FAR_CLIENT, FAR_CLIENT_V6, GROUPS, LISTENERS, MAC0, MAC1,
-        QUIET_CLIENT, UNKNOWN_CLIENT, UNWRITTEN_LISTENER_PORT, VIP, VIP_V6, tables,
+        QUIET_CLIENT, TUNNEL_VIP, TUNNEL_VIP_V6, UNKNOWN_CLIENT, UNWRITTEN_LISTENER_PORT, VIP,
+        VIP_V6, tables,
     },
 };
 
@@ -110,10 +111,7 @@ const NUMBERS: &[u16] = &[9, 10];
 pub fn frame(random: &mut Random, is_v6: bool) -> MemoryFrame {
     if random.once_in(40) {
         let count = 14 + random.below(120);
-        return MemoryFrame {
-            bytes: random.bytes(count),
-            interface: ETH0,
-        };
+        return MemoryFrame::new(random.bytes(count), ETH0);
     }
     let (sentence, interface) = match random.below(20) {
         0 | 1 => error(random, is_v6),
@@ -132,7 +130,7 @@ pub fn frame(random: &mut Random, is_v6: bool) -> MemoryFrame {
         sentence.build()
     };
     damage(random, &mut bytes);
-    MemoryFrame { bytes, interface }
+    MemoryFrame::new(bytes, interface)
 }
 
 fn client(random: &mut Random, is_v6: bool) -> (&'static str, u16) {
@@ -234,12 +232,16 @@ fn called(random: &mut Random, is_v6: bool) -> (End, u8) {
         .filter(|listener| listener.1.contains(':') == is_v6)
         .collect();
     // The first listeners of the world are those that work: they get most of the traffic.
-    let count = if random.once_in(3) {
-        of_version.len()
-    } else {
-        4
+    let tunnels: Vec<_> = of_version
+        .iter()
+        .copied()
+        .filter(|listener| [TUNNEL_VIP, TUNNEL_VIP_V6].contains(&listener.1))
+        .collect();
+    let (_, vip, protocol, mut port, _) = match random.below(6) {
+        0 | 1 => *of_version[random.below(of_version.len())],
+        2 => *tunnels[random.below(tunnels.len())],
+        _ => *of_version[random.below(4)],
     };
-    let (_, vip, protocol, mut port, _) = *of_version[random.below(count)];
     if random.once_in(50) {
         port = random.word();
     }
@@ -351,6 +353,15 @@ fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
             bytes[at] = random.byte();
         }
     }
+    // The kernel routes nothing for a multicast sender (RFC 4291 §2.7), whoever the receiver is;
+    // the memory body's routes know receivers only.
+    for network in [14, 18, 22] {
+        if bytes.get(network - 2..network) == Some(&[0x86, 0xdd])
+            && bytes.get(network + 8) == Some(&0xff)
+        {
+            bytes[network + 8] = 0x20;
+        }
+    }
 }
 
 /// Any bytes, through the packet path; it must not panic, and what it passes or drops it must not
@@ -358,10 +369,7 @@ fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
 pub fn packet(bytes: &[u8], tables: &MemoryTables) {
     use nlb_ebpf::Verdict;
     for interface in [ETH0, ETH1] {
-        let mut frame = MemoryFrame {
-            bytes: bytes.to_vec(),
-            interface,
-        };
+        let mut frame = MemoryFrame::new(bytes.to_vec(), interface);
         match handle(&mut frame, tables) {
             Verdict::Pass | Verdict::Drop => assert_eq!(
                 frame.bytes, bytes,
@@ -409,10 +417,7 @@ impl Arena {
         self.tables.events.take();
         self.tables.fragments.take();
         for frame in &self.opening {
-            let mut frame = MemoryFrame {
-                bytes: frame.clone(),
-                interface: ETH0,
-            };
+            let mut frame = MemoryFrame::new(frame.clone(), ETH0);
             let verdict = handle(&mut frame, &self.tables);
             assert_eq!(verdict, nlb_ebpf::Verdict::Redirect(ETH1));
         }

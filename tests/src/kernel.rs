@@ -237,6 +237,7 @@ impl Kernel {
             .map_max_entries("LISTENER_COUNTERS", listeners)
             .map_max_entries("TARGETS", targets)
             .map_max_entries("TARGET_COUNTERS", targets)
+            .map_max_entries("TUNNELS", u32::try_from(tables.tunnels.len())?)
             .load(object)
             .context("loading the kernel program's maps")?;
         let stages = stages::load(&mut ebpf).context("the verifier")?;
@@ -324,6 +325,7 @@ impl Kernel {
         self.write_array::<64>("ADMISSION", &mut tables.admissions)?;
         self.write_rules(tables)?;
         self.write_array::<32>("TARGETS", &mut tables.targets)?;
+        self.write_array::<64>("TUNNELS", &mut tables.tunnels)?;
         self.write_array::<32>("NEXT_HOPS", &mut tables.next_hops)?;
         let index: Vec<(Plain<ListenerKey>, u32)> = tables
             .listener_index
@@ -360,7 +362,7 @@ impl Kernel {
             .iter()
             .map(|(source, word)| (Plain(*source), word.load()))
             .collect();
-        self.write_hash("SOURCES", &sources)?;
+        self.write_hash("ADMISSION_SOURCES", &sources)?;
         for (listener, rules) in &tables.rules {
             if self.rules.get(listener) == Some(rules) {
                 continue;
@@ -392,7 +394,10 @@ impl Kernel {
                 )));
             }
         }
-        let map = self.ebpf.map_mut("SOURCES").context("no map SOURCES")?;
+        let map = self
+            .ebpf
+            .map_mut("ADMISSION_SOURCES")
+            .context("no map ADMISSION_SOURCES")?;
         let map = KernelHashMap::<_, Plain<Source>, u64>::try_from(map)?;
         let theirs: HashMap<Source, Window> = map
             .iter()

@@ -6,6 +6,7 @@ pub mod hostile;
 pub mod kernel;
 pub mod lab;
 pub mod model;
+pub mod outer;
 pub mod packet;
 pub mod stack;
 pub mod world;

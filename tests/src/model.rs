@@ -18,6 +18,7 @@ use nlb_common::{
 use nlb_ebpf::memory::MemoryTables;
 
 use crate::{
+    outer::wrapped,
     packet::{Sentence, eth},
     world::{
         CLIENT, ETH0, ETH1, FAR, GROUPS, LISTENERS, MAC0, MAC1, MTU_BYTES, SEQUENCE, chosen_by,
@@ -94,10 +95,18 @@ impl Segment {
     }
 
     /// What becomes of a packet that expires here, or does not fit; none if it does neither.
-    fn refused(&self, from: Sentence, to: Sentence, vip: &str, is_routed: bool) -> Option<Fate> {
+    fn refused(
+        &self,
+        from: Sentence,
+        to: Sentence,
+        vip: &str,
+        is_routed: bool,
+        overhead_bytes: usize,
+    ) -> Option<Fate> {
         let is_expired = is_routed && self.ttl <= 1;
-        let is_big = self.length_bytes() > usize::from(MTU_BYTES);
-        let mtu = u32::from(MTU_BYTES);
+        let room_bytes = usize::from(MTU_BYTES) - overhead_bytes;
+        let is_big = self.length_bytes() > room_bytes;
+        let mtu = u32::try_from(room_bytes).expect("an MTU");
         let (kind, code, number) = match (is_expired, is_big, self.is_v6()) {
             (false, false, _) => return None,
             (true, _, false) => (11, 0, 0),
@@ -192,6 +201,17 @@ impl Flow {
             ticks(30)
         };
         own.min(idle)
+    }
+}
+
+/// How many bytes go around a packet to this target.
+fn overhead_bytes(mode: Mode, address: &str) -> usize {
+    let outer = if address.contains(':') { 40 } else { 20 };
+    match mode {
+        Mode::DSR_IPIP => outer,
+        Mode::DSR_GUE => outer + 8 + 4,
+        Mode::DSR_GENEVE => outer + 8 + 8,
+        _ => 0,
     }
 }
 
@@ -301,7 +321,8 @@ impl Model {
         let (mode, address, target_port) = target(id);
         // A packet that is stopped leaves no trace in its flow.
         let is_routed = mode == Mode::NAT;
-        if let Some(fate) = segment.refused(from_client(), to_client(), vip, is_routed) {
+        let overhead = overhead_bytes(mode, address);
+        if let Some(fate) = segment.refused(from_client(), to_client(), vip, is_routed, overhead) {
             return fate;
         }
         if let Some(index) = alive {
@@ -329,7 +350,14 @@ impl Model {
         } else {
             *segment
         };
-        Fate::Sent(ETH1, out.frame(on_to(address)).build())
+        let sent = if matches!(mode, Mode::NAT | Mode::DSR_L2) {
+            out.frame(on_to(address))
+        } else {
+            let client = (segment.source.0, segment.source.1, segment.protocol);
+            let frame = out.frame(on_to(address)).build();
+            wrapped(tables, &frame, (client, 0), id, address)
+        };
+        Fate::Sent(ETH1, sent.build())
     }
 
     fn flow(&self, segment: &Segment, listener: u16, target: u32) -> Flow {
@@ -367,7 +395,7 @@ impl Model {
         let listener = LISTENERS.iter().find(|listener| listener.0 == id);
         let &(_, vip, _, port, _) = listener.expect("a listener of the world");
         let from = from_target("10.0.0.11");
-        if let Some(fate) = segment.refused(from, to_target(), vip, true) {
+        if let Some(fate) = segment.refused(from, to_target(), vip, true, 0) {
             return fate;
         }
         flow.is_answered = true;

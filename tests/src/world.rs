@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!  client 198.51.100.7 ─┐ eth0            eth1 ┌─ targets 10.0.0.11 … (nat), .21 … (dsr-l2)
+//!                       │                       ├─ .21 … again (dsr-ipip, dsr-gue, dsr-geneve)
 //!  router 198.51.100.254┤ .1   gateway    10.0.0.1 router 10.0.0.254 ─ 10.9.0.5
 //!    └─ 203.0.113.9     ┘                       └─ the same in fd00::/64
 //! ```
@@ -22,6 +23,7 @@ use nlb_common::{
     stop::Stop,
     target::{Mode, TargetControl, TargetId, TargetIdentity},
     tick::Tick,
+    tunnel::Tunnel,
     wire::{
         ethernet::MacAddress,
         protocol::{TCP, UDP},
@@ -91,6 +93,11 @@ pub const VIP_V6: &str = "2001:db8::10";
 pub const DSR_VIP: &str = "192.0.2.20";
 /// The VIP of the dsr-l2 listeners.
 pub const DSR_VIP_V6: &str = "2001:db8::20";
+
+/// The VIP of the tunnels' listeners, whose ports say which; see [`TUNNELS`].
+pub const TUNNEL_VIP: &str = "192.0.2.30";
+/// The same for IPv6 packets, with targets of either version.
+pub const TUNNEL_VIP_V6: &str = "2001:db8::30";
 
 /// What becomes of a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,6 +224,13 @@ const fn group(id: u16, mode: Mode, protocol: u8, targets: &'static [TargetRow])
 
 const NAT: Mode = Mode::NAT;
 const DSR: Mode = Mode::DSR_L2;
+const IPIP: Mode = Mode::DSR_IPIP;
+const GUE: Mode = Mode::DSR_GUE;
+const GENEVE: Mode = Mode::DSR_GENEVE;
+const V4A: &str = "10.0.0.21";
+const V4B: &str = "10.0.0.22";
+const V6A: &str = "fd00::21";
+const V6B: &str = "fd00::22";
 
 /// All target groups. 7 has a ring without targets, 8 has no ring, 15's ring names a target
 /// without a record.
@@ -295,7 +309,46 @@ pub const GROUPS: &[Group] = &[
         TCP,
         &[(44, "fd00::11", 8090, true), (45, "fd00::12", 8090, true)],
     ),
+    group(64, IPIP, TCP, &[(64, V4A, 1, true), (65, V4B, 1, true)]),
+    group(65, IPIP, TCP, &[(66, V6A, 2, true), (67, V6B, 2, true)]),
+    group(66, GUE, TCP, &[(68, V4A, 3, true), (69, V4B, 3, true)]),
+    group(67, GUE, TCP, &[(70, V6A, 4, true), (71, V6B, 4, true)]),
+    group(68, GENEVE, TCP, &[(72, V4A, 5, true), (73, V4B, 5, true)]),
+    group(69, GENEVE, TCP, &[(74, V6A, 6, true), (75, V6B, 6, true)]),
+    group(70, IPIP, TCP, &[(76, V4A, 7, true)]),
+    group(71, IPIP, TCP, &[(77, V6A, 8, true)]),
+    group(72, GUE, TCP, &[(78, V4A, 9, true)]),
+    group(73, GUE, TCP, &[(79, V6A, 10, true)]),
+    group(74, IPIP, TCP, &[(80, "10.9.0.5", 11, false)]),
+    group(75, IPIP, TCP, &[(81, "10.0.0.99", 12, false)]),
+    group(76, GUE, TCP, &[(82, "10.0.0.41", 13, true)]),
+    group(77, IPIP, TCP, &[(83, V4A, 14, true)]),
+    group(78, GENEVE, TCP, &[(84, "fd09::5", 15, false)]),
+    group(79, IPIP, TCP, &[(85, "10.77.0.1", 16, false)]),
 ];
+
+/// The tunnels of those groups that have one: `(group, source for IPv4, bits of it for the flow's
+/// hash, source for IPv6, bits, entropy)`. Group 77 should have one.
+pub const TUNNELS: &[(u16, &str, u32, &str, u32, bool)] = &[
+    (64, "10.0.0.1", 0, "fd00::1", 0, true),
+    (65, "10.0.0.1", 0, "fd00::1", 0, true),
+    (66, "10.0.0.1", 0, "fd00::1", 0, true),
+    (67, "10.0.0.1", 0, "fd00::1", 0, true),
+    (68, "10.0.0.1", 0, "fd00::1", 0, true),
+    (69, "10.0.0.1", 0, "fd00::1", 0, true),
+    (70, "10.200.0.0", 12, "fd00::1", 0, true),
+    (71, "10.0.0.1", 0, "fd00:200::", 64, true),
+    (72, "10.0.0.1", 0, "fd00::1", 0, false),
+    (73, "10.0.0.1", 0, "fd00::1", 0, false),
+    (74, "10.0.0.1", 0, "fd00::1", 0, true),
+    (75, "10.0.0.1", 0, "fd00::1", 0, true),
+    (76, "10.0.0.1", 0, "fd00::1", 0, true),
+    (78, "10.0.0.1", 0, "fd00::1", 0, true),
+    (79, "10.0.0.1", 0, "fd00::1", 0, true),
+];
+
+/// Geneve's virtual network identifier in this world.
+pub const NETWORK: [u8; 3] = [0x0a, 0x0b, 0x0c];
 
 /// The group whose ring names [`UNWRITTEN_TARGET`].
 pub const UNWRITTEN_GROUP: u16 = 15;
@@ -336,6 +389,40 @@ pub const LISTENERS: &[(u16, &str, u8, u16, u16)] = &[
     (25, VIP, TCP, 95, 19),
     (26, VIP_V6, TCP, 93, 20),
     (27, VIP_V6, TCP, 95, 20),
+    (64, TUNNEL_VIP, TCP, 1, 64),
+    (65, TUNNEL_VIP, UDP, 1, 64),
+    (66, TUNNEL_VIP_V6, TCP, 1, 64),
+    (67, TUNNEL_VIP_V6, UDP, 1, 64),
+    (68, TUNNEL_VIP, TCP, 2, 65),
+    (69, TUNNEL_VIP, UDP, 2, 65),
+    (70, TUNNEL_VIP_V6, TCP, 2, 65),
+    (71, TUNNEL_VIP_V6, UDP, 2, 65),
+    (72, TUNNEL_VIP, TCP, 3, 66),
+    (73, TUNNEL_VIP, UDP, 3, 66),
+    (74, TUNNEL_VIP_V6, TCP, 3, 66),
+    (75, TUNNEL_VIP_V6, UDP, 3, 66),
+    (76, TUNNEL_VIP, TCP, 4, 67),
+    (77, TUNNEL_VIP, UDP, 4, 67),
+    (78, TUNNEL_VIP_V6, TCP, 4, 67),
+    (79, TUNNEL_VIP_V6, UDP, 4, 67),
+    (80, TUNNEL_VIP, TCP, 5, 68),
+    (81, TUNNEL_VIP, UDP, 5, 68),
+    (82, TUNNEL_VIP_V6, TCP, 5, 68),
+    (83, TUNNEL_VIP_V6, UDP, 5, 68),
+    (84, TUNNEL_VIP, TCP, 6, 69),
+    (85, TUNNEL_VIP, UDP, 6, 69),
+    (86, TUNNEL_VIP_V6, TCP, 6, 69),
+    (87, TUNNEL_VIP_V6, UDP, 6, 69),
+    (88, TUNNEL_VIP, TCP, 7, 70),
+    (89, TUNNEL_VIP, TCP, 8, 71),
+    (90, TUNNEL_VIP, TCP, 9, 72),
+    (91, TUNNEL_VIP, TCP, 10, 73),
+    (92, TUNNEL_VIP, TCP, 11, 74),
+    (93, TUNNEL_VIP, TCP, 12, 75),
+    (94, TUNNEL_VIP, TCP, 13, 76),
+    (95, TUNNEL_VIP, TCP, 14, 77),
+    (96, TUNNEL_VIP, TCP, 15, 78),
+    (97, TUNNEL_VIP, TCP, 16, 79),
     (57, VIP, TCP, 9100, 1),
     (58, VIP_V6, TCP, 9100, 3),
     (59, VIP, UDP, 9100, 2),
@@ -545,6 +632,9 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
         tables.set_ring(group.id, &ring(&ids));
     }
     tables.set_ring(UNWRITTEN_GROUP, &ring(&[UNWRITTEN_TARGET]));
+    for &(group, ..) in TUNNELS {
+        tables.tunnels[usize::from(group)].write(&tunnel(group));
+    }
     for &(id, vip, protocol, port, group) in LISTENERS {
         let key = ListenerKey::new(address(vip), protocol, U16::new(port));
         let idle_ticks = if protocol == TCP {
@@ -583,6 +673,27 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
     );
     tables.now.set(1000);
     tables
+}
+
+/// The tunnel of a group that has one.
+pub fn tunnel(group: u16) -> Tunnel {
+    let &(_, v4, bits_v4, v6, bits_v6, has_entropy) = TUNNELS
+        .iter()
+        .find(|tunnel| tunnel.0 == group)
+        .expect("a group with a tunnel");
+    let mode = GROUPS.iter().find(|other| other.id == group);
+    let is_gue = mode.is_some_and(|group| group.mode == Mode::DSR_GUE);
+    let ones = |bits: u32| u64::MAX.checked_shr(64 - bits).unwrap_or(0).to_be_bytes();
+    let [.., a, b, c, d] = ones(bits_v4);
+    Tunnel {
+        source_v4: address(v4),
+        source_v6: address(v6),
+        spread_v4: [a, b, c, d],
+        spread_v6: ones(bits_v6),
+        port: U16::new(if is_gue { 6080 } else { 6081 }),
+        network: NETWORK,
+        has_entropy,
+    }
 }
 
 /// The id of the target that a flow takes when it begins, as the documentation has it: the keyed

@@ -27,6 +27,7 @@ use nlb_common::{
     stop::Stop,
     target::{Target, TargetId},
     tick::Tick,
+    tunnel::TunnelSlot,
     word::Word,
 };
 use nlb_ebpf::{
@@ -166,6 +167,11 @@ impl Tables for FlowTables {
 
     #[inline(always)]
     fn target(&self, _: TargetId) -> Option<&Target> {
+        None
+    }
+
+    #[inline(always)]
+    fn tunnel(&self, _: u16) -> Option<&TunnelSlot> {
         None
     }
 

@@ -30,6 +30,7 @@ use nlb_common::{
     stop::Stop,
     target::{Target, TargetId},
     tick::Tick,
+    tunnel::TunnelSlot,
     word::Word,
 };
 use nlb_ebpf::tables::{Passage, PassageKind, Route, RouteQuery, Tables};
@@ -58,11 +59,13 @@ static ADMISSION: Array<Admission, 1024, MMAPABLE> = Array::new(); // set by the
 #[btf_map]
 static RULES: ArrayOfMaps<LpmTrie<SourceKey, u32, 1>, 1024> = ArrayOfMaps::new(); // set by the loader
 #[btf_map]
-static SOURCES: LruHashMap<Source, Word, { MAX_SOURCES as usize }> = LruHashMap::new();
+static ADMISSION_SOURCES: LruHashMap<Source, Word, { MAX_SOURCES as usize }> = LruHashMap::new();
 #[btf_map]
 static RINGS: ArrayOfMaps<Array<Ring, 1, MMAPABLE>, 1024> = ArrayOfMaps::new(); // set by the loader
 #[btf_map]
 static TARGETS: Array<Target, 4096, MMAPABLE> = Array::new(); // set by the loader
+#[btf_map]
+static TUNNELS: Array<TunnelSlot, 1024, MMAPABLE> = Array::new(); // set by the loader
 #[btf_map]
 static NEXT_HOPS: Array<NextHopSlot, { MAX_NEXT_HOPS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
@@ -232,12 +235,12 @@ impl Tables for Maps<'_> {
     fn source_window<R>(&self, source: &Source, look: impl FnOnce(&Word) -> R) -> Option<R> {
         // SAFETY: a word changes by compare and swap; at worst it has become another source's in
         // the meantime, which is then counted one flow too much.
-        let mut word = unsafe { SOURCES.get(source) };
+        let mut word = unsafe { ADMISSION_SOURCES.get(source) };
         if word.is_none() {
             // If another processor was quicker, its word is found below.
-            let _ = SOURCES.insert(source, Word::default(), BPF_NOEXIST);
+            let _ = ADMISSION_SOURCES.insert(source, Word::default(), BPF_NOEXIST);
             // SAFETY: as above.
-            word = unsafe { SOURCES.get(source) };
+            word = unsafe { ADMISSION_SOURCES.get(source) };
         }
         word.map(look)
     }
@@ -245,6 +248,11 @@ impl Tables for Maps<'_> {
     #[inline(always)]
     fn target(&self, id: TargetId) -> Option<&Target> {
         TARGETS.get(id.0)
+    }
+
+    #[inline(always)]
+    fn tunnel(&self, group: u16) -> Option<&TunnelSlot> {
+        TUNNELS.get(u32::from(group))
     }
 
     #[inline(always)]
@@ -323,6 +331,7 @@ impl Tables for Maps<'_> {
             match stop {
                 Stop::UnwrittenListener => error!(self.context, "a listener id without a record"),
                 Stop::MissingStage => error!(self.context, "a stage of the program is missing"),
+                Stop::UnwrittenTunnel => error!(self.context, "a target group without a tunnel"),
                 Stop::UnwrittenTarget => error!(self.context, "a target id without a record"),
                 _ => {}
             }

@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU32,
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -48,6 +48,8 @@ pub struct Node {
     pub bpffs: PathBuf,
     /// The control socket.
     pub socket: PathBuf,
+    /// Where outer packets of tunnels come from.
+    pub tunnel_sources: TunnelSources,
     /// Sizes of the maps.
     pub capacity: Capacity,
 }
@@ -57,6 +59,24 @@ impl Node {
     pub fn pins(&self) -> PathBuf {
         Path::new(&self.bpffs).join("nlb")
     }
+}
+
+/// Where a node's outer packets come from, by their IP version.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TunnelSources {
+    /// IPv4.
+    pub v4: Option<TunnelSource<Ipv4Addr>>,
+    /// IPv6.
+    pub v6: Option<TunnelSource<Ipv6Addr>>,
+}
+
+/// An address, and which others may stand for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelSource<A> {
+    /// The address as written.
+    pub address: A,
+    /// Bits of its end that a flow's hash may fill in; 0 for the address alone.
+    pub host_bits: u8,
 }
 
 /// Sizes of the maps, fixed while the data plane is attached.
@@ -223,6 +243,8 @@ pub struct TargetGroup {
     pub port: u16,
     /// How packets reach a target.
     pub mode: Mode,
+    /// What the outer headers say in tunnel modes; means nothing in others.
+    pub tunnel: TunnelOptions,
     /// IP version of all its targets; none while it has no target.
     pub ip_version: Option<IpVersion>,
     /// NLB's `deregistration_delay.timeout_seconds`.
@@ -249,6 +271,17 @@ pub struct TargetGroup {
     pub health_check: HealthCheck,
     /// The targets; no two with the same address and port.
     pub targets: Vec<Target>,
+}
+
+/// What a target group's outer headers say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelOptions {
+    /// Whether flows have ports, labels and addresses of their own.
+    pub has_entropy: bool,
+    /// The UDP port on which targets decapsulate; 0 where there is no UDP header.
+    pub port: u16,
+    /// Geneve's virtual network identifier, of 24 bits.
+    pub vni: u32,
 }
 
 /// One server.
@@ -365,6 +398,24 @@ pub enum Mode {
     Nat,
     /// The destination MAC is rewritten; the target answers the client directly.
     DsrL2,
+    /// The packet travels inside of an IP packet; the target answers the client directly.
+    DsrIpip,
+    /// The same, inside of UDP with a GUE header.
+    DsrGue,
+    /// The same, inside of UDP with a Geneve header.
+    DsrGeneve,
+}
+
+impl Mode {
+    /// Whether the target answers the client directly.
+    pub const fn is_dsr(self) -> bool {
+        !matches!(self, Self::Nat)
+    }
+
+    /// Whether packets reach the target inside of other packets.
+    pub const fn is_tunnel(self) -> bool {
+        matches!(self, Self::DsrIpip | Self::DsrGue | Self::DsrGeneve)
+    }
 }
 
 impl fmt::Display for Mode {
@@ -372,6 +423,9 @@ impl fmt::Display for Mode {
         out.write_str(match self {
             Self::Nat => "nat",
             Self::DsrL2 => "dsr-l2",
+            Self::DsrIpip => "dsr-ipip",
+            Self::DsrGue => "dsr-gue",
+            Self::DsrGeneve => "dsr-geneve",
         })
     }
 }

@@ -34,7 +34,7 @@ pub use self::{
         Capacity, Desired, FlowLimits, HashKey, HashKeyError, HashKeySource, HealthCheck,
         HealthCheckPort, HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer,
         Minimum, Mode, Node, OverLimit, Protocol, Share, SourceRule, StrandedAction, Target,
-        TargetGroup, XdpMode,
+        TargetGroup, TunnelOptions, TunnelSource, TunnelSources, XdpMode,
     },
     error::{
         AddressClass, Fault, Faults, GroupTrait, Position, Problem, Remedy, Shape, Suspicion,

@@ -2,7 +2,10 @@
 
 use std::io;
 
-use super::{Protocol, schema::seconds};
+use super::{
+    desired::{IpVersion, Mode, Protocol},
+    schema::seconds,
+};
 
 /// The shape of a TOML value, for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -300,15 +303,38 @@ pub enum Problem {
     #[error("is below the {0} of `unhealthy_state_routing`")]
     BelowRouting(u64),
     /// `dsr-l2` with two ports.
+    /// A DSR mode with two ports.
     #[error(
-        "differs from port {listener_port} of listener \"{listener}\", and dsr-l2 cannot change \
+        "differs from port {listener_port} of listener \"{listener}\", and {mode} cannot change \
          the port"
     )]
     DsrPort {
+        /// The mode.
+        mode: Mode,
         /// The listener.
         listener: String,
         /// Its port.
         listener_port: u16,
+    },
+    /// A tunnel's key where there is no such tunnel.
+    #[error("is set, but means nothing in the mode {0}")]
+    TunnelOfOther(Mode),
+    /// No outer source.
+    #[error(
+        "wraps packets to {0} targets, and this node has no {0} address for the outer packets to \
+         come from"
+    )]
+    NoTunnelSource(IpVersion),
+    /// Not an address with or without a prefix length.
+    #[error("is not an {0} address, alone or with a prefix length")]
+    NotTunnelSource(IpVersion),
+    /// A prefix of which the flow's hash cannot fill the rest.
+    #[error("has a prefix length outside {min} to {max}")]
+    TunnelPrefix {
+        /// Shortest.
+        min: u8,
+        /// Longest.
+        max: u8,
     },
     /// An HTTP key in a TCP check.
     #[error("is set, but the health check's protocol is TCP")]

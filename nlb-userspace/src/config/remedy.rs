@@ -188,6 +188,12 @@ pub enum Remedy {
     /// The listener's port, or NAT.
     #[error("write {0}, or use the mode `nat`")]
     PortOrNat(u16),
+    /// A source for tunnels.
+    #[error("give the node one with `{0}` in [node]")]
+    NodeKey(&'static str),
+    /// An address, or an address with a prefix length.
+    #[error("write an address of this node, such as \"{0}\"")]
+    WriteTunnelSource(&'static str),
     /// Not above the interval.
     #[error("write at most {}, or raise the interval", seconds(*.0))]
     AtMostInterval(u64),

@@ -8,6 +8,7 @@ use nlb_common::{
     listener::{ListenerKey, Stranded},
     next_hop::NextHopId,
     target::Mode as WireMode,
+    tunnel::Tunnel,
     wire::protocol,
 };
 use zerocopy::big_endian::U16;
@@ -15,7 +16,10 @@ use zerocopy::big_endian::U16;
 use super::groups::{Group, Groups, Way};
 use crate::{
     clock,
-    config::{Desired, IpVersion, Listener, LoadBalancer, Mode, OverLimit, StrandedAction},
+    config::{
+        Desired, IpVersion, Listener, LoadBalancer, Mode, OverLimit, StrandedAction, TunnelOptions,
+        TunnelSources,
+    },
     plan::{
         Wish, WishedAdmission, WishedForward, WishedGroup, WishedListener, WishedRing,
         WishedTarget, fingerprint,
@@ -60,7 +64,7 @@ impl Groups {
             groups: self
                 .list
                 .iter()
-                .map(|group| group.wish(now, &next_hop))
+                .map(|group| group.wish(now, &desired.node.tunnel_sources, &next_hop))
                 .collect(),
             forwards,
         }
@@ -68,14 +72,27 @@ impl Groups {
 }
 
 impl Group {
-    fn wish(&self, now: Duration, next_hop: &impl Fn(&Way) -> NextHopId) -> WishedGroup {
+    fn wish(
+        &self,
+        now: Duration,
+        sources: &TunnelSources,
+        next_hop: &impl Fn(&Way) -> NextHopId,
+    ) -> WishedGroup {
         let weights = self.weights(&self.selection(), now);
         WishedGroup {
             fingerprint: fingerprint(&self.configured.name),
             mode: match self.configured.mode {
                 Mode::Nat => WireMode::NAT,
                 Mode::DsrL2 => WireMode::DSR_L2,
+                Mode::DsrIpip => WireMode::DSR_IPIP,
+                Mode::DsrGue => WireMode::DSR_GUE,
+                Mode::DsrGeneve => WireMode::DSR_GENEVE,
             },
+            tunnel: self
+                .configured
+                .mode
+                .is_tunnel()
+                .then(|| tunnel(self.configured.tunnel, sources)),
             terminates_removed: self.configured.terminates_deregistered,
             targets: self
                 .targets
@@ -92,6 +109,36 @@ impl Group {
                 })
                 .collect(),
         }
+    }
+}
+
+/// What the outer headers of a group's packets say on this node.
+fn tunnel(options: TunnelOptions, sources: &TunnelSources) -> Tunnel {
+    // Without entropy there is one source, the address as written.
+    let host_bits = |written: u8| if options.has_entropy { written } else { 0 };
+    let (source_v4, spread_v4) = sources.v4.map_or((Address::UNSPECIFIED, 0), |source| {
+        let spread = u32::MAX
+            .checked_shr(32 - u32::from(host_bits(source.host_bits)))
+            .unwrap_or(0);
+        let address = source.address.to_bits() & !spread;
+        (Address::from_v4_bytes(address.to_be_bytes()), spread)
+    });
+    let (source_v6, spread_v6) = sources.v6.map_or((Address::UNSPECIFIED, 0), |source| {
+        let spread = u64::MAX
+            .checked_shr(64 - u32::from(host_bits(source.host_bits)))
+            .unwrap_or(0);
+        let address = source.address.to_bits() & !u128::from(spread);
+        (Address::from_v6_bytes(address.to_be_bytes()), spread)
+    });
+    let [_, network @ ..] = options.vni.to_be_bytes();
+    Tunnel {
+        source_v4,
+        source_v6,
+        spread_v4: spread_v4.to_be_bytes(),
+        spread_v6: spread_v6.to_be_bytes(),
+        port: U16::new(options.port),
+        network,
+        has_entropy: options.has_entropy,
     }
 }
 

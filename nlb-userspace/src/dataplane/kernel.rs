@@ -22,6 +22,7 @@ use nlb_common::{
     stop::Stop,
     target::{Target, TargetControl, TargetId, TargetIdentity},
     tick::Tick,
+    tunnel::{Tunnel, TunnelSlot},
 };
 use zerocopy::FromZeros as _;
 
@@ -46,6 +47,7 @@ pub struct KernelMaps {
     prefilter: Shared<Prefilter>,
     listeners: Shared<Listener>,
     targets: Shared<Target>,
+    tunnels: Shared<TunnelSlot>,
     next_hops: Shared<NextHopSlot>,
     flows: Shared<Bucket>,
     listener_index: HashMap<MapData, Plain<ListenerKey>, u32>,
@@ -74,6 +76,8 @@ pub struct Found {
     pub listener_index: Vec<(ListenerKey, ListenerId)>,
     /// Targets' records.
     pub targets: Vec<(TargetId, TargetIdentity, TargetControl)>,
+    /// Tunnels by target group.
+    pub tunnels: Vec<(u16, Tunnel)>,
     /// The prefilter's bitmap.
     pub prefilter: Vec<u64>,
     /// Targets that a ring names: those that took new flows.
@@ -146,7 +150,8 @@ new_shared!(
     Listener,
     NextHopSlot,
     Prefilter,
-    Target
+    Target,
+    TunnelSlot
 );
 
 fn slot<'r, R>(map: &'static str, records: &'r [R], index: usize) -> Result<&'r R, DataplaneError> {
@@ -169,6 +174,7 @@ impl KernelMaps {
             prefilter: share(object, "PREFILTER")?,
             listeners: share(object, "LISTENERS")?,
             targets: share(object, "TARGETS")?,
+            tunnels: share(object, "TUNNELS")?,
             next_hops: share(object, "NEXT_HOPS")?,
             flows: share(object, "FLOWS")?,
             listener_index: HashMap::try_from(take(object, "LISTENER_INDEX")?)
@@ -283,6 +289,10 @@ impl KernelMaps {
             admissions,
             listener_index,
             targets,
+            tunnels: (0u16..)
+                .zip(self.tunnels.iter())
+                .filter_map(|(group, slot)| Some((group, slot.read()?)))
+                .collect(),
             prefilter: self
                 .prefilter
                 .iter()
@@ -482,6 +492,9 @@ impl Dataplane for KernelMaps {
                 slot("TARGETS", &self.targets, id.0 as usize)?.set_control(*control);
             }
             Step::ClearTarget { id } => slot("TARGETS", &self.targets, id.0 as usize)?.clear(),
+            Step::WriteTunnel { group, tunnel } => {
+                slot("TUNNELS", &self.tunnels, (*group).into())?.write(tunnel);
+            }
             Step::ReplaceRing { group, slots } => self.replace_ring(*group, &slots.0)?,
             Step::WriteListener { id, key, policy } => {
                 slot("LISTENERS", &self.listeners, id.0.into())?.write(key, *policy);

@@ -33,16 +33,17 @@ use super::{DataplaneError, XDP_OBJECT, kernel::KernelMaps, log, shared::Shared,
 use crate::config::{Capacity, XdpMode};
 
 /// Names of the maps that are pinned under their own names.
-const PINNED_MAPS: [&str; 18] = [
+const PINNED_MAPS: [&str; 19] = [
     "HEADER",
     "PREFILTER",
     "LISTENER_INDEX",
     "LISTENERS",
     "ADMISSION",
     "RULES",
-    "SOURCES",
+    "ADMISSION_SOURCES",
     "RINGS",
     "TARGETS",
+    "TUNNELS",
     "NEXT_HOPS",
     "NEXT_HOP_INDEX",
     "VLAN_LINKS",
@@ -188,6 +189,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         .map_max_entries("LISTENER_INDEX", listeners * 2)
         .map_max_entries("RINGS", groups)
         .map_max_entries("TARGETS", targets)
+        .map_max_entries("TUNNELS", groups)
         .map_max_entries("TARGET_COUNTERS", targets)
         .override_global("SETTINGS", settings.as_bytes(), true);
     for (name, path) in PINNED_MAPS.iter().zip(&pin_paths) {

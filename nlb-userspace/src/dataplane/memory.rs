@@ -47,6 +47,9 @@ impl Dataplane for MemoryTables {
                 record("TARGETS", &self.targets, id.0 as usize)?.set_control(*control);
             }
             Step::ClearTarget { id } => record("TARGETS", &self.targets, id.0 as usize)?.clear(),
+            Step::WriteTunnel { group, tunnel } => {
+                record("TUNNELS", &self.tunnels, (*group).into())?.write(tunnel);
+            }
             Step::ReplaceRing { group, slots } => self.set_ring(*group, &slots.0),
             Step::WriteListener { id, key, policy } => {
                 record("LISTENERS", &self.listeners, id.0.into())?.write(key, *policy);

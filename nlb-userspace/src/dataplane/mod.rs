@@ -27,6 +27,7 @@ use nlb_common::{
     listener::{ListenerId, ListenerKey, ListenerPolicy},
     next_hop::{NeighbourKey, NextHop, NextHopId, VlanLink},
     target::{TargetControl, TargetId, TargetIdentity},
+    tunnel::Tunnel,
 };
 
 pub use self::error::DataplaneError;
@@ -118,6 +119,13 @@ pub enum Step {
     ClearTarget {
         /// Which.
         id: TargetId,
+    },
+    /// Says what the outer headers of a target group's packets are.
+    WriteTunnel {
+        /// The target group.
+        group: u16,
+        /// The headers.
+        tunnel: Tunnel,
     },
     /// Gives a target group a new ring.
     ReplaceRing {

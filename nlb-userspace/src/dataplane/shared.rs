@@ -16,6 +16,7 @@ use nlb_common::{
     maps::{Header, Prefilter},
     next_hop::NextHopSlot,
     target::Target,
+    tunnel::TunnelSlot,
 };
 
 mod sealed {
@@ -40,7 +41,8 @@ records!(
     Listener,
     NextHopSlot,
     Prefilter,
-    Target
+    Target,
+    TunnelSlot
 );
 
 /// All records of an array map that was made with `BPF_F_MMAPABLE`.

@@ -122,10 +122,7 @@ impl MemoryTarget {
     pub(super) fn run(&mut self, frame: &[u8]) -> Outcome {
         *self.0.counters.borrow_mut() = Default::default();
         *self.0.stops.borrow_mut() = Default::default();
-        let mut frame = MemoryFrame {
-            bytes: frame.to_vec(),
-            interface: 1,
-        };
+        let mut frame = MemoryFrame::new(frame.to_vec(), 1);
         let verdict = decapsulate(&mut frame, &self.0);
         Outcome {
             passed: verdict == Verdict::Pass,

@@ -335,10 +335,12 @@ const fn version(kind: Kind) -> &'static str {
 }
 
 fn name(kind: Kind, what: &str, flows: u32) -> String {
-    let mode = if kind.mode == Mode::NAT {
-        "nat"
-    } else {
-        "dsr-l2"
+    let mode = match kind.mode {
+        Mode::NAT => "nat",
+        Mode::DSR_IPIP => "dsr-ipip",
+        Mode::DSR_GUE => "dsr-gue",
+        Mode::DSR_GENEVE => "dsr-geneve",
+        _ => "dsr-l2",
     };
     let protocol = if kind.protocol == TCP { "tcp" } else { "udp" };
     let head = format!("{mode} {what}, {} {protocol}", version(kind));

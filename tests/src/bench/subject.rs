@@ -20,6 +20,7 @@ use nlb_common::{
     stop::Stop,
     target::{Mode, TargetId},
     tick::Tick,
+    tunnel::Tunnel,
     wire::{
         ethernet::MacAddress,
         protocol::{TCP, UDP},
@@ -42,6 +43,15 @@ pub const TARGET_PORT: u16 = 8080;
 /// Where listeners listen.
 pub const LISTENER_PORT: u16 = 443;
 
+/// The modes that are measured.
+const MODES: [Mode; 5] = [
+    Mode::NAT,
+    Mode::DSR_L2,
+    Mode::DSR_IPIP,
+    Mode::DSR_GUE,
+    Mode::DSR_GENEVE,
+];
+
 /// A kind of listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
@@ -56,7 +66,7 @@ pub struct Kind {
 impl Kind {
     /// All kinds, in the order of their listeners.
     pub fn all() -> impl Iterator<Item = Self> {
-        [Mode::NAT, Mode::DSR_L2].into_iter().flat_map(|mode| {
+        MODES.into_iter().flat_map(|mode| {
             [false, true].into_iter().flat_map(move |is_v6| {
                 [TCP, UDP].into_iter().map(move |protocol| Self {
                     mode,
@@ -72,6 +82,12 @@ impl Kind {
         match (self.mode, self.is_v6) {
             (Mode::NAT, false) => "192.0.2.10",
             (Mode::NAT, true) => "2001:db8::10",
+            (Mode::DSR_IPIP, false) => "192.0.2.30",
+            (Mode::DSR_IPIP, true) => "2001:db8::30",
+            (Mode::DSR_GUE, false) => "192.0.2.40",
+            (Mode::DSR_GUE, true) => "2001:db8::40",
+            (Mode::DSR_GENEVE, false) => "192.0.2.50",
+            (Mode::DSR_GENEVE, true) => "2001:db8::50",
             (_, false) => "192.0.2.20",
             (_, true) => "2001:db8::20",
         }
@@ -188,6 +204,15 @@ impl Subject {
                 terminates_removed: false,
                 fingerprint: u32::try_from(group)? + 1,
                 mode: kind.mode,
+                tunnel: kind.mode.is_tunnel().then_some(Tunnel {
+                    source_v4: Address::from_v4_bytes([192, 168, 0, 1]),
+                    source_v6: Address::from("fd00::1".parse::<IpAddr>()?),
+                    spread_v4: [0; 4],
+                    spread_v6: [0; 8],
+                    port: U16::new(6080),
+                    network: [0; 3],
+                    has_entropy: true,
+                }),
                 targets: vec![WishedTarget {
                     resets_flows: false,
                     address: kind.target().parse()?,

@@ -50,7 +50,7 @@ pub struct Sentence {
     class: u8,
     ttl: u8,
     identification: u16,
-    label: u16,
+    label: u32,
     window: u16,
     fragment: u16,
     is_more: bool,
@@ -204,6 +204,20 @@ impl Sentence {
     #[must_use]
     pub const fn ttl(mut self, ttl: u8) -> Self {
         self.ttl = ttl;
+        self
+    }
+
+    /// IPv4's identification.
+    #[must_use]
+    pub const fn identification(mut self, identification: u16) -> Self {
+        self.identification = identification;
+        self
+    }
+
+    /// IPv6's flow label.
+    #[must_use]
+    pub const fn label(mut self, label: u32) -> Self {
+        self.label = label;
         self
     }
 
@@ -628,11 +642,13 @@ impl Sentence {
         let length = self
             .length
             .unwrap_or_else(|| u16::try_from(rest.len()).expect("a packet's length"));
+        let [_, a, b, c] = self.label.to_be_bytes();
         let mut header = vec![
             self.version.unwrap_or(6) << 4 | self.class >> 4,
-            self.class << 4,
+            self.class << 4 | a,
+            b,
+            c,
         ];
-        header.extend(self.label.to_be_bytes());
         header.extend(length.to_be_bytes());
         header.extend([numbers[0], self.ttl]);
         header.extend(source.octets());

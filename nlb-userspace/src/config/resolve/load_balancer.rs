@@ -116,7 +116,11 @@ pub(super) fn resolve_listeners(
                 continue;
             }
             versions = group.versions;
-            if let Versions::One(version) = versions {
+            // A tunnel takes a packet of either version to a target of either.
+            let is_tunnel = group.mode.is_some_and(Mode::is_tunnel);
+            if let Versions::One(version) = versions
+                && !is_tunnel
+            {
                 addresses.retain(|&address| IpVersion::of(address) == version);
                 if addresses.is_empty() && all_known {
                     let problem = Problem::NoAddressOfVersion { version };
@@ -272,12 +276,15 @@ fn check_group(
         };
         report.fault(&at.spot, problem, Remedy::UseGroup(fits));
     }
-    if let (Some(Mode::DsrL2), Some(listener_port)) = (group.mode, listener_port) {
+    if let (Some(mode), Some(listener_port)) = (group.mode, listener_port)
+        && mode.is_dsr()
+    {
         let listener = raw.protocol.value().map_or("", |at| at.value.as_str());
         for (port, spot) in &group.target_ports {
             if *port != listener_port {
                 let listener = format!("{listener}/{listener_port}");
                 let problem = Problem::DsrPort {
+                    mode,
                     listener,
                     listener_port,
                 };

@@ -12,6 +12,7 @@ mod load_balancer;
 mod name;
 mod node;
 mod target_group;
+mod tunnel;
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -30,7 +31,7 @@ type Vips = HashMap<IpAddr, (String, usize)>;
 pub(super) fn resolve(raw: &RawFile, report: &mut Report<'_>) -> Desired {
     let node = node::resolve(raw.node.as_ref(), report);
     let (mut load_balancers, vips) = load_balancer::resolve(&raw.load_balancers, report);
-    let mut groups = target_group::resolve(&raw.target_groups, &vips, report);
+    let mut groups = target_group::resolve(&raw.target_groups, &vips, raw.node.as_ref(), report);
     let complete = raw.groups_complete;
     for (balancer, raw) in load_balancers.iter_mut().zip(&raw.load_balancers) {
         load_balancer::resolve_listeners(balancer, raw, &mut groups, complete, report);

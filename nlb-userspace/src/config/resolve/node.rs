@@ -3,12 +3,13 @@
 use std::{collections::HashMap, num::NonZeroU32, path::PathBuf};
 
 use super::super::{
-    desired::{Capacity, HashKey, HashKeyError, HashKeySource, Node, XdpMode},
+    desired::{Capacity, HashKey, HashKeyError, HashKeySource, Node, TunnelSources, XdpMode},
     error::{Problem, Remedy},
     raw::RawNode,
     reader::Field,
     report::{At, Report},
 };
+use super::tunnel;
 
 /// `sun_path` of `sockaddr_un` has 108 bytes, one of them for the terminating zero.
 const SOCKET_PATH: usize = 107;
@@ -23,6 +24,7 @@ pub(super) fn resolve(raw: Option<&RawNode>, report: &mut Report<'_>) -> Node {
             hash_key: HashKeySource::Kept,
             bpffs: PathBuf::new(),
             socket: PathBuf::new(),
+            tunnel_sources: TunnelSources::default(),
             capacity: Capacity {
                 flows: NonZeroU32::MIN,
                 targets: NonZeroU32::MIN,
@@ -52,6 +54,7 @@ pub(super) fn resolve(raw: Option<&RawNode>, report: &mut Report<'_>) -> Node {
         hash_key: hash_key(raw, report),
         bpffs: absolute(&raw.bpffs, report),
         socket,
+        tunnel_sources: tunnel::sources(raw, report),
         capacity: Capacity {
             flows: flows(&raw.flows, report),
             targets: size(&raw.targets),

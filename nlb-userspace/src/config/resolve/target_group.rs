@@ -7,12 +7,13 @@ use super::{
         address,
         desired::{HealthCheckPort, IpVersion, Minimum, Mode, Protocol, Target, TargetGroup},
         error::{Problem, Remedy, Suspicion},
-        raw::{RawMinimum, RawTarget, RawTargetGroup},
+        raw::{RawMinimum, RawNode, RawTarget, RawTargetGroup},
         reader::{Field, WholeOrOff},
         report::{At, Report, Spot},
     },
     Vips, health_check,
     name::Names,
+    tunnel,
 };
 
 /// The IP version of a group's targets, as far as it is known.
@@ -77,6 +78,7 @@ impl Group {
 pub(super) fn resolve(
     groups: &[RawTargetGroup],
     vips: &Vips,
+    node: Option<&RawNode>,
     report: &mut Report<'_>,
 ) -> Vec<Group> {
     let mut names = Names::new("target group");
@@ -86,12 +88,17 @@ pub(super) fn resolve(
             if let Some(name) = raw.name.value() {
                 names.check(name, report);
             }
-            resolve_one(raw, vips, report)
+            resolve_one(raw, vips, node, report)
         })
         .collect()
 }
 
-fn resolve_one(raw: &RawTargetGroup, vips: &Vips, report: &mut Report<'_>) -> Group {
+fn resolve_one(
+    raw: &RawTargetGroup,
+    vips: &Vips,
+    node: Option<&RawNode>,
+    report: &mut Report<'_>,
+) -> Group {
     if let Some(At {
         value: false, spot, ..
     }) = raw.preserve_client_ip.value()
@@ -101,9 +108,17 @@ fn resolve_one(raw: &RawTargetGroup, vips: &Vips, report: &mut Report<'_>) -> Gr
     let protocol = protocol(&raw.protocol);
     let mode = raw.mode.value().map(|at| match at.value.as_str() {
         "dsr-l2" => Mode::DsrL2,
+        "dsr-ipip" => Mode::DsrIpip,
+        "dsr-gue" => Mode::DsrGue,
+        "dsr-geneve" => Mode::DsrGeneve,
         _ => Mode::Nat,
     });
     let targets = Targets::resolve(raw, vips, report);
+    if let (Some(at), Some(mode), Versions::One(version), Some(node)) =
+        (raw.mode.value(), mode, targets.versions, node)
+    {
+        tunnel::check_source(&at.spot, mode, version, node, report);
+    }
     let name = raw.name.value().map(|at| at.value.clone());
     let seconds = raw.deregistration_delay_seconds.copied().unwrap_or(0);
     let terminates_unhealthy = raw.terminates_unhealthy.copied().unwrap_or(true);
@@ -128,6 +143,7 @@ fn resolve_one(raw: &RawTargetGroup, vips: &Vips, report: &mut Report<'_>) -> Gr
             protocol: protocol.unwrap_or(Protocol::Tcp),
             port: port(&raw.port).unwrap_or(u16::MAX),
             mode: mode.unwrap_or(Mode::Nat),
+            tunnel: tunnel::options(raw, mode, report),
             ip_version: match targets.versions {
                 Versions::One(version) => Some(version),
                 Versions::None | Versions::Unknown => None,

@@ -76,6 +76,20 @@ pub const KEYS: &[Key] = &[
         "Absolute path of the control socket, at most 107 bytes.",
     ),
     key(
+        "node.tunnel.source_ipv4",
+        Kind::Text,
+        Absent::Depends("unset"),
+        "",
+        "Where this node's outer IPv4 packets come from in tunnel modes: an address of its own, or one with a prefix length, such as `\"10.9.0.1/28\"`: then each flow has one of the prefix's addresses. Needed if a tunnelled target has an IPv4 address.",
+    ),
+    key(
+        "node.tunnel.source_ipv6",
+        Kind::Text,
+        Absent::Depends("unset"),
+        "",
+        "The same for outer IPv6 packets; a prefix has 64 bits or more.",
+    ),
+    key(
         "node.capacity.flows",
         Kind::Whole {
             min: 1_024,
@@ -148,7 +162,7 @@ pub const KEYS: &[Key] = &[
         Kind::Tables,
         Absent::Depends("none"),
         "CreateListener",
-        "A protocol and a port on which new flows are taken. It answers on every address of its load balancer that has the IP version of its target group.",
+        "A protocol and a port on which new flows are taken. It answers on every address of its load balancer that has the IP version of its target group; with a tunnel mode, on every address.",
     ),
     key(
         "load_balancer.listener.protocol",
@@ -384,12 +398,36 @@ pub const KEYS: &[Key] = &[
     key(
         "target_group.mode",
         Kind::Word {
-            takes: &["nat", "dsr-l2"],
-            later: &["full-nat", "dsr-ipip", "dsr-gue", "dsr-geneve"],
+            takes: &["nat", "dsr-l2", "dsr-ipip", "dsr-gue", "dsr-geneve"],
+            later: &["full-nat"],
         },
         Absent::Text("nat"),
         "",
-        "How packets reach a target. `nat`: the destination is rewritten and answers come back through this node. `dsr-l2`: only the destination MAC is rewritten, and the target, which holds the VIP on its loopback, answers the client directly; ports cannot change.",
+        "How packets reach a target. `nat`: the destination is rewritten and answers come back through this node. `dsr-l2`: only the destination MAC is rewritten, and the target, which holds the VIP on its loopback, answers the client directly; ports cannot change. `dsr-ipip`, `dsr-gue` and `dsr-geneve`: as `dsr-l2`, but the packet travels unchanged inside of an IP packet, or of UDP with a GUE or a Geneve header, so that the target may be behind routers and of the other IP version.",
+    ),
+    key(
+        "target_group.tunnel.entropy.enabled",
+        Kind::Switch,
+        Absent::Switch(true),
+        "",
+        "Tunnel modes only. Each flow has its own UDP source port from 49152 on, IPv6 flow label and, if the node's tunnel source is a prefix, source address, so that fabric and receivers spread flows. `false`: every packet has the same ones.",
+    ),
+    key(
+        "target_group.tunnel.port",
+        PORT,
+        Absent::Depends("6080 with `dsr-gue`, 6081 with `dsr-geneve`"),
+        "",
+        "`dsr-gue` and `dsr-geneve` only: the UDP port on which targets decapsulate.",
+    ),
+    key(
+        "target_group.tunnel.vni",
+        Kind::Whole {
+            min: 0,
+            max: 0xff_ffff,
+        },
+        Absent::Whole(0),
+        "",
+        "`dsr-geneve` only: the virtual network identifier.",
     ),
     key(
         "target_group.deregistration_delay.timeout_seconds",
@@ -578,7 +616,7 @@ pub const KEYS: &[Key] = &[
         PORT,
         Absent::Depends("the group's `port`"),
         "Targets.Port",
-        "Where it serves. With `dsr-l2` it must be the listener's port.",
+        "Where it serves. With a `dsr` mode it must be the listener's port.",
     ),
     key(
         "target_group.target.weight",

@@ -17,6 +17,8 @@ pub enum Stage {
     /// Its sender is told something; what, the stage before hands over as an
     /// [`Answer`](crate::answer::Answer).
     Answer,
+    /// Its target is behind a tunnel; which, the stage before hands over.
+    Wrap,
 }
 
 impl Stage {
@@ -28,6 +30,7 @@ impl Stage {
         Self::Icmp,
         Self::Fragment,
         Self::Answer,
+        Self::Wrap,
     ];
 
     /// The program that interfaces run: the front stage.
@@ -42,6 +45,7 @@ impl Stage {
             Self::Icmp => "nlb_icmp",
             Self::Fragment => "nlb_fragment",
             Self::Answer => "nlb_answer",
+            Self::Wrap => "nlb_wrap",
         }
     }
 }

@@ -12,7 +12,8 @@
 //!             │goes to a listener                    │comes from a target
 //!             ▼                                      ▼
 //!           begin: listener? ► admit ► select ► pin  back: ask for the way ► remember it
-//!             │└─────────────► rewrite ─► emit ◄────┘│
+//!             │├─────────────► rewrite ─► emit ◄────┘│
+//!             │└ for a tunnel ─► wrap ───► emit         │
 //!             └─refused, and its sender is told► answer ◄┘
 //! ```
 //!
@@ -61,6 +62,7 @@ pub mod select;
 pub mod tables;
 pub mod to_client;
 pub mod to_target;
+pub mod to_tunnel;
 pub mod tunnel;
 
 pub use nlb_common::stage::Stage;
@@ -120,6 +122,7 @@ pub fn follow<F: Frame, T: Tables>(
             Err(Exit::Go(Stage::Icmp)) => icmp::icmp(frame, tables),
             Err(Exit::Go(Stage::Fragment)) => fragment::fragment(frame, tables),
             Err(Exit::Go(Stage::Answer)) => answer::answer(frame, tables),
+            Err(Exit::Go(Stage::Wrap)) => to_tunnel::to_tunnel(frame, tables),
         };
     }
 }

@@ -19,6 +19,7 @@ use nlb_ebpf::{
     front::front,
     icmp::icmp,
     stopped,
+    to_tunnel::to_tunnel,
 };
 
 use crate::kernel::{frame::XdpFrame, maps::Maps, redirect, stages::go};
@@ -95,6 +96,13 @@ fn nlb_fragment(context: XdpContext) -> u32 {
 #[inline(always)]
 fn nlb_answer(context: XdpContext) -> u32 {
     run!(answer, context)
+}
+
+/// [`nlb_ebpf::Stage::Wrap`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_wrap(context: XdpContext) -> u32 {
+    run!(to_tunnel, context)
 }
 
 #[panic_handler]

@@ -55,14 +55,20 @@ impl MemoryFrame {
 /// `XDP_PACKET_HEADROOM` of `linux/bpf.h`.
 const HEADROOM_BYTES: usize = 256;
 
+/// What the kernel gives a program of a frame in one buffer, where `BPF_PROG_TEST_RUN` makes it: a page
+/// of 4 KiB without headroom and without `struct skb_shared_info`.
+const FIRST_BUFFER_BYTES: usize = 4096 - 256 - 320;
+
 impl Frame for MemoryFrame {
     fn get<H: Header>(&self, at: Offset) -> Option<&H> {
-        let (header, _) = H::ref_from_prefix(self.bytes.get(usize::from(at.0)..)?).ok()?;
+        let reachable = usize::from(at.0)..self.first_buffer_bytes();
+        let (header, _) = H::ref_from_prefix(self.bytes.get(reachable)?).ok()?;
         Some(header)
     }
 
     fn get_mut<H: Header>(&mut self, at: Offset) -> Option<&mut H> {
-        let (header, _) = H::mut_from_prefix(self.bytes.get_mut(usize::from(at.0)..)?).ok()?;
+        let reachable = usize::from(at.0)..self.first_buffer_bytes();
+        let (header, _) = H::mut_from_prefix(self.bytes.get_mut(reachable)?).ok()?;
         Some(header)
     }
 
@@ -94,6 +100,10 @@ impl Frame for MemoryFrame {
     }
 
     fn forget_ends(&mut self) {}
+
+    fn first_buffer_bytes(&self) -> usize {
+        self.bytes.len().min(FIRST_BUFFER_BYTES)
+    }
 
     fn length_bytes(&self) -> usize {
         self.bytes.len()

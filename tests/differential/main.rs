@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use nlb_common::{
     admission::AdmissionPolicy,
     counter::Traffic,
-    flow::Choice,
+    flow::{Choice, FlowState},
     listener::{ListenerId, Stranded},
     stop::Stop,
     target::{TargetControl, TargetId},
@@ -138,7 +138,7 @@ impl Pair {
             let record = &self.memory.admissions[usize::from(*id)];
             record.active.store(u64::from(of_limits.byte() % 6));
         }
-        match random.below(6) {
+        match random.below(7) {
             0 => {
                 for entry in self
                     .memory
@@ -205,6 +205,18 @@ impl Pair {
                         ..AdmissionPolicy::default()
                     };
                     self.memory.set_admission(id, &policy);
+                }
+            }
+            // A table that is full is one whose flows are all established.
+            5 => {
+                let entries = self.memory.buckets.iter();
+                for entry in entries.flat_map(|bucket| &bucket.entries) {
+                    if entry.choice.load() != Choice::EMPTY {
+                        let mut progress = entry.progress();
+                        progress.state = FlowState::NEW.with(FlowState::ESTABLISHED);
+                        progress.last_seen = Tick(self.memory.now.get());
+                        entry.progress.store(progress.to_word());
+                    }
                 }
             }
             _ => {

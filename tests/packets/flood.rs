@@ -58,10 +58,7 @@ fn run() -> Result<()> {
     let ports = 10_000..10_000 + ESTABLISHED;
     for port in ports.clone() {
         for flags in [SYN, ACK] {
-            let mut frame = MemoryFrame {
-                bytes: segment((CLIENT, port), DSR_VIP, flags),
-                interface: ETH0,
-            };
+            let mut frame = MemoryFrame::new(segment((CLIENT, port), DSR_VIP, flags), ETH0);
             let verdict = handle(&mut frame, &tables);
             ensure!(
                 matches!(verdict, Verdict::Redirect(_)),

@@ -8,6 +8,7 @@ mod dsr;
 mod flows;
 mod fragments;
 mod icmp;
+mod large;
 mod nat;
 mod not_ours;
 mod resets;
@@ -33,6 +34,7 @@ fn table() -> Vec<Row> {
     rows.extend(resets::rows());
     rows.extend(dsr::rows());
     rows.extend(icmp::rows());
+    rows.extend(large::rows());
     rows.extend(not_ours::rows());
     rows.extend(segment_sizes::rows());
     rows.extend(stopped::rows());

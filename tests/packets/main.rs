@@ -10,6 +10,7 @@ mod flood;
 mod flows;
 mod fragments;
 mod icmp;
+mod large;
 mod nat;
 mod not_ours;
 mod resets;
@@ -35,6 +36,7 @@ fn table() -> Vec<Row> {
     rows.extend(resets::rows());
     rows.extend(dsr::rows());
     rows.extend(icmp::rows());
+    rows.extend(large::rows());
     rows.extend(not_ours::rows());
     rows.extend(segment_sizes::rows());
     rows.extend(stopped::rows());

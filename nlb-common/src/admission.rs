@@ -31,12 +31,20 @@ pub struct AdmissionPolicy {
     pub source_flows_per_tick: u32,
     /// Flows remembered at once; 0 for any number.
     pub active_flows: u32,
+    /// Flows of one source remembered at once; 0 for any number.
+    pub source_active_flows: u32,
 }
 
 impl AdmissionPolicy {
     /// Whether any number is limited.
     pub const fn has_limits(&self) -> bool {
-        self.flows_per_tick | self.source_flows_per_tick | self.active_flows != 0
+        self.flows_per_tick | self.active_flows != 0 || self.limits_sources()
+    }
+
+    /// Whether flows are counted by source.
+    #[inline(always)]
+    pub const fn limits_sources(&self) -> bool {
+        self.source_flows_per_tick | self.source_active_flows != 0
     }
 }
 
@@ -51,8 +59,8 @@ pub struct Admission {
     control: Word,
     /// new flows per tick (low 32), and those of one source (high 32)
     rates: Word,
-    /// flows remembered at once
-    ceiling: Word,
+    /// flows remembered at once (low 32), and those of one source (high 32)
+    ceilings: Word,
     /// The listener's [`Window`].
     pub window: Word,
     /// How many flows are remembered: what the last sweep found, and those that began since.
@@ -69,7 +77,8 @@ impl Admission {
         self.rates.store(
             u64::from(policy.flows_per_tick) | u64::from(policy.source_flows_per_tick) << 32,
         );
-        self.ceiling.store(u64::from(policy.active_flows));
+        self.ceilings
+            .store(u64::from(policy.active_flows) | u64::from(policy.source_active_flows) << 32);
         self.control.store(
             u64::from(policy.has_rules)
                 | u64::from(policy.forwards_unpinned) << 1
@@ -83,13 +92,15 @@ impl Admission {
     pub fn policy(&self) -> AdmissionPolicy {
         let control = self.control.load();
         let rates = self.rates.load();
+        let ceilings = self.ceilings.load();
         AdmissionPolicy {
             has_rules: control & HAS_RULES != 0,
             forwards_unpinned: control & FORWARDS_UNPINNED != 0,
             source_bits: (control >> 8) as u8,
             flows_per_tick: rates as u32,
             source_flows_per_tick: (rates >> 32) as u32,
-            active_flows: self.ceiling.load() as u32,
+            active_flows: ceilings as u32,
+            source_active_flows: (ceilings >> 32) as u32,
         }
     }
 
@@ -100,12 +111,19 @@ impl Admission {
     pub fn settle(&self, found: u64, before: u64) {
         loop {
             let now = self.active.load();
-            let settled = found + now.saturating_sub(before);
+            let settled = settled(found, before, now);
             if settled == now || self.active.swap(now, settled) {
                 return;
             }
         }
     }
+}
+
+/// How many flows there are after a sweep that found `found`; before it, `before` were counted, and
+/// `now` are when it has ended.
+#[cfg(not(target_arch = "bpf"))]
+pub const fn settled(found: u64, before: u64, now: u64) -> u64 {
+    found + now.saturating_sub(before)
 }
 
 /// How many flows began in a tick: tick (bits 48–63) and number (low 32).
@@ -189,6 +207,16 @@ impl Source {
     }
 }
 
+/// What was counted of a source.
+#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct SourceRecord {
+    /// The source's [`Window`].
+    pub window: Word,
+    /// How many of its flows are remembered, as [`Admission::active`] counts them.
+    pub active: Word,
+}
+
 #[cfg(test)]
 mod tests {
     use core::net::IpAddr;
@@ -208,6 +236,7 @@ mod tests {
             flows_per_tick: 1000,
             source_flows_per_tick: u32::MAX,
             active_flows: 3,
+            source_active_flows: u32::MAX - 1,
         };
         record.set_policy(&policy);
         assert_eq!(record.policy(), policy);

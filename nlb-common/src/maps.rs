@@ -7,7 +7,7 @@
 //! | `LISTENERS` | listener id → [`Listener`](crate::listener::Listener) | daemon | packet |
 //! | `ADMISSION` | listener id → [`Admission`](crate::admission::Admission) | daemon; packet: its counts | a flow's first packet |
 //! | `RULES` | listener id → longest prefix of a source → admitted or blocked, replaced whole | daemon | a flow's first packet |
-//! | `ADMISSION_SOURCES` | [`Source`](crate::admission::Source) → [`Window`](crate::admission::Window) | a flow's first packet | a flow's first packet |
+//! | `ADMISSION_SOURCES` | [`Source`](crate::admission::Source) → [`SourceRecord`](crate::admission::SourceRecord), least recently used out first | a flow's first packet; daemon: its flows | a flow's first packet |
 //! | `RINGS` | target group id → [`Ring`](crate::ring::Ring), replaced whole | daemon | a flow's first packet |
 //! | `TARGETS` | target id → [`Target`](crate::target::Target) | daemon | packet |
 //! | `TUNNELS` | target group id → [`TunnelSlot`](crate::tunnel::TunnelSlot) | daemon | packet in a tunnel mode |

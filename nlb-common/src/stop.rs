@@ -115,6 +115,8 @@ stops! {
     SourceFlowLimit "source_flow_limit" Drop,
     /// A flow more than the listener's `limits.active_flows` lets be remembered.
     ActiveFlowLimit "active_flow_limit" Drop,
+    /// A flow more than the listener's `limits.source.active_flows` lets be remembered of one source.
+    SourceActiveLimit "source_active_limit" Drop,
 }
 
 #[cfg(test)]

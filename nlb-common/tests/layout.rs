@@ -8,7 +8,7 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use nlb_common::{
     address::Address,
-    admission::{Admission, AdmissionPolicy, Source, Window},
+    admission::{Admission, AdmissionPolicy, Source, SourceRecord, Window},
     counter::Traffic,
     event::Event,
     flow::{Bucket, Choice, Client, FlowEntry, FlowState},
@@ -62,6 +62,7 @@ fn sizes() {
     assert_eq!(size_of::<Traffic>(), 64);
     assert_eq!(size_of::<Admission>(), 64);
     assert_eq!(size_of::<Source>(), 24);
+    assert_eq!(size_of::<SourceRecord>(), 16);
     assert_eq!(size_of::<Event>(), 24);
     assert_eq!(size_of::<Prefilter>(), 8192);
     assert_eq!(size_of::<Header>(), 64);
@@ -111,6 +112,7 @@ fn an_admission() {
         flows_per_tick: 0x0102_0304,
         source_flows_per_tick: 0x0506_0708,
         active_flows: 0x090a_0b0c,
+        source_active_flows: 0x0d0e_0f10,
     });
     let window = Window {
         tick: Tick(0x0102),
@@ -120,7 +122,7 @@ fn an_admission() {
     record.active.store(7);
     assert_eq!(
         hex(record),
-        "0378000000000000 0403020108070605 0c0b0a0900000000 0605040300000201 \
+        "0378000000000000 0403020108070605 0c0b0a09100f0e0d 0605040300000201 \
          0700000000000000 0000000000000000 0000000000000000 0000000000000000"
     );
     assert_eq!(

@@ -4,7 +4,7 @@
 //! last, when nothing else can stop the packet, so that what is counted began.
 
 use nlb_common::{
-    admission::{Admission, AdmissionPolicy, Source, Window},
+    admission::{Admission, AdmissionPolicy, Source, SourceRecord, Window},
     listener::ListenerId,
     stop::Stop,
     tick::Tick,
@@ -82,27 +82,55 @@ fn count<T: Tables>(
     if policy.flows_per_tick != 0 && !window.has_room(policy.flows_per_tick) {
         return Err(Stop::NewFlowLimit);
     }
-    if policy.source_flows_per_tick != 0 {
+    if policy.limits_sources() {
         let source = Source::of(listener, packet.source, policy.source_bits);
-        let is_counted = tables.source_window(&source, |word| {
-            begin(tables, word, now, policy.source_flows_per_tick)
+        let counted = tables.source(&source, |record| {
+            count_of_source(tables, record, now, policy)
         });
-        if is_counted == Some(false) {
-            return Err(Stop::SourceFlowLimit);
+        if let Some(Err(stop)) = counted {
+            return Err(stop);
         }
     }
     if policy.flows_per_tick != 0 && !begin(tables, &record.window, now, policy.flows_per_tick) {
         return Err(Stop::NewFlowLimit);
     }
     if policy.active_flows != 0 {
-        for _ in 0..TRIES {
-            let seen = record.active.load();
-            if tables.swap(&record.active, seen, seen + 1) {
-                break;
-            }
-        }
+        one_more(tables, &record.active);
     }
     Ok(())
+}
+
+/// Counts a flow against the limits of its source, or against none.
+#[inline(always)]
+fn count_of_source<T: Tables>(
+    tables: &T,
+    record: &SourceRecord,
+    now: Tick,
+    policy: &AdmissionPolicy,
+) -> Result<(), Stop> {
+    let ceiling = u64::from(policy.source_active_flows);
+    if ceiling != 0 && record.active.load() >= ceiling {
+        return Err(Stop::SourceActiveLimit);
+    }
+    let rate = policy.source_flows_per_tick;
+    if rate != 0 && !begin(tables, &record.window, now, rate) {
+        return Err(Stop::SourceFlowLimit);
+    }
+    if ceiling != 0 {
+        one_more(tables, &record.active);
+    }
+    Ok(())
+}
+
+/// Counts a remembered flow; as with a window, the sweep counts what is let go here.
+#[inline(always)]
+fn one_more<T: Tables>(tables: &T, active: &Word) {
+    for _ in 0..TRIES {
+        let seen = active.load();
+        if tables.swap(active, seen, seen + 1) {
+            break;
+        }
+    }
 }
 
 /// Counts a flow in a window; not one that it has no room for.

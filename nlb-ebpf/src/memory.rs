@@ -8,7 +8,7 @@ use std::{collections::HashMap, vec::Vec};
 
 use nlb_common::{
     address::Address,
-    admission::{ALLOW, Admission, AdmissionPolicy, Source},
+    admission::{ALLOW, Admission, AdmissionPolicy, Source, SourceRecord},
     counter::Traffic,
     event::Event,
     flow::Bucket,
@@ -133,8 +133,8 @@ pub struct MemoryTables {
     pub admissions: Vec<Admission>,
     /// Listeners' rules: prefix, how many of its bits count, and what becomes of its flows.
     pub rules: HashMap<ListenerId, Vec<(Address, u8, u32)>>,
-    /// How many flows sources began.
-    pub sources: RefCell<HashMap<Source, Word>>,
+    /// What was counted of sources.
+    pub sources: RefCell<HashMap<Source, SourceRecord>>,
     /// Targets by id.
     pub targets: Vec<Target>,
     /// Tunnels by target group.
@@ -323,7 +323,7 @@ impl Tables for MemoryTables {
             .is_some_and(|(_, _, verdict)| *verdict == ALLOW)
     }
 
-    fn source_window<R>(&self, source: &Source, look: impl FnOnce(&Word) -> R) -> Option<R> {
+    fn source<R>(&self, source: &Source, look: impl FnOnce(&SourceRecord) -> R) -> Option<R> {
         Some(look(self.sources.borrow_mut().entry(*source).or_default()))
     }
 

@@ -2,7 +2,7 @@
 
 use nlb_common::{
     address::Address,
-    admission::{Admission, Source},
+    admission::{Admission, Source, SourceRecord},
     event::Event,
     flow::Bucket,
     fragment::{FragmentKey, FragmentRecord},
@@ -95,9 +95,8 @@ pub trait Tables {
     /// Whether the longest prefix of a source in a listener's rules admits it; not without one.
     fn admits(&self, listener: ListenerId, source: Address) -> bool;
 
-    /// Shows `look` how many flows a source began, in a [`nlb_common::admission::Window`]; `None` if
-    /// there is no room for it.
-    fn source_window<R>(&self, source: &Source, look: impl FnOnce(&Word) -> R) -> Option<R>;
+    /// Shows `look` what was counted of a source, if anything; `None` if there is no room for it.
+    fn source<R>(&self, source: &Source, look: impl FnOnce(&SourceRecord) -> R) -> Option<R>;
 
     /// A target's record.
     fn target(&self, id: TargetId) -> Option<&Target>;

@@ -32,7 +32,7 @@ pub use self::admission::WishedAdmission;
 use self::rings::ResolvedGroup;
 pub use self::rings::{ForwardShare, PlannedRing, RingSource};
 use crate::{
-    dataplane::{Step, kernel::Found, kernel::Sweep},
+    dataplane::{Step, kernel::Found, sweep::Sweep},
     ring::RingEntry,
     source_rules::SourceRules,
 };

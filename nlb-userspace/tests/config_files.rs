@@ -361,12 +361,13 @@ fn a_listener_has_the_rules_that_mean_its_protocol_and_port() {
 fn limits_are_read_with_their_defaults() {
     assert_eq!(admission("", "").limits, FlowLimits::default());
     let all = "limits.new_flows_per_second = 1000\nlimits.active_flows = 2000\n\
-               limits.source = { new_flows_per_second = 10, prefix_length_ipv4 = 24, \
+               limits.source = { new_flows_per_second = 10, active_flows = 20, prefix_length_ipv4 = 24, \
                prefix_length_ipv6 = 56 }\nlimits.over = \"drop\"";
     let expected = FlowLimits {
         new_flows_per_second: Some(1000),
         active_flows: Some(2000),
         source_new_flows_per_second: Some(10),
+        source_active_flows: Some(20),
         source_prefix_ipv4: 24,
         source_prefix_ipv6: 56,
         over: OverLimit::Drop,

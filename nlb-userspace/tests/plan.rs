@@ -23,7 +23,7 @@ use nlb_ebpf::{
 };
 use nlb_userspace::{
     config::{IpVersion, SourceRule},
-    dataplane::{Dataplane as _, Step, kernel::Sweep},
+    dataplane::{Dataplane as _, Step, sweep::Sweep},
     plan::{
         Actual, Limits, PlanError, Planned, Wish, WishedAdmission, WishedForward, WishedGroup,
         WishedListener, WishedRing, WishedTarget, fingerprint, plan, retire,

@@ -8,7 +8,7 @@ use nlb_common::{
     admission::AdmissionPolicy,
     counter::Traffic,
     flow::{Choice, FlowState},
-    listener::{ListenerId, Stranded},
+    listener::{ListenerId, ListenerPolicy, Stranded},
     stop::Stop,
     target::{TargetControl, TargetId},
     tick::Tick,
@@ -23,7 +23,7 @@ use nlb_tests::{
 use nlb_userspace::dataplane::XDP_OBJECT;
 
 /// Frames of each IP version.
-const FRAMES: usize = 16_000;
+const FRAMES: usize = 20_000;
 /// Frames between two changes of the world.
 const CHAPTER: usize = 400;
 /// Silence between two chapters, in ticks: sums of it stay away from every time-out (13, 38, 150, 438)
@@ -127,8 +127,21 @@ impl Pair {
         Ok(())
     }
 
-    /// Time goes by, or rings change, or next hops.
-    fn turn_page(&mut self, random: &mut Random) -> Result<()> {
+    /// A table is full where its flows are established.
+    fn establish(&self, random: &mut Random) {
+        let entries = self.memory.buckets.iter();
+        for entry in entries.flat_map(|bucket| &bucket.entries) {
+            if entry.choice.load() != Choice::EMPTY && !random.once_in(4) {
+                let mut progress = entry.progress();
+                progress.state = FlowState::NEW.with(FlowState::ESTABLISHED);
+                progress.last_seen = Tick(self.memory.now.get());
+                entry.progress.store(progress.to_word());
+            }
+        }
+    }
+
+    /// Limits have counted anything, and their clock stands still.
+    fn count_anew(&mut self, random: &mut Random) {
         self.memory.now.set(Kernel::now().0);
         let mut of_limits = Random::new(random.next());
         world::set_windows(&self.memory, hostile::CLIENTS, || {
@@ -138,8 +151,16 @@ impl Pair {
             let record = &self.memory.admissions[usize::from(*id)];
             record.active.store(u64::from(of_limits.byte() % 6));
         }
-        match random.below(7) {
-            0 => {
+        for record in self.memory.sources.borrow().values() {
+            record.active.store(u64::from(of_limits.byte() % 3));
+        }
+    }
+
+    /// Time goes by, or rings change, or next hops.
+    fn turn_page(&mut self, random: &mut Random) -> Result<()> {
+        self.count_anew(random);
+        match random.below(8) {
+            0 | 6 => {
                 for entry in self
                     .memory
                     .buckets
@@ -152,6 +173,13 @@ impl Pair {
                         progress.last_seen.0 = seen;
                         entry.progress.store(progress.to_word());
                     }
+                }
+                for listener in self.memory.listeners.iter().filter(|it| it.key().is_some()) {
+                    let expired = Stranded(random.pick(&[0, 1, 1, 2]));
+                    listener.set_policy(ListenerPolicy {
+                        expired,
+                        ..listener.policy()
+                    });
                 }
                 for record in self.memory.fragments.borrow_mut().values_mut() {
                     let seen = record.seen().0.wrapping_sub(SILENCE_TICKS);
@@ -207,18 +235,7 @@ impl Pair {
                     self.memory.set_admission(id, &policy);
                 }
             }
-            // A table that is full is one whose flows are all established.
-            5 => {
-                let entries = self.memory.buckets.iter();
-                for entry in entries.flat_map(|bucket| &bucket.entries) {
-                    if entry.choice.load() != Choice::EMPTY {
-                        let mut progress = entry.progress();
-                        progress.state = FlowState::NEW.with(FlowState::ESTABLISHED);
-                        progress.last_seen = Tick(self.memory.now.get());
-                        entry.progress.store(progress.to_word());
-                    }
-                }
-            }
+            5 => self.establish(random),
             _ => {
                 let fresh = world::tables();
                 self.memory.targets = fresh.targets;

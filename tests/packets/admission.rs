@@ -14,6 +14,7 @@ use nlb_common::{
 use nlb_ebpf::tables::PassageKind::{self, Known, New, Unpinned};
 use nlb_tests::{
     model::Segment,
+    outer::wrapped,
     packet::Sentence,
     world::{
         self, CLIENT, CLIENT_V6, FAR_CLIENT, FAR_CLIENT_V6, GROUPS, LISTENERS, QUIET_CLIENT,
@@ -32,6 +33,15 @@ const UDP_RULES: u16 = 59;
 const DSR_LIMIT: u16 = 60;
 const NAT_LIMITS: u16 = 61;
 const V6_LIMITS: u16 = 62;
+const DSR_RULES: u16 = 63;
+const DSR_V6_RULES: u16 = 98;
+const TUNNEL_RULES: u16 = 99;
+const TUNNEL_V6_RULES: u16 = 100;
+const TUNNEL_LIMIT: u16 = 101;
+const DSR_V6_LIMIT: u16 = 102;
+const NAT_FLOWS: u16 = 103;
+const DSR_FLOWS: u16 = 104;
+const TUNNEL_V6_FLOWS: u16 = 105;
 
 fn segment(client: Client, listener: u16, flags: u8) -> Segment {
     let of_id = LISTENERS.iter().find(|row| row.0 == listener);
@@ -72,6 +82,12 @@ fn goes(row: Row, client: Client, listener: u16, flags: u8, kind: PassageKind) -
         segment
     };
     let (sent, out) = (segment.frame(from_client()), out.frame(on_to(target.1)));
+    let out = if mode.is_tunnel() {
+        let client = (client.0, client.1, protocol);
+        wrapped(&tables(), &out.build(), (client, 0), id, target.1)
+    } else {
+        out
+    };
     row.sends(&sent, &out, (listener, id), kind)
 }
 
@@ -145,6 +161,45 @@ fn rule_rows() -> Vec<Row> {
     ]
 }
 
+/// Rules where nothing is translated: one source that may begin flows, and one that may not.
+fn rules_of_other_modes() -> Vec<Row> {
+    let claims = [
+        (
+            "in dsr a source that a rule denies begins no flow",
+            DSR_RULES,
+            CLIENT,
+            FAR_CLIENT,
+        ),
+        (
+            "in dsr an ipv6 source that no rule allows begins no flow where any is allowed",
+            DSR_V6_RULES,
+            CLIENT_V6,
+            FAR_CLIENT_V6,
+        ),
+        (
+            "a source that no rule allows begins no flow to a target behind a tunnel",
+            TUNNEL_RULES,
+            CLIENT,
+            FAR_CLIENT,
+        ),
+        (
+            "an ipv6 source that a rule denies begins no flow to a target behind a tunnel",
+            TUNNEL_V6_RULES,
+            CLIENT_V6,
+            FAR_CLIENT_V6,
+        ),
+    ];
+    claims
+        .into_iter()
+        .map(|(claim, listener, allowed, denied)| {
+            let row = begins(row(claim), (allowed, 50_000), listener);
+            let denied = frame((denied, 50_000), listener, SYN);
+            let row = row.stops(&denied, Stop::BlockedTcp);
+            goes(row, (allowed, 50_000), listener, ACK, Known).remembers(1)
+        })
+        .collect()
+}
+
 fn deny_all(row: Row, listener: u16) -> Row {
     row.change(move |tables| {
         let none = world::rules(&[("::", 0, false)]);
@@ -208,6 +263,64 @@ fn a_new_tick() -> Row {
     begins(row, (CLIENT, 50_000), DSR_LIMIT)
 }
 
+fn of_a_tunnel() -> Row {
+    let claim = "flows over the limit go through their tunnel without an entry if so configured";
+    let row = (50_000..50_003).fold(limited(claim), |row, port| {
+        begins(row, (CLIENT, port), TUNNEL_LIMIT)
+    });
+    let row = goes(row, (CLIENT, 50_003), TUNNEL_LIMIT, SYN, Unpinned);
+    goes(row, (CLIENT, 50_000), TUNNEL_LIMIT, ACK, Known).remembers(3)
+}
+
+fn active_flows_unpinned() -> Row {
+    let claim = "in dsr flows over the limit of active ones are forwarded without an entry";
+    let row = (50_000..50_003).fold(limited(claim), |row, port| {
+        begins(row, (CLIENT_V6, port), DSR_V6_LIMIT)
+    });
+    let row = goes(row, (CLIENT_V6, 50_003), DSR_V6_LIMIT, SYN, Unpinned);
+    goes(row, (CLIENT_V6, 50_000), DSR_V6_LIMIT, ACK, Known).remembers(3)
+}
+
+/// Two flows are as many as a source may have; one of them ends.
+fn active_flows_of_a_source() -> Row {
+    let claim =
+        "a source that has as many flows as it may begins another when a sweep has seen one end";
+    let row = begins(limited(claim), (CLIENT, 50_000), NAT_FLOWS);
+    let mut row = begins(row, (CLIENT, 50_001), NAT_FLOWS);
+    // A neighbour in the same prefix is the same source.
+    let others = [(CLIENT, 50_002), (QUIET_CLIENT, 50_000)];
+    for client in others {
+        row = row.stops(&frame(client, NAT_FLOWS, SYN), Stop::SourceActiveLimit);
+    }
+    let row = begins(row, (FAR_CLIENT, 50_000), NAT_FLOWS);
+    let row = goes(row, (CLIENT, 50_000), NAT_FLOWS, RST, Known);
+    let row = row.change(|tables| world::sweep(tables));
+    let row = row.stops(&frame(others[0], NAT_FLOWS, SYN), Stop::SourceActiveLimit);
+    // Long enough for the flow that was reset alone.
+    let row = row.silence(20).change(|tables| world::sweep(tables));
+    let row = begins(row, others[0], NAT_FLOWS);
+    row.stops(&frame(others[1], NAT_FLOWS, SYN), Stop::SourceActiveLimit)
+        .remembers(3)
+}
+
+fn active_flows_of_a_source_in(
+    claim: &'static str,
+    clients: [&'static str; 2],
+    listener: u16,
+) -> Row {
+    let [one, other] = clients;
+    let row = begins(limited(claim), (one, 50_000), listener);
+    let row = begins(row, (one, 50_001), listener);
+    let row = if listener == DSR_FLOWS {
+        goes(row, (one, 50_002), listener, SYN, Unpinned)
+    } else {
+        let frame = frame((one, 50_002), listener, SYN);
+        row.stops(&frame, Stop::SourceActiveLimit)
+    };
+    let row = begins(row, (other, 50_000), listener);
+    goes(row, (one, 50_001), listener, ACK, Known).remembers(3)
+}
+
 fn of_one_source() -> Row {
     let claim = "a source over its own limit is dropped and takes nothing of the listener's";
     let row = begins(limited(claim), (CLIENT, 50_000), NAT_LIMITS);
@@ -269,6 +382,7 @@ fn what_is_stopped_otherwise() -> Row {
 
 pub(crate) fn rows() -> Vec<Row> {
     let mut rows = rule_rows();
+    rows.extend(rules_of_other_modes());
     rows.extend([
         established(
             "an established flow lives on when its source is denied",
@@ -281,6 +395,16 @@ pub(crate) fn rows() -> Vec<Row> {
             V6_RULES,
         ),
         established(
+            "an established flow in dsr lives on when its source is denied",
+            (CLIENT, 50_000),
+            DSR_RULES,
+        ),
+        established(
+            "an established flow in a tunnel lives on when its source is denied",
+            (CLIENT_V6, 50_000),
+            TUNNEL_V6_RULES,
+        ),
+        established(
             "an established udp flow lives on when its source is denied",
             (QUIET_CLIENT, 50_000),
             UDP_RULES,
@@ -288,6 +412,19 @@ pub(crate) fn rows() -> Vec<Row> {
         a_flow_that_is_over(),
         new_flows_unpinned(),
         a_new_tick(),
+        of_a_tunnel(),
+        active_flows_unpinned(),
+        active_flows_of_a_source(),
+        active_flows_of_a_source_in(
+            "in dsr a source's flows over its limit are forwarded without an entry",
+            [CLIENT, QUIET_CLIENT],
+            DSR_FLOWS,
+        ),
+        active_flows_of_a_source_in(
+            "a flow to a target behind a tunnel that is over its source's limit is dropped as it came",
+            [CLIENT_V6, FAR_CLIENT_V6],
+            TUNNEL_V6_FLOWS,
+        ),
         of_one_source(),
         of_one_ipv6_source(),
         active_flows(),

@@ -13,6 +13,7 @@ mod icmp;
 mod large;
 mod nat;
 mod not_ours;
+mod prefixes;
 mod resets;
 mod row;
 mod segment_sizes;

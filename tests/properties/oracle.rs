@@ -1,7 +1,8 @@
 //! The packet path against the oracle: long random stories of packets, ring changes and silence.
 
 use nlb_common::{
-    listener::Stranded,
+    admission::AdmissionPolicy,
+    listener::{ListenerId, Stranded},
     target::TargetControl,
     wire::protocol::{TCP, UDP},
 };
@@ -15,8 +16,8 @@ use nlb_tests::{
     packet::facts,
     world::{
         self, CLIENT, CLIENT_V6, DSR_VIP, DSR_VIP_V6, ETH0, ETH1, FAR_CLIENT, FAR_CLIENT_V6,
-        GROUPS, QUIET_CLIENT, TUNNEL_VIP, TUNNEL_VIP_V6, VIP, VIP_V6, from_client, from_target,
-        tables_with,
+        GROUPS, LISTENERS, QUIET_CLIENT, TUNNEL_VIP, TUNNEL_VIP_V6, VIP, VIP_V6, asks_who_comes,
+        from_client, from_target, tables_with,
     },
 };
 use proptest::prelude::*;
@@ -37,6 +38,20 @@ fn client(random: &mut Random, is_v6: bool) -> (&'static str, u16) {
     };
     let ports = [40_000, 40_001, 40_002];
     (random.pick(clients), random.pick(&ports))
+}
+
+/// A listener with rules or limits, and a port that only its own clients use: it shares targets with
+/// others.
+fn selective(random: &mut Random, is_v6: bool) -> ((&'static str, u8, u16), u16) {
+    let of_version: Vec<_> = LISTENERS
+        .iter()
+        .filter(|listener| asks_who_comes(listener.0) && listener.1.contains(':') == is_v6)
+        .collect();
+    let &&(id, vip, protocol, port, _) = &of_version[random.below(of_version.len())];
+    (
+        (vip, protocol, port),
+        41_000 + 8 * id + random.pick(&[0, 1, 2, 3]),
+    )
 }
 
 fn segment(
@@ -72,6 +87,10 @@ fn request(random: &mut Random, is_v6: bool) -> Segment {
         let (protocol, port) = (random.pick(&[TCP, UDP]), random.pick(&[1, 2, 3, 4, 5, 6]));
         return segment(random, source, (vip, port), protocol);
     }
+    if random.once_in(3) {
+        let ((vip, protocol, port), from) = selective(random, is_v6);
+        return segment(random, (source.0, from), (vip, port), protocol);
+    }
     let (protocol, port) = random.pick(&[
         (TCP, 80),
         (TCP, 80),
@@ -88,7 +107,10 @@ fn answer(random: &mut Random, is_v6: bool) -> Segment {
     let group = random.below(2) + if is_v6 { 2 } else { 0 };
     let group = &GROUPS[group];
     let target = random.pick(group.targets);
-    let to = client(random, is_v6);
+    let mut to = client(random, is_v6);
+    if random.once_in(3) {
+        to.1 = selective(random, is_v6).1;
+    }
     segment(random, (target.1, target.2), to, group.protocol)
 }
 
@@ -111,7 +133,7 @@ proptest! {
         let mut model = Model::default();
         for event in 0..EVENTS {
             let is_v6 = random.once_in(2);
-            match random.below(14) {
+            match random.below(16) {
                 0 => {
                     let ticks = random.pick(SILENCES);
                     model.wait(ticks);
@@ -148,7 +170,22 @@ proptest! {
                     });
                     model.close(id, !is_open, is_ending);
                 }
-                4..=8 => {
+                4 => {
+                    model.sweep();
+                    world::sweep(&tables);
+                }
+                5 => {
+                    let (id, _) = random.pick(world::RULES);
+                    let rules = random.pick(world::RULES).1;
+                    let has_rules = !random.once_in(3);
+                    tables.rules.insert(ListenerId(id), world::rules(rules));
+                    tables.set_admission(ListenerId(id), &AdmissionPolicy {
+                        has_rules,
+                        ..AdmissionPolicy::default()
+                    });
+                    model.rule(id, has_rules.then_some(rules));
+                }
+                6..=10 => {
                     let segment = answer(&mut random, is_v6);
                     let bytes = segment.frame(from_target("10.0.0.11")).build();
                     let expected = model.answer(&segment);

@@ -17,9 +17,9 @@ use nlb_ebpf::{
 use crate::{
     packet::{Sentence, eth},
     world::{
-        CLIENT, CLIENT_V6, ETH0, ETH1, FAR_CLIENT, FAR_CLIENT_V6, GROUPS, LIMITS, LISTENERS, MAC0,
-        MAC1, QUIET_CLIENT, RULES, TUNNEL_VIP, TUNNEL_VIP_V6, UNKNOWN_CLIENT,
-        UNWRITTEN_LISTENER_PORT, VIP, VIP_V6, tables,
+        CLIENT, CLIENT_V6, ETH0, ETH1, FAR_CLIENT, FAR_CLIENT_V6, GROUPS, LISTENERS, MAC0, MAC1,
+        QUIET_CLIENT, TUNNEL_VIP, TUNNEL_VIP_V6, UNKNOWN_CLIENT, UNWRITTEN_LISTENER_PORT, VIP,
+        VIP_V6, asks_who_comes, tables,
     },
 };
 
@@ -242,10 +242,10 @@ fn called(random: &mut Random, is_v6: bool) -> (End, u8) {
         .copied()
         .filter(|listener| asks_who_comes(listener.0))
         .collect();
-    let (_, vip, protocol, mut port, _) = match random.below(7) {
+    let (_, vip, protocol, mut port, _) = match random.below(8) {
         0 | 1 => *of_version[random.below(of_version.len())],
         2 => *tunnels[random.below(tunnels.len())],
-        3 => *selective[random.below(selective.len())],
+        3 | 4 => *selective[random.below(selective.len())],
         _ => *of_version[random.below(4)],
     };
     if random.once_in(50) {
@@ -255,11 +255,6 @@ fn called(random: &mut Random, is_v6: bool) -> (End, u8) {
         port = UNWRITTEN_LISTENER_PORT;
     }
     ((vip, port), protocol)
-}
-
-/// Whether a listener has source rules or limits.
-fn asks_who_comes(listener: u16) -> bool {
-    RULES.iter().any(|(id, _)| *id == listener) || LIMITS.iter().any(|(id, _)| *id == listener)
 }
 
 /// A translated target, which answers somebody.

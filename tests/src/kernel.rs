@@ -356,11 +356,14 @@ impl Kernel {
     }
 
     fn write_rules(&mut self, tables: &MemoryTables) -> Result<()> {
-        let sources: Vec<(Plain<Source>, u64)> = tables
+        let sources: Vec<(Plain<Source>, [u64; 2])> = tables
             .sources
             .borrow()
             .iter()
-            .map(|(source, word)| (Plain(*source), word.load()))
+            .map(|(source, record)| {
+                let words = [record.window.load(), record.active.load()];
+                (Plain(*source), words)
+            })
             .collect();
         self.write_hash("ADMISSION_SOURCES", &sources)?;
         for (listener, rules) in &tables.rules {
@@ -382,6 +385,20 @@ impl Kernel {
         Ok(())
     }
 
+    /// How many prefixes the kernel holds in a listener's rules.
+    pub fn count_rules(&mut self, listener: ListenerId) -> Result<usize> {
+        let map = self.ebpf.map_mut("RULES").context("no map RULES")?;
+        let inner: RuleMap = ArrayOfMaps::<_, RuleMap>::try_from(map)?
+            .get(&u32::from(listener.0), 0)
+            .context("finding rules")?;
+        let mut count = 0;
+        for key in inner.keys() {
+            key?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
     /// Where what was counted against limits differs from the memory body's.
     pub fn admission_difference(&mut self, tables: &MemoryTables) -> Result<Option<String>> {
         let records = self.array::<[u64; 8]>("ADMISSION")?;
@@ -398,18 +415,23 @@ impl Kernel {
             .ebpf
             .map_mut("ADMISSION_SOURCES")
             .context("no map ADMISSION_SOURCES")?;
-        let map = KernelHashMap::<_, Plain<Source>, u64>::try_from(map)?;
-        let theirs: HashMap<Source, Window> = map
+        let map = KernelHashMap::<_, Plain<Source>, [u64; 2]>::try_from(map)?;
+        let theirs: HashMap<Source, (Window, u64)> = map
             .iter()
-            .map(|entry| entry.map(|(source, word)| (source.0, Window::of_word(word))))
+            .map(|entry| {
+                entry
+                    .map(|(source, [window, active])| (source.0, (Window::of_word(window), active)))
+            })
             .collect::<Result<_, _>>()?;
         let ours = tables.sources.borrow();
         // Of a source that nobody prepared, clocks may be a tick apart.
-        let is_same = ours.iter().all(|(source, word)| {
-            let memory = Window::of_word(word.load());
-            theirs.get(source).is_some_and(|kernel| {
+        let is_same = ours.iter().all(|(source, record)| {
+            let memory = Window::of_word(record.window.load());
+            theirs.get(source).is_some_and(|(kernel, active)| {
                 let apart = kernel.tick.0.wrapping_sub(memory.tick.0);
-                kernel.flows == memory.flows && matches!(apart, 0 | 1 | u16::MAX)
+                kernel.flows == memory.flows
+                    && matches!(apart, 0 | 1 | u16::MAX)
+                    && *active == record.active.load()
             })
         });
         Ok((!is_same || theirs.len() != ours.len())

@@ -5,9 +5,13 @@
 //! as a sentence. It has room for any number of flows: what happens when buckets are full is the
 //! packet table's to show.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 use nlb_common::{
+    admission::AdmissionPolicy,
     listener::Stranded,
     target::Mode,
     wire::{
@@ -21,8 +25,8 @@ use crate::{
     outer::wrapped,
     packet::{Sentence, eth},
     world::{
-        CLIENT, ETH0, ETH1, FAR, GROUPS, LISTENERS, MAC0, MAC1, MTU_BYTES, SEQUENCE, chosen_by,
-        from_client, from_target, neighbour_of, on_to,
+        CLIENT, ETH0, ETH1, FAR, GROUPS, LIMITS, LISTENERS, MAC0, MAC1, MTU_BYTES, RULES, RuleRow,
+        SEQUENCE, chosen_by, from_client, from_target, neighbour_of, on_to,
     },
 };
 
@@ -215,10 +219,67 @@ fn overhead_bytes(mode: Mode, address: &str) -> usize {
     }
 }
 
+/// An address as a number, IPv4 as a part of IPv6 (RFC 4291 §2.5.5.2).
+fn number(address: &str) -> u128 {
+    match address.parse().expect("an address of the world") {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// What two addresses have in common, in bits from the left.
+fn bits_in_common(one: &str, other: &str) -> u32 {
+    (number(one) ^ number(other)).leading_zeros()
+}
+
+/// What is counted against limits.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    tick: u64,
+    /// Flows that began in that tick.
+    begun: u32,
+    /// Flows that are remembered.
+    active: u32,
+}
+
+impl Count {
+    /// Whether limits leave room for a flow; 0 is no limit.
+    const fn has_room(&self, now: u64, per_tick: u32, at_once: u32) -> bool {
+        let begun = if self.tick == now { self.begun } else { 0 };
+        (per_tick == 0 || begun < per_tick) && (at_once == 0 || self.active < at_once)
+    }
+
+    const fn add(&mut self, now: u64) {
+        if self.tick != now {
+            *self = Self {
+                tick: now,
+                begun: 0,
+                ..*self
+            };
+        }
+        self.begun += 1;
+        self.active += 1;
+    }
+}
+
+/// What becomes of a flow that would begin.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Admitted {
+    Remembered,
+    Unpinned,
+    Dropped,
+}
+
+/// Whom a limit is about: all clients of a listener, or a source.
+type Counted = (u16, Option<u128>);
+
 /// The load balancer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Model {
     flows: Vec<Flow>,
+    /// By listener: prefixes that may, and that may not, begin flows.
+    rules: HashMap<u16, &'static [RuleRow]>,
+    counts: HashMap<Counted, Count>,
     now: u64,
     /// By listener: what becomes of stray segments, and of those of expired flows.
     stranded: HashMap<u16, (Stranded, Stranded)>,
@@ -238,7 +299,113 @@ fn target(id: u32) -> (Mode, &'static str, u16) {
         .expect("a target of the world")
 }
 
+/// A client's segment on its way to a target.
+fn on_its_way(segment: &Segment, tables: &MemoryTables, id: u32) -> Sentence {
+    let (mode, address, target_port) = target(id);
+    let out = if mode == Mode::NAT {
+        Segment {
+            destination: (address, target_port),
+            ttl: segment.ttl - 1,
+            ..*segment
+        }
+    } else {
+        *segment
+    };
+    if matches!(mode, Mode::NAT | Mode::DSR_L2) {
+        out.frame(on_to(address))
+    } else {
+        let client = (segment.source.0, segment.source.1, segment.protocol);
+        let frame = out.frame(on_to(address)).build();
+        wrapped(tables, &frame, (client, 0), id, address)
+    }
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            flows: Vec::new(),
+            rules: RULES.iter().copied().collect(),
+            counts: HashMap::new(),
+            now: 0,
+            stranded: HashMap::new(),
+            closed: BTreeSet::new(),
+            ending: BTreeSet::new(),
+        }
+    }
+}
+
 impl Model {
+    /// A listener has these rules from now on, or none.
+    pub fn rule(&mut self, listener: u16, rules: Option<&'static [RuleRow]>) {
+        match rules {
+            Some(rules) => self.rules.insert(listener, rules),
+            None => self.rules.remove(&listener),
+        };
+    }
+
+    /// The rule with the longest prefix around the client decides.
+    fn admits(&self, listener: u16, client: &str) -> bool {
+        let Some(rules) = self.rules.get(&listener) else {
+            return true;
+        };
+        rules
+            .iter()
+            .filter(|(prefix, bits, _)| bits_in_common(prefix, client) >= (*bits).into())
+            .max_by_key(|(_, bits, _)| bits)
+            .is_some_and(|(_, _, allows)| *allows)
+    }
+
+    /// The source that a client is to a listener.
+    fn source(policy: &AdmissionPolicy, client: &str) -> u128 {
+        number(client) >> (128 - u32::from(policy.source_bits))
+    }
+
+    /// Counts a flow that would begin, unless it is one too many.
+    fn limit(&mut self, listener: u16, client: &str) -> Admitted {
+        let Some((_, policy)) = LIMITS.iter().find(|(id, _)| *id == listener) else {
+            return Admitted::Remembered;
+        };
+        let now = self.now;
+        let (all, source) = ((listener, None), Some(Self::source(policy, client)));
+        let count = |key| self.counts.get(&key).copied().unwrap_or_default();
+        let (of_all, of_source) = (count(all), count((listener, source)));
+        let has_room = of_all.has_room(now, policy.flows_per_tick, policy.active_flows)
+            && of_source.has_room(
+                now,
+                policy.source_flows_per_tick,
+                policy.source_active_flows,
+            );
+        if has_room {
+            for key in [all, (listener, source)] {
+                self.counts.entry(key).or_default().add(now);
+            }
+            Admitted::Remembered
+        } else if policy.forwards_unpinned {
+            Admitted::Unpinned
+        } else {
+            Admitted::Dropped
+        }
+    }
+
+    /// Somebody looks which flows are left: only now is it seen that flows have ended.
+    pub fn sweep(&mut self) {
+        let now = self.now;
+        self.flows
+            .retain(|flow| now - flow.last_seen <= flow.patience() + 1);
+        for count in self.counts.values_mut() {
+            count.active = 0;
+        }
+        for flow in &self.flows {
+            let limits = LIMITS.iter().find(|(id, _)| *id == flow.listener);
+            let source = limits.map(|(_, policy)| Self::source(policy, flow.client.0));
+            for key in [(flow.listener, None), (flow.listener, source)] {
+                if let Some(count) = self.counts.get_mut(&key) {
+                    count.active += 1;
+                }
+            }
+        }
+    }
+
     /// Time goes by.
     pub const fn wait(&mut self, ticks: u16) {
         self.now += ticks as u64;
@@ -288,6 +455,9 @@ impl Model {
                 is_tcp || !self.ending.contains(&flow.target)
             }
         });
+        if alive.is_none() && !self.admits(listener, segment.source.0) {
+            return Fate::Dropped;
+        }
         if is_tcp && !segment.opens() {
             let (stray, expired) = self.stranded.get(&listener).copied().unwrap_or_default();
             let policy = match (known, alive) {
@@ -318,7 +488,7 @@ impl Model {
         } else {
             return Fate::Dropped;
         };
-        let (mode, address, target_port) = target(id);
+        let (mode, address, _) = target(id);
         // A packet that is stopped leaves no trace in its flow.
         let is_routed = mode == Mode::NAT;
         let overhead = overhead_bytes(mode, address);
@@ -335,29 +505,19 @@ impl Model {
             flow.last_seen = now;
         } else if segment.flags & RST == 0 {
             // A stray RST begins nothing.
-            self.flows
-                .extend(known.is_none().then(|| self.flow(segment, listener, id)));
-            if let Some(index) = known {
-                self.flows[index] = self.flow(segment, listener, id);
+            match self.limit(listener, segment.source.0) {
+                Admitted::Dropped => return Fate::Dropped,
+                Admitted::Unpinned => {}
+                Admitted::Remembered => {
+                    let flow = self.flow(segment, listener, id);
+                    match known {
+                        Some(index) => self.flows[index] = flow,
+                        None => self.flows.push(flow),
+                    }
+                }
             }
         }
-        let out = if mode == Mode::NAT {
-            Segment {
-                destination: (address, target_port),
-                ttl: segment.ttl - 1,
-                ..*segment
-            }
-        } else {
-            *segment
-        };
-        let sent = if matches!(mode, Mode::NAT | Mode::DSR_L2) {
-            out.frame(on_to(address))
-        } else {
-            let client = (segment.source.0, segment.source.1, segment.protocol);
-            let frame = out.frame(on_to(address)).build();
-            wrapped(tables, &frame, (client, 0), id, address)
-        };
-        Fate::Sent(ETH1, sent.build())
+        Fate::Sent(ETH1, on_its_way(segment, tables, id).build())
     }
 
     fn flow(&self, segment: &Segment, listener: u16, target: u32) -> Flow {

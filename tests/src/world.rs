@@ -30,6 +30,7 @@ use nlb_common::{
     },
 };
 use nlb_ebpf::{memory::MemoryTables, tables::Route};
+use nlb_userspace::dataplane::sweep;
 use zerocopy::big_endian::U16;
 
 use crate::packet::{Sentence, eth};
@@ -429,6 +430,15 @@ pub const LISTENERS: &[(u16, &str, u8, u16, u16)] = &[
     (60, DSR_VIP, TCP, 9101, 5),
     (61, VIP, TCP, 9102, 1),
     (62, VIP_V6, TCP, 9103, 3),
+    (63, DSR_VIP, TCP, 9104, 5),
+    (98, DSR_VIP_V6, TCP, 9104, 6),
+    (99, TUNNEL_VIP, TCP, 9104, 66),
+    (100, TUNNEL_VIP_V6, TCP, 9104, 66),
+    (101, TUNNEL_VIP, TCP, 9105, 66),
+    (102, DSR_VIP_V6, TCP, 9105, 6),
+    (103, VIP, TCP, 9105, 1),
+    (104, DSR_VIP, TCP, 9105, 5),
+    (105, TUNNEL_VIP_V6, TCP, 9105, 66),
 ];
 
 /// Listeners that do not hash the five-tuple.
@@ -442,7 +452,7 @@ pub const HASH_INPUTS: &[(u16, HashInput)] = &[
 ];
 
 /// A source rule: `(prefix, bits of it that count, allows)`.
-type RuleRow = (&'static str, u8, bool);
+pub type RuleRow = (&'static str, u8, bool);
 
 /// Listeners with source rules.
 pub const RULES: &[(u16, &[RuleRow])] = &[
@@ -463,6 +473,10 @@ pub const RULES: &[(u16, &[RuleRow])] = &[
             (QUIET_CLIENT, 128, true),
         ],
     ),
+    (63, &[("::", 0, true), (FAR_CLIENT, 128, false)]),
+    (98, &[("::", 0, false), ("2001:db8:c::", 48, true)]),
+    (99, &[("::", 0, false), ("198.51.100.0", 96 + 24, true)]),
+    (100, &[("::", 0, true), ("2001:db8:f::", 48, false)]),
 ];
 
 /// Listeners with limits.
@@ -476,6 +490,7 @@ pub const LIMITS: &[(u16, AdmissionPolicy)] = &[
             flows_per_tick: 3,
             source_flows_per_tick: 0,
             active_flows: 0,
+            source_active_flows: 0,
         },
     ),
     (
@@ -487,6 +502,7 @@ pub const LIMITS: &[(u16, AdmissionPolicy)] = &[
             flows_per_tick: 4,
             source_flows_per_tick: 2,
             active_flows: 0,
+            source_active_flows: 0,
         },
     ),
     (
@@ -498,6 +514,67 @@ pub const LIMITS: &[(u16, AdmissionPolicy)] = &[
             flows_per_tick: 0,
             source_flows_per_tick: 3,
             active_flows: 5,
+            source_active_flows: 0,
+        },
+    ),
+    (
+        101,
+        AdmissionPolicy {
+            has_rules: false,
+            forwards_unpinned: true,
+            source_bits: 128,
+            flows_per_tick: 3,
+            source_flows_per_tick: 0,
+            active_flows: 0,
+            source_active_flows: 0,
+        },
+    ),
+    (
+        102,
+        AdmissionPolicy {
+            has_rules: false,
+            forwards_unpinned: true,
+            source_bits: 128,
+            flows_per_tick: 0,
+            source_flows_per_tick: 0,
+            active_flows: 3,
+            source_active_flows: 0,
+        },
+    ),
+    (
+        103,
+        AdmissionPolicy {
+            has_rules: false,
+            forwards_unpinned: false,
+            source_bits: 96 + 24,
+            flows_per_tick: 0,
+            source_flows_per_tick: 0,
+            active_flows: 5,
+            source_active_flows: 2,
+        },
+    ),
+    (
+        104,
+        AdmissionPolicy {
+            has_rules: false,
+            forwards_unpinned: true,
+            source_bits: 128,
+            flows_per_tick: 0,
+            source_flows_per_tick: 3,
+            active_flows: 0,
+            source_active_flows: 2,
+        },
+    ),
+    (
+        105,
+        AdmissionPolicy {
+            has_rules: false,
+            forwards_unpinned: false,
+            source_bits: 64,
+            flows_per_tick: 0,
+            source_flows_per_tick: 0,
+            active_flows: 0,
+            source_active_flows: 2,
         },
     ),
 ];
@@ -528,9 +605,30 @@ pub fn set_windows(tables: &MemoryTables, clients: &[&str], mut flows: impl FnMu
         for client in clients {
             let source = Source::of(listener, address(client), policy.source_bits);
             let mut sources = tables.sources.borrow_mut();
-            sources.entry(source).or_default().store(word());
+            sources.entry(source).or_default().window.store(word());
         }
     }
+}
+
+/// What the daemon does every few seconds: looks which flows are left, and settles what is counted
+/// against limits.
+pub fn sweep(tables: &MemoryTables) {
+    let found = sweep::sweep(
+        tables.buckets.iter().flat_map(|bucket| &bucket.entries),
+        &tables.listeners,
+        &tables.admissions,
+        tables.targets.len(),
+        Tick(tables.now.get()),
+    );
+    for (source, record) in tables.sources.borrow().iter() {
+        let flows = found.by_source.get(source).copied();
+        record.active.store(flows.unwrap_or(0));
+    }
+}
+
+/// Whether a listener has source rules or limits.
+pub fn asks_who_comes(listener: u16) -> bool {
+    RULES.iter().any(|(id, _)| *id == listener) || LIMITS.iter().any(|(id, _)| *id == listener)
 }
 
 /// How far ahead [`set_windows`] is.

@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 use nlb_common::{
     address::Address,
-    admission::{Admission, Source},
+    admission::{Admission, Source, SourceRecord},
     event::Event,
     flow::{Bucket, Choice, Client, FlowState},
     fragment::{FragmentKey, FragmentRecord},
@@ -161,7 +161,7 @@ impl Tables for FlowTables {
     }
 
     #[inline(always)]
-    fn source_window<R>(&self, _: &Source, _: impl FnOnce(&Word) -> R) -> Option<R> {
+    fn source<R>(&self, _: &Source, _: impl FnOnce(&SourceRecord) -> R) -> Option<R> {
         None
     }
 

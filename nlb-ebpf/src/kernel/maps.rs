@@ -12,7 +12,7 @@ use aya_ebpf::{
 use aya_log_ebpf::error;
 use nlb_common::{
     address::Address,
-    admission::{ALLOW, Admission, MAX_SOURCES, Source},
+    admission::{ALLOW, Admission, MAX_SOURCES, Source, SourceRecord},
     counter::Traffic,
     decap::SourceKey,
     event::Event,
@@ -59,7 +59,8 @@ static ADMISSION: Array<Admission, 1024, MMAPABLE> = Array::new(); // set by the
 #[btf_map]
 static RULES: ArrayOfMaps<LpmTrie<SourceKey, u32, 1>, 1024> = ArrayOfMaps::new(); // set by the loader
 #[btf_map]
-static ADMISSION_SOURCES: LruHashMap<Source, Word, { MAX_SOURCES as usize }> = LruHashMap::new();
+static ADMISSION_SOURCES: LruHashMap<Source, SourceRecord, { MAX_SOURCES as usize }> =
+    LruHashMap::new();
 #[btf_map]
 static RINGS: ArrayOfMaps<Array<Ring, 1, MMAPABLE>, 1024> = ArrayOfMaps::new(); // set by the loader
 #[btf_map]
@@ -232,17 +233,17 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
-    fn source_window<R>(&self, source: &Source, look: impl FnOnce(&Word) -> R) -> Option<R> {
-        // SAFETY: a word changes by compare and swap; at worst it has become another source's in
+    fn source<R>(&self, source: &Source, look: impl FnOnce(&SourceRecord) -> R) -> Option<R> {
+        // SAFETY: words change by compare and swap; at worst they have become another source's in
         // the meantime, which is then counted one flow too much.
-        let mut word = unsafe { ADMISSION_SOURCES.get(source) };
-        if word.is_none() {
-            // If another processor was quicker, its word is found below.
-            let _ = ADMISSION_SOURCES.insert(source, Word::default(), BPF_NOEXIST);
+        let mut record = unsafe { ADMISSION_SOURCES.get(source) };
+        if record.is_none() {
+            // If another processor was quicker, its record is found below.
+            let _ = ADMISSION_SOURCES.insert(source, SourceRecord::default(), BPF_NOEXIST);
             // SAFETY: as above.
-            word = unsafe { ADMISSION_SOURCES.get(source) };
+            record = unsafe { ADMISSION_SOURCES.get(source) };
         }
-        word.map(look)
+        record.map(look)
     }
 
     #[inline(always)]

@@ -180,6 +180,8 @@ pub struct FlowLimits {
     pub active_flows: Option<u32>,
     /// New flows of one source in a second.
     pub source_new_flows_per_second: Option<u32>,
+    /// Flows of one source remembered at once.
+    pub source_active_flows: Option<u32>,
     /// Bits of an IPv4 address that make a source.
     pub source_prefix_ipv4: u8,
     /// Bits of an IPv6 address that make a source.
@@ -194,6 +196,7 @@ impl Default for FlowLimits {
             new_flows_per_second: None,
             active_flows: None,
             source_new_flows_per_second: None,
+            source_active_flows: None,
             source_prefix_ipv4: 32,
             source_prefix_ipv6: 64,
             over: OverLimit::Drop,

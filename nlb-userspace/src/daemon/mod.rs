@@ -29,8 +29,8 @@ use crate::{
     dataplane::{
         Dataplane as _, DataplaneError, Step,
         events::Events,
-        kernel::Sweep,
         load::{self, Attached, Loaded},
+        sweep::Sweep,
     },
     health::ProbeOutcome,
     next_hop::{Change, NextHopError, Resolution, Unresolved, Watch, book::Book},
@@ -559,7 +559,12 @@ impl Daemon {
 
     /// Sweeps the flow table and takes away what nothing needs any more.
     fn sweep(&mut self) {
-        let sweep = self.loaded.maps.sweep(clock::now());
+        let maps = &mut self.loaded.maps;
+        let before = maps.flows_of_sources();
+        let sweep = maps.sweep(clock::now());
+        if let Err(error) = before.and_then(|before| maps.settle_sources(&before, &sweep)) {
+            tracing::error!("cannot settle how many flows sources have: {error}");
+        }
         let [_, newer] = std::mem::take(&mut self.sweeps);
         self.sweeps = [newer, sweep];
         // Flows that began before the last change must have been seen by both sweeps.

@@ -218,6 +218,7 @@ fn wished_admission(listener: &Listener, key: &ListenerKey) -> WishedAdmission {
         flows_per_tick: per_tick(limits.new_flows_per_second),
         source_flows_per_tick: per_tick(limits.source_new_flows_per_second),
         active_flows: limits.active_flows.unwrap_or(0),
+        source_active_flows: limits.source_active_flows.unwrap_or(0),
     };
     WishedAdmission {
         rules,

@@ -10,10 +10,10 @@ use aya::{
     },
 };
 use nlb_common::{
-    admission::{ALLOW, Admission, AdmissionPolicy, DENY},
+    admission::{ALLOW, Admission, AdmissionPolicy, DENY, MAX_SOURCES, Source, settled},
     counter::Traffic,
     decap::SourceKey,
-    flow::{Bucket, Choice},
+    flow::Bucket,
     listener::{Listener, ListenerId, ListenerKey, ListenerPolicy},
     maps::{Header, Prefilter},
     next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot, VlanLink},
@@ -26,7 +26,11 @@ use nlb_common::{
 };
 use zerocopy::FromZeros as _;
 
-use super::{Dataplane, DataplaneError, Step, shared::Shared};
+use super::{
+    Dataplane, DataplaneError, Step,
+    shared::Shared,
+    sweep::{self, FlowsBySource, Sweep},
+};
 use crate::{plan::Limits, source_rules::SourceRules};
 
 /// `BPF_F_MMAPABLE` of `linux/bpf.h`: the inner maps of `RINGS` must have the template's flags.
@@ -55,6 +59,7 @@ pub struct KernelMaps {
     vlan_links: HashMap<MapData, u32, u64>,
     admissions: Shared<Admission>,
     rules: ArrayOfMaps<MapData, RuleMap>,
+    sources: HashMap<MapData, Plain<Source>, [u64; 2]>,
     /// The sets of rules that were made last.
     made_rules: Vec<(SourceRules, RuleMap)>,
     rings: ArrayOfMaps<MapData, Array<MapData, Plain<Ring>>>,
@@ -86,19 +91,6 @@ pub struct Found {
     pub next_hops: Vec<(NeighbourKey, NextHopId, Option<NextHop>)>,
     /// What is behind VLAN interfaces, by their indexes.
     pub vlan_links: Vec<(u32, VlanLink)>,
-}
-
-/// What a sweep over the flow table saw.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sweep {
-    /// Flows whose time has not run out.
-    pub active: u64,
-    /// How many of them each listener has, by id.
-    pub by_listener: Vec<u64>,
-    /// How many of them each target has, by id.
-    pub by_target: Vec<u64>,
-    /// Entries that were emptied because their time had run out.
-    pub forgotten: u64,
 }
 
 fn map_error(action: &'static str, map: &'static str) -> impl Fn(MapError) -> DataplaneError {
@@ -187,6 +179,8 @@ impl KernelMaps {
             rules: ArrayOfMaps::try_from(take(object, "RULES")?)
                 .map_err(map_error("use", "RULES"))?,
             made_rules: Vec::new(),
+            sources: HashMap::try_from(take(object, "ADMISSION_SOURCES")?)
+                .map_err(map_error("use", "ADMISSION_SOURCES"))?,
             rings: ArrayOfMaps::try_from(take(object, "RINGS")?)
                 .map_err(map_error("use", "RINGS"))?,
             listener_counters: PerCpuArray::try_from(take(object, "LISTENER_COUNTERS")?)
@@ -324,54 +318,81 @@ impl KernelMaps {
     }
 
     /// Goes over the whole flow table: counts flows, and empties entries whose time has run out.
-    ///
-    /// An entry is emptied by compare and swap, so that a flow that came back in the meantime
-    /// keeps its place.
     pub fn sweep(&self, now: Tick) -> Sweep {
-        let active: Vec<u64> = self
-            .admissions
-            .iter()
-            .map(|record| record.active.load())
-            .collect();
-        let mut sweep = Sweep {
-            by_listener: vec![0; self.listeners.len()],
-            by_target: vec![0; self.targets.len()],
-            ..Sweep::default()
-        };
-        for entry in self.flows.iter().flat_map(|bucket| &bucket.entries) {
-            let word = entry.choice.load();
-            if word == Choice::EMPTY || word == Choice::BUSY {
-                continue;
-            }
-            let choice = Choice::of_word(word);
-            let idle_ticks = self
-                .listeners
-                .get(usize::from(choice.listener.0))
-                .map_or(0, |listener| listener.policy().idle_ticks);
-            let progress = entry.progress();
-            // A tick of grace: a packet may have stamped the entry just after `now` was read.
-            let silent = now.since(progress.last_seen);
-            if silent > progress.state.idle_ticks(idle_ticks).saturating_add(1) {
-                if entry.choice.swap(word, Choice::EMPTY) {
-                    sweep.forgotten += 1;
-                }
-                continue;
-            }
-            sweep.active += 1;
-            if let Some(count) = sweep.by_listener.get_mut(usize::from(choice.listener.0)) {
-                *count += 1;
-            }
-            if let Some(count) = sweep.by_target.get_mut(choice.target.0 as usize) {
-                *count += 1;
+        sweep::sweep(
+            self.flows.iter().flat_map(|bucket| &bucket.entries),
+            &self.listeners,
+            &self.admissions,
+            self.targets.len(),
+            now,
+        )
+    }
+
+    /// How many flows the map says each source has, if any listener limits them.
+    pub fn flows_of_sources(&self) -> Result<FlowsBySource, DataplaneError> {
+        let mut found = FlowsBySource::new();
+        if !sweep::limits_sources(&self.admissions) {
+            return Ok(found);
+        }
+        // A key that vanishes meanwhile sends the walk back to its beginning.
+        for key in self.sources.keys().take(2 * MAX_SOURCES as usize) {
+            let Plain(source) = key.map_err(map_error("read", "ADMISSION_SOURCES"))?;
+            if let Some([_, active]) = self.source(&source)? {
+                found.insert(source, active);
             }
         }
-        for ((record, before), found) in self.admissions.iter().zip(active).zip(&sweep.by_listener)
-        {
-            if record.policy().active_flows != 0 {
-                record.settle(*found, before);
+        Ok(found)
+    }
+
+    fn source(&self, source: &Source) -> Result<Option<[u64; 2]>, DataplaneError> {
+        match self.sources.get(&Plain(*source), 0) {
+            Ok(record) => Ok(Some(record)),
+            Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(None),
+            Err(error) => Err(map_error("read", "ADMISSION_SOURCES")(error)),
+        }
+    }
+
+    /// Replaces what was counted of sources by what a sweep found; `before` is what the map said
+    /// when the sweep began.
+    ///
+    /// A record is read and written, not swapped: a flow that begins between the two is counted by
+    /// the next sweep only.
+    pub fn settle_sources(
+        &mut self,
+        before: &FlowsBySource,
+        sweep: &Sweep,
+    ) -> Result<(), DataplaneError> {
+        let flows_of = |source: &Source| sweep.by_source.get(source).copied().unwrap_or(0);
+        for (source, before) in before {
+            let Some([window, active]) = self.source(source)? else {
+                continue;
+            };
+            let settled = settled(flows_of(source), *before, active);
+            if settled != active {
+                self.set_source(source, [window, settled])?;
             }
         }
-        sweep
+        // Those that the map forgot, or did not know when their limit was made; the others may go on.
+        for (source, flows) in &sweep.by_source {
+            if !before.contains_key(source) && self.is_over(source, *flows) {
+                let window = self.source(source)?.map_or(0, |[window, _]| window);
+                self.set_source(source, [window, *flows])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_over(&self, source: &Source, flows: u64) -> bool {
+        usize::try_from(source.listener)
+            .ok()
+            .and_then(|listener| self.admissions.get(listener))
+            .is_some_and(|record| flows >= u64::from(record.policy().source_active_flows))
+    }
+
+    fn set_source(&mut self, source: &Source, record: [u64; 2]) -> Result<(), DataplaneError> {
+        self.sources
+            .insert(Plain(*source), record, 0)
+            .map_err(map_error("write", "ADMISSION_SOURCES"))
     }
 
     /// Gives a listener the rules in this map, or in a new one.

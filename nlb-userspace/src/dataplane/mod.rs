@@ -19,6 +19,7 @@ mod log;
 mod memory;
 pub mod shared;
 pub mod stages;
+pub mod sweep;
 
 use std::sync::Arc;
 

@@ -117,6 +117,7 @@ pub(super) fn limits(
         new_flows_per_second: number(&raw.new_flows_per_second),
         active_flows: number(&raw.active_flows),
         source_new_flows_per_second: number(&raw.source_new_flows_per_second),
+        source_active_flows: number(&raw.source_active_flows),
         source_prefix_ipv4: length(&raw.source_prefix_ipv4, 32),
         source_prefix_ipv6: length(&raw.source_prefix_ipv6, 64),
         over: if forwards.is_some() {

@@ -296,6 +296,16 @@ pub const KEYS: &[Key] = &[
         "How many flows one source may begin in a second. 65,536 sources are counted at once, over all listeners; beyond that, the one that was silent longest is forgotten.",
     ),
     key(
+        "load_balancer.listener.limits.source.active_flows",
+        Kind::Whole {
+            min: 1,
+            max: 1 << 28,
+        },
+        Absent::Depends("no limit"),
+        "",
+        "How many flows of one source may be remembered at once. Flows that ended are seen by the next sweep, as with `limits.active_flows`. Of the 65,536 sources that began flows last; one that was forgotten meanwhile may begin as many again until the next sweep.",
+    ),
+    key(
         "load_balancer.listener.limits.source.prefix_length_ipv4",
         Kind::Whole { min: 1, max: 32 },
         Absent::Whole(32),

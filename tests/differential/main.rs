@@ -145,7 +145,7 @@ impl Pair {
         self.memory.now.set(Kernel::now().0);
         let mut of_limits = Random::new(random.next());
         world::set_windows(&self.memory, hostile::CLIENTS, || {
-            u32::from(of_limits.byte() % 3)
+            u32::from(of_limits.byte() % 5)
         });
         for (id, _) in world::LIMITS {
             let record = &self.memory.admissions[usize::from(*id)];

@@ -2,7 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,6 +14,11 @@ use super::{PATIENCE, ask_http, configuration, connection_to, http_vips, with_nl
 const OTHER: &str = "10.1.0.66";
 /// Its counterpart, which the client itself never chooses.
 const OTHER_V6: &str = "fd00:1::66";
+
+/// The client's own address.
+const LOCAL: &str = "10.1.0.10";
+/// Far longer than a flow that is over is remembered, and a sweep is waited for.
+const SEEN_BY_A_SWEEP: Duration = Duration::from_secs(120);
 
 /// The configuration with more keys of the load balancer that translates.
 fn with_rules(rules: &str) -> String {
@@ -125,6 +130,41 @@ fn connections_over_the_limit_are_not_opened_and_those_below_it_go_on() -> Resul
         ask_http(lab, other).context("the limit is the listener's own")?;
         reload(lab, daemon, &configuration())?;
         open()?.get("/")?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_source_with_as_many_connections_as_it_may_have_opens_no_more_and_another_does() -> Result<()> {
+    with_nlb("source_limit", |lab, daemon| {
+        lab.client()
+            .ip(&format!("addr add {OTHER}/24 dev eth0\n"))?;
+        let listener = "  target_group = \"nat-web-v4\"\n";
+        let limited = configuration().replacen(
+            listener,
+            &format!("{listener}  limits.source.active_flows = 2\n"),
+            1,
+        );
+        reload(lab, daemon, &limited)?;
+        let [vip, ..] = http_vips();
+        let open = || HttpConnection::from(lab.client(), vip, PATIENCE);
+        let mut connections = [open()?, open()?];
+        ensure!(open().is_err(), "a third connection was opened");
+        ensure!(
+            stopped(daemon, "source_active_limit")? > 0,
+            "it was not counted"
+        );
+        ensure!(curl(lab, OTHER, vip)?, "another source is kept out");
+        for connection in &mut connections {
+            ensure!(connection.get("/")?.status == 200);
+        }
+
+        // Both end; the daemon sees it when their entries' time has run out.
+        drop(connections);
+        let patient = Instant::now() + SEEN_BY_A_SWEEP;
+        while !curl(lab, LOCAL, vip)? {
+            ensure!(Instant::now() < patient, "flows that ended are never seen");
+        }
         Ok(())
     })
 }

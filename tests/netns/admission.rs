@@ -18,7 +18,7 @@ const OTHER_V6: &str = "fd00:1::66";
 /// The client's own address.
 const LOCAL: &str = "10.1.0.10";
 /// Far longer than a flow that is over is remembered, and a sweep is waited for.
-const SEEN_BY_A_SWEEP: Duration = Duration::from_secs(120);
+const SEEN_BY_A_SWEEP: Duration = Duration::from_mins(2);
 
 /// The configuration with more keys of the load balancer that translates.
 fn with_rules(rules: &str) -> String {

@@ -3,12 +3,14 @@
 //! * [`harness`]: runs a program a million times on fresh packets, and reads the clock.
 //! * [`subject`]: the load balancer's own program, over maps filled as the daemon fills them.
 //! * [`path`]: the rows of the packet path.
+//! * [`admission`]: listeners with rules and limits, whose rows stand beside those without.
 //! * [`designs`]: flow tables of several designs, looked up on equal terms.
 //! * [`report`]: the table, and JSON.
 //!
 //! Nothing is pinned and no interface is touched: every next hop is known and leads back through
 //! the loopback interface of the caller's namespace, whose index the kernel gives to test packets.
 
+pub mod admission;
 pub mod designs;
 pub mod harness;
 pub mod path;

@@ -10,6 +10,7 @@ use nlb_common::{
 
 use super::{
     Effort,
+    admission::Question,
     harness::{ClientEnd, Harness, Stream, TRANSMIT},
     report::Row,
     short,
@@ -50,8 +51,12 @@ fn with_ports(packet: Sentence, protocol: u8, source: u16, destination: u16) -> 
 
 /// Packets from clients to a listener; of TCP those that open a connection, or those that go on.
 fn to_listener(kind: Kind, opens: bool, flows: u32) -> Result<Stream> {
+    to_port(kind, LISTENER_PORT, opens, flows)
+}
+
+fn to_port(kind: Kind, port: u16, opens: bool, flows: u32) -> Result<Stream> {
     let packet = packet(client(kind.is_v6), kind.vip())?;
-    let mut packet = with_ports(packet, kind.protocol, CLIENT_PORT, LISTENER_PORT);
+    let mut packet = with_ports(packet, kind.protocol, CLIENT_PORT, port);
     if opens && kind.protocol == TCP {
         packet = packet.syn();
     }
@@ -229,6 +234,9 @@ impl Bench<'_> {
                 left -= some;
             }
             self.row(name(kind, "new", 0), &stream, Expected::New, Some(150.0))?;
+            if Question::kinds().any(|other| other == kind) {
+                self.asked(kind)?;
+            }
         }
         for kind in Kind::all().filter(|kind| kind.protocol == TCP) {
             self.subject.fill_up(kind)?;
@@ -240,6 +248,20 @@ impl Bench<'_> {
             };
             let name = name(kind, "table full", 0);
             self.row(name, &stream, expected, Some(40.0))?;
+        }
+        Ok(())
+    }
+
+    /// New flows of listeners that ask about them, in the table as it is.
+    fn asked(&mut self, kind: Kind) -> Result<()> {
+        for question in Question::ALL {
+            let stream = to_port(kind, question.port(), true, 1)?.sequential();
+            let expected = if question == Question::Refusal {
+                Expected::Stopped(Stop::BlockedTcp)
+            } else {
+                Expected::New
+            };
+            self.row(name(kind, question.name(), 0), &stream, expected, None)?;
         }
         Ok(())
     }

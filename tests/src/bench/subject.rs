@@ -34,6 +34,8 @@ use nlb_userspace::{
 };
 use zerocopy::big_endian::U16;
 
+use super::admission::Question;
+
 /// The loopback interface, which test packets come in through: always the namespace's first.
 const LOOPBACK: u32 = 1;
 /// The one next hop: to every target and to every client.
@@ -104,12 +106,13 @@ impl Kind {
 
     /// What packets are addressed to.
     pub fn key(self) -> Result<ListenerKey> {
+        self.key_of(LISTENER_PORT)
+    }
+
+    /// What packets to another port are addressed to.
+    fn key_of(self, port: u16) -> Result<ListenerKey> {
         let address = Address::from(self.vip().parse::<IpAddr>()?);
-        Ok(ListenerKey::new(
-            address,
-            self.protocol,
-            U16::new(LISTENER_PORT),
-        ))
+        Ok(ListenerKey::new(address, self.protocol, U16::new(port)))
     }
 }
 
@@ -221,7 +224,12 @@ impl Subject {
                     next_hop: NEXT_HOP,
                 }],
             });
-            wish.listeners.push(WishedListener {
+            let questions: &[Question] = if Question::kinds().any(|other| other == kind) {
+                &Question::ALL
+            } else {
+                &[]
+            };
+            let plain = WishedListener {
                 // The bench sends data without an opening.
                 stray: Stranded::FORWARD,
                 expired: Stranded::FORWARD,
@@ -232,7 +240,15 @@ impl Subject {
                 hash_input: HashInput::FiveTuple,
                 admission: WishedAdmission::default(),
                 answers_echo: true,
-            });
+            };
+            for question in questions {
+                wish.listeners.push(WishedListener {
+                    key: kind.key_of(question.port())?,
+                    admission: question.admission(kind),
+                    ..plain.clone()
+                });
+            }
+            wish.listeners.push(plain);
         }
         for planned in plan(&self.actual, &wish, self.maps.limits())? {
             self.maps.take(&planned.step)?;
@@ -257,8 +273,10 @@ impl Subject {
             traffic: Traffic::default(),
             stops: [0; Stop::COUNT],
         };
-        for kind in Kind::all() {
-            if let Some(id) = self.actual.listener_id(&kind.key()?) {
+        let asking = Question::kinds()
+            .flat_map(|kind| Question::ALL.map(|question| kind.key_of(question.port())));
+        for key in Kind::all().map(Kind::key).chain(asking) {
+            if let Some(id) = self.actual.listener_id(&key?) {
                 counts.traffic += self.maps.listener_traffic(id)?;
             }
         }

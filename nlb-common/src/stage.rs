@@ -10,11 +10,13 @@ pub enum Stage {
     Begin,
     /// It may be a target's answer, and its way to the client is not remembered.
     Back,
+    /// It is for a QUIC listener: whose connection ID does it carry?
+    Quic,
 }
 
 impl Stage {
     /// All stages, in the order of their numbers.
-    pub const ALL: &[Self] = &[Self::Classify, Self::Begin, Self::Back];
+    pub const ALL: &[Self] = &[Self::Classify, Self::Begin, Self::Back, Self::Quic];
 
     /// The program that interfaces run: the front stage.
     pub const FRONT_PROGRAM: &str = "nlb";
@@ -25,6 +27,7 @@ impl Stage {
             Self::Classify => "nlb_classify",
             Self::Begin => "nlb_begin",
             Self::Back => "nlb_back",
+            Self::Quic => "nlb_quic",
         }
     }
 }

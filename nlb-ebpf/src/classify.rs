@@ -84,7 +84,7 @@ pub fn may_be_an_answer<T: Tables>(packet: &Packet, tables: &T) -> bool {
 ///
 /// VERIFIER: or it follows the rest of the program once for each way there.
 #[inline(always)]
-fn forgotten<T: Tables>(packet: Packet, tables: &T) -> Packet {
+pub fn forgotten<T: Tables>(packet: Packet, tables: &T) -> Packet {
     // Bytes of an address, whichever version it has.
     let unknown = packet.source.words[1] >> 32;
     let forget = |value: u8| {

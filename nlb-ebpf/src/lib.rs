@@ -13,6 +13,9 @@
 //!             └──────────────► rewrite ─► emit ◄─────┘
 //! ```
 //!
+//! A packet for a QUIC listener leaves the way to the target for one more stage, [`quic`], before
+//! anything is decided, and comes back to the same way with what its connection ID says.
+//!
 //! A stage ends with a verdict, with a [`Stop`], or by going on to another stage, which looks at
 //! the frame anew. In the kernel each stage is a program, and going on is a tail call: each has a
 //! stack and a verification of its own, and what is rare costs the common packet nothing. Nothing
@@ -43,6 +46,7 @@ pub mod front;
 #[cfg(feature = "memory")]
 pub mod memory;
 pub mod parse;
+pub mod quic;
 pub mod rewrite;
 pub mod select;
 pub mod tables;
@@ -103,6 +107,7 @@ pub fn follow<F: Frame, T: Tables>(
             Err(Exit::Go(Stage::Classify)) => classify::classify(frame, tables),
             Err(Exit::Go(Stage::Begin)) => classify::begin(frame, tables),
             Err(Exit::Go(Stage::Back)) => classify::back(frame, tables),
+            Err(Exit::Go(Stage::Quic)) => quic::quic(frame, tables),
         };
     }
 }

@@ -15,6 +15,7 @@ use nlb_ebpf::{
     Exit, Verdict,
     classify::{back, begin, classify},
     front::front,
+    quic::quic,
     stopped,
 };
 
@@ -71,6 +72,13 @@ fn nlb_begin(context: XdpContext) -> u32 {
 #[inline(always)]
 fn nlb_back(context: XdpContext) -> u32 {
     run!(back, context)
+}
+
+/// [`nlb_ebpf::Stage::Quic`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_quic(context: XdpContext) -> u32 {
+    run!(quic, context)
 }
 
 #[panic_handler]

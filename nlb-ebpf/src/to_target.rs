@@ -2,10 +2,10 @@
 
 use nlb_common::{
     flow::{Choice, Client, FlowState, Progress},
-    listener::{ListenerId, ListenerKey},
+    listener::{ListenerId, ListenerKey, ListenerPolicy},
     next_hop::{NextHop, NextHopId},
     stop::Stop,
-    target::Mode,
+    target::{Mode, TargetId},
     tick::Tick,
     wire::{
         protocol,
@@ -49,6 +49,21 @@ pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
     packet: &Packet,
     tables: &T,
 ) -> Result<Verdict, Exit> {
+    to_target_or::<ALL, false, F, T>(frame, packet, tables, UNNAMED)
+}
+
+/// No target's id.
+pub const UNNAMED: TargetId = TargetId(0);
+
+/// The same. Where `QUIC` is true, `named` is what the packet's connection ID says, or
+/// [`UNNAMED`]; where it is not, packets for QUIC listeners go on to [`Stage::Quic`].
+#[inline(always)]
+pub fn to_target_or<const ALL: bool, const QUIC: bool, F: Frame, T: Tables>(
+    frame: &mut F,
+    packet: &Packet,
+    tables: &T,
+    named: TargetId,
+) -> Result<Verdict, Exit> {
     let client = Client {
         address: packet.source,
         port: packet.source_port,
@@ -56,7 +71,7 @@ pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
     };
     let place = Place::of(tables, &client);
     let now = tables.now();
-    let decision = decide::<ALL, F, T>(frame, packet, tables, place, &client, now)?;
+    let decision = decide::<ALL, QUIC, F, T>(frame, packet, tables, place, &client, now, named)?;
     let next_hop = way::<ALL, F, T>(frame, packet, tables, &decision.target)?;
     fits(packet, &next_hop)?;
     let is_translated = decision.target.control.mode == Mode::NAT;
@@ -98,19 +113,20 @@ pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
 
 /// Which flow is it, and where does it go?
 #[inline(always)]
-fn decide<'t, const ALL: bool, F: Frame, T: Tables>(
+fn decide<'t, const ALL: bool, const QUIC: bool, F: Frame, T: Tables>(
     frame: &F,
     packet: &Packet,
     tables: &'t T,
     place: Place,
     client: &Client,
     now: Tick,
+    named: TargetId,
 ) -> Result<Decision<'t>, Exit> {
-    let mut idle_ticks = 0;
+    let mut policy = ListenerPolicy::default();
     let found = flows::find(tables, place, client, |choice| {
         match tables.listener(choice.listener) {
             Some(listener) => {
-                idle_ticks = listener.policy().idle_ticks;
+                policy = listener.policy();
                 listener.is(packet.destination, packet.protocol, packet.destination_port)
             }
             None => false,
@@ -118,9 +134,14 @@ fn decide<'t, const ALL: bool, F: Frame, T: Tables>(
     });
     let mut progress = Progress::NONE;
     if let Some(entry) = found.entry {
+        if !QUIC && policy.flags.is_quic() {
+            return Err(Exit::Go(Stage::Quic));
+        }
         progress = entry.progress();
         let state = progress.state;
-        if now.since(progress.last_seen) <= state.idle_ticks(idle_ticks) {
+        if now.since(progress.last_seen) <= state.idle_ticks(policy.idle_ticks)
+            && goes_to(named, Choice::of_word(found.word).target)
+        {
             let choice = Choice::of_word(found.word);
             let target = Chosen::of(tables, choice.target)?;
             // A client that opens its flow anew gets another target if its old one takes no new
@@ -141,14 +162,37 @@ fn decide<'t, const ALL: bool, F: Frame, T: Tables>(
         return Err(Exit::Go(Stage::Begin));
     }
     let listener = listener_of(packet, tables)?;
+    if !QUIC && is_quic(tables, listener) {
+        return Err(Exit::Go(Stage::Quic));
+    }
+    let target = if named == UNNAMED {
+        select(frame, tables, packet, listener)?
+    } else {
+        // Even if it takes no new flows: only the flow is new, the connection is not.
+        Chosen::of(tables, named)?
+    };
     Ok(Decision {
         listener,
-        target: select(frame, tables, packet, listener)?,
+        target,
         entry: found,
         progress,
         state: FlowState::NEW,
         begins: true,
     })
+}
+
+/// Whether a packet whose connection ID names a target, or none, may go where its flow goes.
+#[inline(always)]
+fn goes_to(named: TargetId, target: TargetId) -> bool {
+    named == UNNAMED || named == target
+}
+
+#[inline(always)]
+fn is_quic<T: Tables>(tables: &T, listener: ListenerId) -> bool {
+    match tables.listener(listener) {
+        Some(listener) => listener.policy().flags.is_quic(),
+        None => false,
+    }
 }
 
 /// Remembers a flow that begins, in its old entry if it had one.

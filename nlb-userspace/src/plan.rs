@@ -8,6 +8,7 @@
 //! came to a listener, goes on until it ends. [`retire`] takes the records away when a sweep over
 //! the flow table has found no flow that needs them.
 
+mod quic;
 mod rings;
 
 use std::{
@@ -18,13 +19,14 @@ use std::{
 use nlb_common::{
     address::Address,
     listener::{HashInput, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy},
-    maps::{PREFILTER_WORDS, Prefilter, Side},
+    maps::{PREFILTER_WORDS, Prefilter, SERVER_IDS_PER_TARGET, Side},
     next_hop::NextHopId,
     target::{Mode, TargetControl, TargetId, TargetIdentity},
     wire::protocol,
 };
 use zerocopy::big_endian::U16;
 
+pub use self::quic::WishedQuic;
 use self::rings::ResolvedGroup;
 pub use self::rings::{ForwardShare, PlannedRing, RingSource};
 use crate::{
@@ -81,6 +83,8 @@ pub struct WishedGroup {
     pub mode: Mode,
     /// Its targets, also those that take no new flows.
     pub targets: Vec<WishedTarget>,
+    /// If they are QUIC servers that put their number into connection IDs.
+    pub quic: Option<WishedQuic>,
 }
 
 /// A target that should be.
@@ -110,6 +114,7 @@ pub struct Actual {
     /// What each ring was built from; unknown after adoption, so that rings are built anew.
     rings: BTreeMap<u16, RingSource>,
     prefilter: Vec<u64>,
+    quic: quic::Known,
 }
 
 /// Sizes that a plan must keep to.
@@ -121,6 +126,13 @@ pub struct Limits {
     pub targets: usize,
     /// Rings, the unused one with id 0 among them.
     pub groups: usize,
+}
+
+impl Limits {
+    /// Numbers of QUIC servers, each once for each ring that leads to it.
+    const fn server_ids(self) -> usize {
+        self.targets * SERVER_IDS_PER_TARGET as usize
+    }
 }
 
 /// Why there is no plan.
@@ -144,6 +156,12 @@ pub enum PlanError {
          that forward to several, and groups that were removed but whose targets still have flows"
     )]
     Groups(usize),
+    /// No entry for a QUIC server's number is free.
+    #[error(
+        "no room for another QUIC server ID: there are {0}, four for each of \
+         node.capacity.targets, and each listener's choice of target groups needs its own"
+    )]
+    ServerIds(usize),
 }
 
 /// A number that stands for a target group's name in the maps, so that a daemon that finds them
@@ -189,6 +207,14 @@ impl Actual {
                 .collect(),
             rings: BTreeMap::new(),
             prefilter: found.prefilter.clone(),
+            quic: quic::Known {
+                layouts: found.cid_layouts.iter().copied().collect(),
+                servers: found
+                    .server_ids
+                    .iter()
+                    .map(|(key, target)| (quic::known_key(key), *target))
+                    .collect(),
+            },
         }
     }
 
@@ -253,6 +279,15 @@ impl Actual {
                 if let Some(word) = self.prefilter.get_mut(*index) {
                     *word = *bits;
                 }
+            }
+            Step::LayOutCids { id, layout } => {
+                self.quic.layouts.insert(*id, *layout);
+            }
+            Step::IndexServer { key, target } => {
+                self.quic.servers.insert(quic::known_key(key), *target);
+            }
+            Step::UnindexServer { key } => {
+                self.quic.servers.remove(&quic::known_key(key));
             }
             Step::Publish { generation } => self.generation = *generation,
             Step::ReplaceRing { .. }
@@ -321,10 +356,11 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
     let mut steps: Vec<Planned> = Vec::new();
     let mut after = actual.clone();
     let mut groups = Vec::with_capacity(wish.groups.len());
-    let mut wished_targets = HashSet::new();
+    let mut target_ids = Vec::with_capacity(wish.groups.len());
     for group in &wish.groups {
         let group_id = group_id(&mut after, group.fingerprint, limits)?;
         let mut entries = Vec::new();
+        let mut own_ids = Vec::new();
         for target in &group.targets {
             let identity = identity(group, group_id, target.address, target.port);
             let control = TargetControl {
@@ -354,7 +390,7 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
                 );
                 id
             };
-            wished_targets.insert(id);
+            own_ids.push(id);
             if target.weight > 0 {
                 entries.push(RingEntry {
                     target_id: id.0,
@@ -368,7 +404,9 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
             fingerprint: group.fingerprint,
             entries,
         });
+        target_ids.push(own_ids);
     }
+    let wished_targets: BTreeSet<_> = target_ids.iter().flatten().copied().collect();
     for (id, control) in unwished(&after, &wished_targets) {
         push(&mut steps, &mut after, Step::ControlTarget { id, control });
     }
@@ -377,7 +415,9 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
         forwards: rings::forward_ids(&after, wish, limits)?,
     };
     steps.extend(rings::changed(actual, wish, groups, &ids.forwards));
+    let servers = quic::index(wish, &ids, &target_ids, limits, &mut after, &mut steps)?;
     plan_listeners(wish, &ids, limits, &mut after, &mut steps)?;
+    quic::unindex(&servers, &wished_targets, &mut after, &mut steps);
     if !steps.is_empty() {
         steps.push(
             Step::Publish {
@@ -390,7 +430,7 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
 }
 
 /// Targets that only old flows use: a client that opens its flow anew shall leave them.
-fn unwished(after: &Actual, wished: &HashSet<TargetId>) -> Vec<(TargetId, TargetControl)> {
+fn unwished(after: &Actual, wished: &BTreeSet<TargetId>) -> Vec<(TargetId, TargetControl)> {
     after
         .targets
         .iter()
@@ -434,13 +474,26 @@ fn plan_listeners(
         let Some(group) = ids.get(listener.ring) else {
             continue;
         };
+        let layout = quic::layout(wish, listener);
         let policy = ListenerPolicy {
             group,
             idle_ticks: listener.idle_ticks,
-            flags: ListenerFlags::default().with_hash_input(listener.hash_input),
+            flags: ListenerFlags::default()
+                .with_hash_input(listener.hash_input)
+                .with_quic(layout.is_some()),
         };
         let key = listener.key;
-        let id = if let Some(id) = after.listener_id(&key) {
+        let known = after.listener_id(&key);
+        let id = match known {
+            Some(id) => id,
+            None => free_listener(after, limits)?,
+        };
+        if let Some(layout) = layout
+            && after.quic.layouts.get(&id) != Some(&layout)
+        {
+            push(steps, after, Step::LayOutCids { id, layout });
+        }
+        if known.is_some() {
             if after
                 .listeners
                 .get(&id)
@@ -448,12 +501,9 @@ fn plan_listeners(
             {
                 push(steps, after, Step::ChangeListener { id, policy });
             }
-            id
         } else {
-            let id = free_listener(after, limits)?;
             push(steps, after, Step::WriteListener { id, key, policy });
-            id
-        };
+        }
         index.push((key, id));
         let vip = ListenerKey::vip(key.address);
         if !index.iter().any(|(other, _)| *other == vip) {
@@ -604,6 +654,20 @@ pub fn retire(actual: &Actual, wish: &Wish, sweeps: [&Sweep; 2]) -> Vec<Step> {
             steps.push(Step::ClearTarget { id: *id });
         }
     }
+    let (mut targets, mut listeners) = (BTreeSet::new(), BTreeSet::new());
+    for step in &steps {
+        match step {
+            Step::ClearTarget { id } => {
+                targets.insert(*id);
+            }
+            Step::ClearListener { id } => {
+                listeners.insert(*id);
+            }
+            _ => {}
+        }
+    }
+    // What names a record goes before it.
+    steps.splice(..0, quic::retire(actual, &targets, &listeners));
     for step in &steps {
         after.note(step);
     }

@@ -55,6 +55,7 @@ fn group(name: &str, targets: &[u8]) -> WishedGroup {
         fingerprint: fingerprint(name),
         mode: Mode::NAT,
         targets: targets.iter().copied().map(target).collect(),
+        quic: None,
     }
 }
 

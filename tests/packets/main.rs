@@ -6,6 +6,7 @@ mod dsr;
 mod flows;
 mod nat;
 mod not_ours;
+mod quic;
 mod row;
 mod selection;
 mod stopped;
@@ -29,6 +30,7 @@ fn table() -> Vec<Row> {
     rows.extend(ways::rows());
     rows.extend(vlan::rows());
     rows.extend(selection::rows());
+    rows.extend(quic::rows());
     rows
 }
 

@@ -18,7 +18,7 @@ use crate::{
     packet::{Sentence, eth},
     world::{
         CLIENT, CLIENT_V6, ETH0, ETH1, FAR_CLIENT, FAR_CLIENT_V6, GROUPS, LISTENERS, MAC0, MAC1,
-        QUIET_CLIENT, UNKNOWN_CLIENT, UNWRITTEN_LISTENER_PORT, VIP, VIP_V6, tables,
+        QUIC, QUIET_CLIENT, SERVERS, UNKNOWN_CLIENT, UNWRITTEN_LISTENER_PORT, VIP, VIP_V6, tables,
     },
 };
 
@@ -148,7 +148,16 @@ fn request(random: &mut Random, is_v6: bool) -> Sentence {
     } else {
         4
     };
-    let (_, vip, protocol, mut port, _) = *of_version[random.below(count)];
+    let (_, vip, protocol, mut port, _) = if random.once_in(6) {
+        let is_quic = |listener: &&_| {
+            let (id, ..): (u16, &str, u8, u16, u16) = **listener;
+            QUIC.iter().any(|(other, _)| *other == id)
+        };
+        let quic: Vec<_> = of_version.iter().copied().filter(is_quic).collect();
+        *random.pick(&quic)
+    } else {
+        *of_version[random.below(count)]
+    };
     if random.once_in(50) {
         port = random.word();
     }
@@ -180,6 +189,41 @@ fn answer(random: &mut Random, is_v6: bool) -> Sentence {
     transport(random, sentence, protocol, (target.2, client_port))
 }
 
+/// A QUIC packet's beginning, of which not everything need be true: the header's form, the length of
+/// the connection ID, the server's number in it, and where it is cut.
+fn quic(random: &mut Random) -> Vec<u8> {
+    let (_, layout) = random.pick(QUIC);
+    let (_, number, _) = random.pick(SERVERS);
+    let mut id = random.bytes(layout.id_bytes.into());
+    let (at, length) = (
+        usize::from(layout.server_id_offset_bytes),
+        usize::from(layout.server_id_bytes),
+    );
+    id[at..at + length].copy_from_slice(&number.to_be_bytes()[8 - length..]);
+    if random.once_in(6) {
+        let at = random.below(id.len());
+        id[at] = random.byte();
+    }
+    let mut bytes = vec![random.byte()];
+    if bytes[0] & 0x80 != 0 {
+        let version = random.pick(&[1, 0x6b33_43cf, 0, u32::MAX]);
+        bytes.extend(version.to_be_bytes());
+        bytes.push(if random.once_in(4) {
+            random.pick(&[0, 8, 16, 18, 20, 255])
+        } else {
+            layout.id_bytes
+        });
+    }
+    bytes.extend(id);
+    let rest = random.below(24);
+    bytes.extend(random.bytes(rest));
+    if random.once_in(5) {
+        let left = random.below(bytes.len());
+        bytes.truncate(left);
+    }
+    bytes
+}
+
 /// Rare but right: options, extension headers, sizes, hops.
 fn decorated(random: &mut Random, mut sentence: Sentence, is_v6: bool) -> Sentence {
     let length = match random.below(20) {
@@ -188,7 +232,12 @@ fn decorated(random: &mut Random, mut sentence: Sentence, is_v6: bool) -> Senten
         2..10 => 0,
         _ => random.below(64),
     };
-    sentence = sentence.payload(&random.bytes(length)).class(random.byte());
+    let payload = if random.once_in(3) {
+        quic(random)
+    } else {
+        random.bytes(length)
+    };
+    sentence = sentence.payload(&payload).class(random.byte());
     if random.once_in(16) {
         sentence = sentence.ttl(random.pick(&[0, 1, 2, 255]));
     }

@@ -18,7 +18,10 @@ use nlb_ebpf::memory::MemoryTables;
 
 use crate::{
     packet::Sentence,
-    world::{ETH0, ETH1, FAR, GROUPS, LISTENERS, MTU_BYTES, SEQUENCE, chosen_by, on_to},
+    world::{
+        ETH0, ETH1, FAR, FILLER, GROUPS, LISTENERS, MTU_BYTES, QUIC, SEQUENCE, SERVERS, chosen_by,
+        on_to,
+    },
 };
 
 /// What both ends of a packet and its transport header say.
@@ -51,11 +54,26 @@ impl Segment {
         } else {
             packet.udp(from, to)
         };
-        segment.payload(&vec![0x5a; self.payload_bytes])
+        segment.payload(&vec![FILLER; self.payload_bytes])
     }
 
     fn opens(&self) -> bool {
         self.protocol == TCP && self.flags & SYN != 0 && self.flags & ACK == 0
+    }
+
+    /// The target that its QUIC connection ID names, if the listener looks at it. The payload is a
+    /// short header's: one byte, and the ID.
+    fn server(&self, listener: u16, group: u16) -> Option<u32> {
+        let (_, layout) = QUIC.iter().find(|(other, _)| *other == listener)?;
+        if self.payload_bytes < 1 + usize::from(layout.id_bytes) {
+            return None;
+        }
+        let number =
+            (0..layout.server_id_bytes).fold(0, |number, _| number << 8 | u64::from(FILLER));
+        let server = SERVERS
+            .iter()
+            .find(|server| (server.0, server.1) == (group, number));
+        server.map(|server| server.2)
     }
 
     /// Bytes of the IP packet.
@@ -151,9 +169,10 @@ impl Model {
         let is_it = |listener: &&(u16, &str, u8, u16, u16)| {
             listener.1 == vip && listener.2 == segment.protocol && listener.3 == port
         };
-        let Some(&(listener, ..)) = LISTENERS.iter().find(is_it) else {
+        let Some(&(listener, _, _, _, group)) = LISTENERS.iter().find(is_it) else {
             return Fate::Passed;
         };
+        let named = segment.server(listener, group);
         let now = self.now;
         let known = self.flows.iter().position(|flow| {
             flow.client == segment.source
@@ -162,10 +181,14 @@ impl Model {
         });
         let alive = known.filter(|index| {
             let flow = &self.flows[*index];
-            now - flow.last_seen <= flow.patience() && !(segment.opens() && flow.is_over())
+            now - flow.last_seen <= flow.patience()
+                && !(segment.opens() && flow.is_over())
+                && named.is_none_or(|named| named == flow.target)
         });
         let id = if let Some(index) = alive {
             self.flows[index].target
+        } else if let Some(id) = named {
+            id
         } else if let Some(id) = chosen_by(
             tables,
             segment.source,

@@ -22,6 +22,7 @@ use nlb_common::{
     hash::{Key, Secret},
     listener::{Listener, ListenerId, ListenerKey},
     next_hop::{NeighbourKey, NextHopId, NextHopSlot},
+    quic::ServerIdKey,
     stop::Stop,
     target::{Target, TargetId},
     tick::Tick,
@@ -154,6 +155,11 @@ impl Tables for FlowTables {
 
     #[inline(always)]
     fn ring_slot(&self, _: u16, _: usize) -> Option<TargetId> {
+        None
+    }
+
+    #[inline(always)]
+    fn server(&self, _: &ServerIdKey) -> Option<TargetId> {
         None
     }
 

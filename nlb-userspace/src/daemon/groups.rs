@@ -48,6 +48,8 @@ pub(super) enum Way {
 pub(super) struct TargetEntry {
     /// Its share of new flows.
     pub(super) weight: u16,
+    /// The number in its QUIC connection IDs.
+    pub(super) quic_server_id: Option<u64>,
     /// Its health.
     pub(super) health: TargetHealth,
     /// The way there.
@@ -178,6 +180,7 @@ impl Group {
             let key = (configured.name.clone(), address);
             let entry = self.targets.entry(address).or_insert_with(|| TargetEntry {
                 weight: target.weight,
+                quic_server_id: target.quic_server_id,
                 health: match adopted.get(&key) {
                     Some(was_healthy) => TargetHealth::adopted(*was_healthy, thresholds(check)),
                     None => TargetHealth::registered(thresholds(check), in_use),
@@ -188,6 +191,7 @@ impl Group {
                 probes: None,
             });
             entry.weight = target.weight;
+            entry.quic_server_id = target.quic_server_id;
             entry.health.reregister(now);
             entry.health.set_thresholds(now, thresholds(check));
             entry.health.set_in_use(now, in_use);

@@ -191,6 +191,7 @@ impl Subject {
                     weight: 1,
                     next_hop: NEXT_HOP,
                 }],
+                quic: None,
             });
             wish.listeners.push(WishedListener {
                 key: kind.key()?,

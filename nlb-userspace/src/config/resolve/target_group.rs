@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
+use nlb_common::quic::CidLayout;
+
 use super::{
     super::{
         address,
@@ -13,6 +15,7 @@ use super::{
     },
     Vips, health_check,
     name::Names,
+    quic,
 };
 
 /// The IP version of a group's targets, as far as it is known.
@@ -44,6 +47,8 @@ pub(super) struct Group {
     /// For each distinct port that targets serve on, where it is written: at the target or at the
     /// group.
     pub(super) target_ports: Vec<(u16, Spot)>,
+    /// Its targets' QUIC server IDs, and where they are written.
+    pub(super) server_ids: Vec<(u64, Spot)>,
     /// The first load balancer that uses it, and the line of that use.
     pub(super) user: Option<(usize, String, usize)>,
     /// Whether a port was written for the health check.
@@ -63,7 +68,8 @@ impl Group {
             report.warn(&self.spot, Suspicion::AllWeightsZero);
         }
         let check = &group.health_check;
-        if group.protocol == Protocol::Udp
+        if group.protocol.has_udp()
+            && !group.protocol.has_tcp()
             && check.enabled
             && check.port == HealthCheckPort::TrafficPort
             && !self.check_port_written
@@ -103,7 +109,8 @@ fn resolve_one(raw: &RawTargetGroup, vips: &Vips, report: &mut Report<'_>) -> Gr
         "dsr-l2" => Mode::DsrL2,
         _ => Mode::Nat,
     });
-    let targets = Targets::resolve(raw, vips, report);
+    let quic = quic::layout(raw, protocol, report);
+    let targets = Targets::resolve(raw, vips, protocol, quic, report);
     let name = raw.name.value().map(|at| at.value.clone());
     let seconds = raw.deregistration_delay_seconds.copied().unwrap_or(0);
     let unhealthy_state_routing = minimum(&raw.unhealthy_state_routing, None, report);
@@ -120,11 +127,12 @@ fn resolve_one(raw: &RawTargetGroup, vips: &Vips, report: &mut Report<'_>) -> Gr
                 Versions::None | Versions::Unknown => None,
             },
             deregistration_delay: Duration::from_secs(seconds),
-            is_sticky: raw.stickiness.copied().unwrap_or(false),
+            is_sticky: is_sticky(raw, protocol, report),
             slow_start: slow_start(&raw.slow_start_seconds, report),
             dns_failover,
             unhealthy_state_routing,
             health_check: health_check::resolve(&raw.health_check, report),
+            quic: quic.filter(|_| protocol.is_some_and(Protocol::has_quic)),
             targets: targets.list,
         },
         spot: raw.spot.clone(),
@@ -133,9 +141,23 @@ fn resolve_one(raw: &RawTargetGroup, vips: &Vips, report: &mut Report<'_>) -> Gr
         mode,
         versions: targets.versions,
         target_ports: targets.ports,
+        server_ids: targets.server_ids,
         user: None,
         check_port_written: raw.health_check.port.value().is_some_and(|at| at.written),
     }
+}
+
+fn is_sticky(raw: &RawTargetGroup, protocol: Option<Protocol>, report: &mut Report<'_>) -> bool {
+    let Some(At {
+        value: true, spot, ..
+    }) = raw.stickiness.value()
+    else {
+        return false;
+    };
+    if protocol.is_some_and(Protocol::has_quic) {
+        report.fault(spot, Problem::StickyQuic, Remedy::Remove);
+    }
+    true
 }
 
 fn slow_start(field: &Field<u64>, report: &mut Report<'_>) -> Duration {
@@ -177,10 +199,17 @@ struct Targets {
     list: Vec<Target>,
     versions: Versions,
     ports: Vec<(u16, Spot)>,
+    server_ids: Vec<(u64, Spot)>,
 }
 
 impl Targets {
-    fn resolve(group: &RawTargetGroup, vips: &Vips, report: &mut Report<'_>) -> Self {
+    fn resolve(
+        group: &RawTargetGroup,
+        vips: &Vips,
+        protocol: Option<Protocol>,
+        layout: Option<CidLayout>,
+        report: &mut Report<'_>,
+    ) -> Self {
         let mut first: Option<(IpVersion, usize)> = None;
         let mut known = true;
         let mut lines: HashMap<(IpAddr, u16), usize> = HashMap::new();
@@ -188,9 +217,12 @@ impl Targets {
             list: Vec::new(),
             versions: Versions::None,
             ports: Vec::new(),
+            server_ids: Vec::new(),
         };
         for raw in &group.targets {
             let port = this.port(raw, group);
+            let quic_server_id =
+                quic::server_id(raw, protocol, layout, &mut this.server_ids, report);
             let Some(at) = raw.address.value() else {
                 known = false;
                 continue;
@@ -237,6 +269,7 @@ impl Targets {
                     .copied()
                     .and_then(|weight| weight.try_into().ok())
                     .unwrap_or(1),
+                quic_server_id,
             });
         }
         this.versions = match first {
@@ -267,6 +300,8 @@ pub(super) fn protocol(field: &Field<String>) -> Option<Protocol> {
     field.value().map(|at| match at.value.as_str() {
         "UDP" => Protocol::Udp,
         "TCP_UDP" => Protocol::TcpUdp,
+        "QUIC" => Protocol::Quic,
+        "TCP_QUIC" => Protocol::TcpQuic,
         _ => Protocol::Tcp,
     })
 }

@@ -9,6 +9,7 @@ mod decap;
 mod forwarding;
 mod health;
 mod next_hops;
+mod quic;
 mod selection;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};

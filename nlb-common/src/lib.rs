@@ -2,7 +2,8 @@
 //! userspace, on one page.
 //!
 //! * [`wire`]: protocol headers as they stand in a frame.
-//! * [`address`], [`listener`], [`target`], [`next_hop`], [`flow`], [`ring`]: what the maps hold.
+//! * [`address`], [`listener`], [`target`], [`next_hop`], [`flow`], [`fragment`], [`ring`]: what the
+//!   maps hold.
 //! * [`quic`]: what leads a QUIC connection to its server.
 //! * [`hash`]: the keyed hash that both sides compute.
 //! * [`stop`], [`counter`], [`event`]: what the packet program tells.
@@ -22,11 +23,13 @@
 #![deny(unsafe_code)]
 
 pub mod address;
+pub mod answer;
 pub mod bench;
 pub mod counter;
 pub mod decap;
 pub mod event;
 pub mod flow;
+pub mod fragment;
 pub mod hash;
 pub mod listener;
 pub mod maps;

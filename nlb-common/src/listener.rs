@@ -52,7 +52,8 @@ pub struct Listener {
     address: [Word; 2],
     /// port (raw, low 16 bits), protocol (bits 16–23), 1 in bit 24: written
     endpoint: Word,
-    /// target group (low 16 bits), idle ticks (16–31), flags (32–47); bits 48–63 are free, zero
+    /// target group (low 16 bits), idle ticks (16–31), flags (32–47: hash input 32–33, stray segments
+    /// 34–35, expired flows 36–37), MSS clamp (48–63)
     policy: Word,
     /// Room for what listeners will be able to do, zero.
     zero: [Word; 3],
@@ -63,6 +64,21 @@ pub struct Listener {
 /// Bit of `endpoint` that says the record was written.
 const WRITTEN: u64 = 1 << 24;
 
+/// What becomes of a TCP segment that opens nothing and has no live flow; a wire number, of which
+/// the packet path knows these and takes any other for [`Self::DROP`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Stranded(pub u8);
+
+impl Stranded {
+    /// It goes where a flow of its addresses would go, and is remembered as one.
+    pub const FORWARD: Self = Self(0);
+    /// It is answered with an RST.
+    pub const RESET: Self = Self(1);
+    /// It is dropped.
+    pub const DROP: Self = Self(2);
+}
+
 /// What a listener does with flows, in one word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListenerPolicy {
@@ -71,6 +87,12 @@ pub struct ListenerPolicy {
     pub group: u16,
     /// How long an established flow may be silent, in ticks.
     pub idle_ticks: u16,
+    /// What becomes of TCP segments of no known flow.
+    pub stray: Stranded,
+    /// What becomes of TCP segments of a flow whose idle time has run out, while it is remembered.
+    pub expired: Stranded,
+    /// The largest TCP maximum segment size that a SYN may name, in bytes; 0 for any.
+    pub mss_clamp_bytes: u16,
     /// The rest.
     pub flags: ListenerFlags,
 }
@@ -96,6 +118,27 @@ pub enum HashInput {
 impl ListenerFlags {
     const HASH_INPUT: u16 = 0b11;
     const QUIC: u16 = 1 << 6;
+    const NO_ECHO: u16 = 1 << 8;
+
+    /// With this answer to whether we answer echo requests to the VIP, if it is this listener that
+    /// stands for it under [`ListenerKey::vip`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_echo(self, is_answered: bool) -> Self {
+        if is_answered {
+            Self(self.0 & !Self::NO_ECHO)
+        } else {
+            Self(self.0 | Self::NO_ECHO)
+        }
+    }
+
+    /// Whether we answer echo requests to the VIP.
+    #[inline(always)]
+    pub const fn answers_echo(self) -> bool {
+        self.0 & Self::NO_ECHO == 0
+    }
+    /// All bits but those that [`Stranded`] has in the same word.
+    const OWN: u16 = !0b11_1100;
 
     /// With this input of the hash.
     #[inline(always)]
@@ -147,7 +190,10 @@ impl Listener {
     pub fn set_policy(&self, policy: ListenerPolicy) {
         let word = u64::from(policy.group)
             | u64::from(policy.idle_ticks) << 16
-            | u64::from(policy.flags.0) << 32;
+            | u64::from(policy.flags.0 & ListenerFlags::OWN) << 32
+            | u64::from(policy.stray.0 & 3) << 34
+            | u64::from(policy.expired.0 & 3) << 36
+            | u64::from(policy.mss_clamp_bytes) << 48;
         self.policy.store(word);
     }
 
@@ -198,11 +244,15 @@ impl Listener {
     /// What the listener does with its flows.
     #[inline(always)]
     pub fn policy(&self) -> ListenerPolicy {
-        let [a, b, c, d, e, f, ..] = self.policy.load().to_le_bytes();
+        let word = self.policy.load();
+        let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
         ListenerPolicy {
             group: u16::from_le_bytes([a, b]),
             idle_ticks: u16::from_le_bytes([c, d]),
-            flags: ListenerFlags(u16::from_le_bytes([e, f])),
+            stray: Stranded(e >> 2 & 3),
+            expired: Stranded(e >> 4 & 3),
+            mss_clamp_bytes: u16::from_le_bytes([g, h]),
+            flags: ListenerFlags(u16::from_le_bytes([e, f]) & ListenerFlags::OWN),
         }
     }
 }
@@ -225,11 +275,17 @@ mod tests {
         let policy = ListenerPolicy {
             group: 7,
             idle_ticks: 327,
+            stray: Stranded::RESET,
+            expired: Stranded::DROP,
+            mss_clamp_bytes: 1360,
             flags: ListenerFlags::default().with_hash_input(HashInput::Source),
         };
         record.write(&key, policy);
         assert_eq!(record.key(), Some(key));
         assert_eq!(record.policy(), policy);
+        let quiet = ListenerPolicy { ..policy };
+        record.set_policy(quiet);
+        assert_eq!(record.policy(), quiet);
         assert!(record.is(key.address, 6, key.port));
         assert!(!record.is(key.address, 17, key.port));
         assert!(!record.is(key.address, 6, U16::new(444)));

@@ -12,9 +12,12 @@
 //! | `VLAN_LINKS` | VLAN interface's index → [`VlanLink`](crate::next_hop::VlanLink) | daemon | a flow's first answer |
 //! | `SERVER_IDS` | [`ServerIdKey`](crate::quic::ServerIdKey) → target id | daemon | a packet for a QUIC listener |
 //! | `FLOWS` | bucket → [`Bucket`](crate::flow::Bucket) | packet | packet, daemon |
+//! | `FRAGMENTS` | [`FragmentKey`](crate::fragment::FragmentKey) → [`FragmentRecord`](crate::fragment::FragmentRecord), least recently used out first | packet | packet |
 //! | `LISTENER_COUNTERS`, `TARGET_COUNTERS` | id → [`Traffic`](crate::counter::Traffic) per CPU | packet | daemon |
 //! | `STOP_COUNTERS` | [`Stop`](crate::stop::Stop) → u64 per CPU | packet | daemon |
 //! | `EVENTS` | ring buffer of [`Event`](crate::event::Event) | packet | daemon |
+//! | `HANDOVER` | – → u64 per CPU, what one stage tells the next, such as an [`Answer`](crate::answer::Answer) | packet | packet |
+//! | `ERROR_BUDGET` | – → [`ErrorBudget`](crate::answer::ErrorBudget) per CPU | packet | packet |
 //! | `HEADER` | – → [`Header`] | daemon | daemon |
 
 use zerocopy::big_endian::U16;
@@ -30,6 +33,8 @@ pub const PREFILTER_WORDS: usize = 1024;
 
 /// Next hops: as many as an id can name.
 pub const MAX_NEXT_HOPS: u32 = 1 << 16;
+/// Fragmented datagrams that are remembered at a time.
+pub const MAX_FRAGMENTS: u32 = 1 << 13;
 /// VLAN interfaces: as many as one carrier can have.
 pub const MAX_VLAN_LINKS: u32 = 1 << 12;
 /// Entries of `SERVER_IDS` for each target record: a target's number stands there once for each
@@ -41,7 +46,8 @@ pub const EVENT_BYTES: u32 = 1 << 16;
 /// The bitmap of endpoints that may be ours.
 ///
 /// A packet looks for its destination (does it go to a VIP?) and its source (does it come from a
-/// translated target?). A clear bit is an answer; a set bit means that it is worth looking. Bits
+/// translated target?). Addresses as such, for packets without ports, are there with port and
+/// protocol 0. A clear bit is an answer; a set bit means that it is worth looking. Bits
 /// are set before and cleared after what they stand for.
 #[derive(Debug, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout)]
 #[repr(C)]

@@ -10,13 +10,28 @@ pub enum Stage {
     Begin,
     /// It may be a target's answer, and its way to the client is not remembered.
     Back,
+    /// ICMP that is addressed to a VIP, or an ICMP error that may be about a target.
+    Icmp,
+    /// It is a fragment without ports; its datagram's first one has been here, perhaps.
+    Fragment,
+    /// Its sender is told something; what, the stage before hands over as an
+    /// [`Answer`](crate::answer::Answer).
+    Answer,
     /// It is for a QUIC listener: whose connection ID does it carry?
     Quic,
 }
 
 impl Stage {
     /// All stages, in the order of their numbers.
-    pub const ALL: &[Self] = &[Self::Classify, Self::Begin, Self::Back, Self::Quic];
+    pub const ALL: &[Self] = &[
+        Self::Classify,
+        Self::Begin,
+        Self::Back,
+        Self::Icmp,
+        Self::Fragment,
+        Self::Answer,
+        Self::Quic,
+    ];
 
     /// The program that interfaces run: the front stage.
     pub const FRONT_PROGRAM: &str = "nlb";
@@ -27,6 +42,9 @@ impl Stage {
             Self::Classify => "nlb_classify",
             Self::Begin => "nlb_begin",
             Self::Back => "nlb_back",
+            Self::Icmp => "nlb_icmp",
+            Self::Fragment => "nlb_fragment",
+            Self::Answer => "nlb_answer",
             Self::Quic => "nlb_quic",
         }
     }

@@ -7,6 +7,8 @@ pub enum StopVerdict {
     Pass,
     /// Dropped.
     Drop,
+    /// Answered by us, to the neighbour that it came from; the only stop that changes a packet.
+    Answer,
 }
 
 macro_rules! stops {
@@ -51,9 +53,9 @@ stops! {
     NotOurs "not_ours" Pass,
     /// Addressed to a VIP with a protocol header that is cut short or contradicts itself.
     Malformed "malformed" Drop,
-    /// A fragment addressed to a VIP; fragments carry no ports and are not followed yet.
+    /// A fragment of neither TCP nor UDP, addressed to a VIP.
     Fragment "fragment" Drop,
-    /// ICMP addressed to a VIP; left to the host's stack, which answers echo if it owns the VIP.
+    /// ICMP addressed to a VIP that we do not act on; left to the host's stack.
     Icmp "icmp" Pass,
     /// The listener's target group has no target that takes new flows.
     NoTarget "no_target" Drop,
@@ -63,9 +65,10 @@ stops! {
     UnwrittenTarget "unwritten_target" Drop,
     /// Both buckets of a new translated flow are full of live flows; it cannot be translated back.
     FlowTableFull "flow_table_full" Drop,
-    /// The TTL or hop limit would reach zero here.
+    /// The TTL or hop limit would reach zero here; the sender is told (ICMP time exceeded).
     TtlExpired "ttl_expired" Drop,
-    /// The packet is larger than the next hop's MTU.
+    /// The packet is larger than the next hop's MTU; the sender is told (ICMP fragmentation needed,
+    /// packet too big), unless it is IPv4 and may be fragmented, which nlb does not do.
     TooBig "too_big" Drop,
     /// The kernel has no route to the target or the client, or the route forbids it, or leads through a VLAN inside of another.
     NoRoute "no_route" Drop,
@@ -79,6 +82,27 @@ stops! {
     NoRoom "no_room" Drop,
     /// A stage of the packet program is not in its place: a fault of the daemon.
     MissingStage "missing_stage" Drop,
+    /// An echo request addressed to a VIP; answered from here.
+    IcmpEcho "icmp_echo" Answer,
+    /// An ICMP error addressed to a VIP whose quote is cut short, contradicts itself, or is not of TCP or UDP; left to the host's stack.
+    IcmpUnreadable "icmp_unreadable" Pass,
+    /// An ICMP error addressed to a VIP about no flow that is known here; left to the host's stack.
+    IcmpUnknownFlow "icmp_unknown_flow" Pass,
+    /// A fragment addressed to a VIP that came before its datagram's first one, or long after it.
+    NoFirstFragment "no_first_fragment" Drop,
+    /// A fragment addressed to a VIP that splits the TCP or UDP header (RFC 1858, RFC 8200).
+    TinyFragment "tiny_fragment" Drop,
+    /// A TCP segment that opens nothing and belongs to no remembered flow; dropped or, by default,
+    /// answered with an RST (`tcp.stray.action`).
+    Stray "stray" Drop,
+    /// A TCP segment of a flow whose idle time-out has run out; dropped or, by default, answered
+    /// with an RST (`tcp.idle_timeout.action`).
+    IdleExpired "idle_expired" Drop,
+    /// A TCP segment of a flow whose target's connections are terminated; answered with an RST.
+    Terminated "terminated" Drop,
+    /// An ICMP error that was not sent because there were too many in this second; counted beside
+    /// the reason that the error would have told.
+    ErrorLimit "error_limit" Drop,
 }
 
 #[cfg(test)]

@@ -11,8 +11,11 @@ use nlb_common::{
     counter::Traffic,
     event::Event,
     flow::{Bucket, Choice, Client, FlowEntry, FlowState},
+    fragment::{FragmentKey, FragmentRecord, Way},
     hash::Key,
-    listener::{HashInput, Listener, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy},
+    listener::{
+        HashInput, Listener, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy, Stranded,
+    },
     maps::{Header, LAYOUT_VERSION, Prefilter},
     next_hop::{MacPair, NeighbourKey, NextHop, NextHopId, NextHopSlot, VlanId},
     quic::{CidLayout, ServerIdKey},
@@ -61,6 +64,8 @@ fn sizes() {
     assert_eq!(size_of::<Header>(), 64);
     assert_eq!(size_of::<Settings>(), 112);
     assert_eq!(size_of::<Key>(), 48);
+    assert_eq!(size_of::<FragmentKey>(), 40);
+    assert_eq!(size_of::<FragmentRecord>(), 16);
 }
 
 #[test]
@@ -76,6 +81,9 @@ fn a_listener() {
         ListenerPolicy {
             group: 0x0102,
             idle_ticks: 0x0304,
+            stray: Stranded::RESET,
+            expired: Stranded::DROP,
+            mss_clamp_bytes: 0x0506,
             flags: ListenerFlags::default()
                 .with_hash_input(HashInput::Source)
                 .with_quic(true),
@@ -88,7 +96,7 @@ fn a_listener() {
     });
     assert_eq!(
         hex(record),
-        "20010db800000000 0000000000001234 1f90060100000000 0201040342000000 \
+        "20010db800000000 0000000000001234 1f90060100000000 0201040366000605 \
          0000000000000000 0000000000000000 0000000000000000 1101080000000000"
     );
 }
@@ -113,12 +121,13 @@ fn a_target() {
         TargetControl {
             mode: Mode::NAT,
             takes_new_flows: true,
+            resets_flows: true,
             next_hop: NextHopId(0x0708),
         },
     );
     assert_eq!(
         hex(record),
-        "0101080700000000 20010db800000000 0000000000001234 1f90020106050403"
+        "0103080700000000 20010db800000000 0000000000001234 1f90020106050403"
     );
 }
 
@@ -143,6 +152,28 @@ fn a_next_hop() {
         hex(slot),
         "0605010001000807 1112131415162122 2324252604030201 0000000000000000"
     );
+}
+
+#[test]
+fn a_fragment() {
+    let key = FragmentKey {
+        source: address(),
+        destination: address(),
+        identification: 0x0102_0304,
+        protocol: 17,
+    };
+    assert_eq!(
+        hex(key),
+        "20010db800000000 0000000000001234 20010db800000000 0000000000001234 0403020111000000"
+    );
+    let record = FragmentRecord::new(
+        &key,
+        ListenerId(0x0506),
+        TargetId(0x0708_090a),
+        Way::ToClient,
+        Tick(0x0b0c),
+    );
+    assert_eq!(hex(record), "0a09080706050c0b 0403020101000000");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use zerocopy::big_endian::U16;
 use crate::{
     Exit, Stage, Verdict,
     frame::{Frame, Offset},
+    icmp::{Message, message},
     parse::{Kind, Packet, parse},
     tables::Tables,
     to_client::to_client,
@@ -23,8 +24,12 @@ use crate::{
 #[inline(always)]
 pub fn classify<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
     let packet = parse(frame)?;
-    if packet.kind != Kind::Transport {
-        return Err(Exit::Stop(without_ports(&packet, tables)));
+    match packet.kind {
+        Kind::Transport => {}
+        Kind::FirstFragment => return Err(first_fragment(&packet, tables)),
+        Kind::LaterFragment => return Err(later_fragment(&packet, tables)),
+        Kind::Icmp => return Err(icmp_of_ours(frame, &packet, tables)),
+        _ => return Err(Exit::Stop(without_ports(&packet, tables))),
     }
     if may_be_for_a_listener(&packet, tables) {
         to_target::<false, F, T>(frame, &forgotten(packet, tables), tables)
@@ -40,6 +45,7 @@ pub fn classify<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdic
 #[inline(always)]
 pub fn begin<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
     let packet = parse(frame)?;
+    frame.forget_ends();
     match to_target::<true, F, T>(frame, &forgotten(packet, tables), tables) {
         Err(Exit::Stop(Stop::NotOurs)) if may_be_an_answer(&packet, tables) => {
             Err(Exit::Go(Stage::Back))
@@ -53,6 +59,7 @@ pub fn begin<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, 
 #[inline(always)]
 pub fn back<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
     let packet = parse(frame)?;
+    frame.forget_ends();
     to_client::<true, F, T>(frame, &forgotten(packet, tables), tables)
 }
 
@@ -80,7 +87,7 @@ pub fn may_be_an_answer<T: Tables>(packet: &Packet, tables: &T) -> bool {
     tables.prefilter(word, mask)
 }
 
-/// The same packet, of which the verifier no longer knows how it was parsed.
+/// The same packet, which has ports, of which the verifier no longer knows how it was parsed.
 ///
 /// VERIFIER: or it follows the rest of the program once for each way there.
 #[inline(always)]
@@ -96,15 +103,65 @@ pub fn forgotten<T: Tables>(packet: Packet, tables: &T) -> Packet {
         network: Offset(forget(packet.network.0)),
         transport: Offset(forget(packet.transport.0)),
         is_v4: forget(u8::from(packet.is_v4)) != 0,
+        kind: if forget(u8::from(packet.kind == Kind::FirstFragment)) == 0 {
+            Kind::Transport
+        } else {
+            Kind::FirstFragment
+        },
         ..packet
+    }
+}
+
+/// Where the story of an ICMP message goes on: only one to a VIP, or an error, which may be about a
+/// target, can concern us.
+#[inline(always)]
+fn icmp_of_ours<F: Frame, T: Tables>(frame: &F, packet: &Packet, tables: &T) -> Exit {
+    if may_be_for_a_vip(packet, tables) || message(frame, packet) == Message::Error {
+        Exit::Go(Stage::Icmp)
+    } else {
+        Exit::Stop(Stop::NotOurs)
+    }
+}
+
+/// A first fragment has ports and goes the way of all packets, but leaves a record for the later
+/// ones; which [`begin`] and [`back`] do.
+#[inline(always)]
+fn first_fragment<T: Tables>(packet: &Packet, tables: &T) -> Exit {
+    if may_be_for_a_listener(packet, tables) {
+        Exit::Go(Stage::Begin)
+    } else if may_be_an_answer(packet, tables) {
+        Exit::Go(Stage::Back)
+    } else {
+        Exit::Stop(Stop::NotOurs)
+    }
+}
+
+/// Whether the prefilter admits a packet's destination as a VIP, whatever the port.
+#[inline(always)]
+pub fn may_be_for_a_vip<T: Tables>(packet: &Packet, tables: &T) -> bool {
+    let (word, mask) = Prefilter::bit(Side::Listener, packet.destination, 0, U16::ZERO);
+    tables.prefilter(word, mask)
+}
+
+/// A later fragment is looked for if its destination may be a VIP or its source a translated target:
+/// addresses are all that it has.
+#[inline(always)]
+fn later_fragment<T: Tables>(packet: &Packet, tables: &T) -> Exit {
+    let address = Packet {
+        protocol: 0,
+        ..*packet
+    };
+    if may_be_for_a_listener(&address, tables) || may_be_an_answer(&address, tables) {
+        Exit::Go(Stage::Fragment)
+    } else {
+        Exit::Stop(Stop::NotOurs)
     }
 }
 
 /// What to do with a packet that has no ports: only its destination can say whether it is ours.
 #[inline(always)]
 fn without_ports<T: Tables>(packet: &Packet, tables: &T) -> Stop {
-    let (word, mask) = Prefilter::bit(Side::Listener, packet.destination, 0, U16::ZERO);
-    if !tables.prefilter(word, mask)
+    if !may_be_for_a_vip(packet, tables)
         || tables
             .listener_id(&ListenerKey::vip(packet.destination))
             .is_none()
@@ -113,8 +170,10 @@ fn without_ports<T: Tables>(packet: &Packet, tables: &T) -> Stop {
     }
     match packet.kind {
         Kind::Fragment => Stop::Fragment,
-        Kind::Icmp => Stop::Icmp,
+        Kind::TinyFragment => Stop::TinyFragment,
         Kind::Malformed => Stop::Malformed,
-        Kind::Transport | Kind::Other => Stop::NotOurs,
+        Kind::Transport | Kind::FirstFragment | Kind::LaterFragment | Kind::Icmp | Kind::Other => {
+            Stop::NotOurs
+        }
     }
 }

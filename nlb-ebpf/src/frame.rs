@@ -21,6 +21,16 @@ impl Offset {
         Some(Self((sum & 0xff) as u8))
     }
 
+    /// This many bytes on, within what an ICMP error quotes: at most 248.
+    #[inline(always)]
+    pub const fn plus_in_quote(self, bytes: u16) -> Option<Self> {
+        let sum = self.0 as u16 + bytes;
+        if sum > 248 {
+            return None;
+        }
+        Some(Self((sum & 0xff) as u8))
+    }
+
     /// Headers that begin later than this are not looked at: room for two VLAN tags, the longest
     /// IPv4 options, or a chain of IPv6 extension headers.
     pub const LAST: Self = Self(160);
@@ -49,6 +59,12 @@ pub trait Frame {
     ///
     /// [`Stop::NoRoom`] if the driver leaves no room there; the frame is then unchanged.
     fn move_end(&mut self, bytes: i16) -> Result<(), Stop>;
+
+    /// Finds the frame's ends anew.
+    ///
+    /// VERIFIER: it remembers how far into the packet has been looked, and follows the rest of the
+    /// program once for each answer.
+    fn forget_ends(&mut self);
 
     /// How many bytes the frame has.
     fn length_bytes(&self) -> usize;

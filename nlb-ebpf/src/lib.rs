@@ -6,11 +6,14 @@
 //!             │anything else
 //!             ▼
 //!          classify ─ options, tags, … of such a flow ──► rewrite ─► emit
+//!             │   ├── icmp ──► icmp: an echo, or an error about one of our flows ──► emit
+//!             │   ├── a fragment without ports ──► fragment ──► rewrite ─► emit
 //!             │   └── not ours ──► pass, untouched
 //!             │goes to a listener                    │comes from a target
 //!             ▼                                      ▼
 //!           begin: listener? ► select ► pin        back: ask for the way ► remember it
-//!             └──────────────► rewrite ─► emit ◄─────┘
+//!             │└─────────────► rewrite ─► emit ◄────┘│
+//!             └─refused, and its sender is told► answer ◄┘
 //! ```
 //!
 //! A packet for a QUIC listener leaves the way to the target for one more stage, [`quic`], before
@@ -24,9 +27,13 @@
 //!
 //! 1. [`parse`]: bytes become facts.
 //! 2. [`classify`]: is it ours? [`to_target`] and [`to_client`] are the two ways on.
+//!    [`fragment`] finds the way of what has no ports.
 //! 3. [`select`] and [`flows`]: which target, and remembering it.
 //! 4. [`rewrite`] with [`checksum`]: what changes.
 //! 5. [`emit`]: where it goes.
+//! 6. [`answer`]: resets and ICMP errors of our own.
+//!
+//! And [`icmp`], with [`quote`]: the messages about all of this.
 //!
 //! All of it is safe code over two small traits, [`frame::Frame`] and [`tables::Tables`], with two
 //! bodies each: `kernel/` (in the binary) and [`memory`]. The same text runs under `cargo test` and
@@ -36,18 +43,23 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod answer;
 pub mod checksum;
 pub mod classify;
 pub mod decap;
 pub mod emit;
 pub mod flows;
+pub mod fragment;
 pub mod frame;
 pub mod front;
+pub mod icmp;
 #[cfg(feature = "memory")]
 pub mod memory;
 pub mod parse;
 pub mod quic;
+pub mod quote;
 pub mod rewrite;
+pub mod segment_size;
 pub mod select;
 pub mod tables;
 pub mod to_client;
@@ -107,6 +119,9 @@ pub fn follow<F: Frame, T: Tables>(
             Err(Exit::Go(Stage::Classify)) => classify::classify(frame, tables),
             Err(Exit::Go(Stage::Begin)) => classify::begin(frame, tables),
             Err(Exit::Go(Stage::Back)) => classify::back(frame, tables),
+            Err(Exit::Go(Stage::Icmp)) => icmp::icmp(frame, tables),
+            Err(Exit::Go(Stage::Fragment)) => fragment::fragment(frame, tables),
+            Err(Exit::Go(Stage::Answer)) => answer::answer(frame, tables),
             Err(Exit::Go(Stage::Quic)) => quic::quic(frame, tables),
         };
     }
@@ -122,5 +137,6 @@ pub fn stopped<T: Tables>(tables: &T, stop: Stop) -> Verdict {
     match stop.verdict() {
         StopVerdict::Pass => Verdict::Pass,
         StopVerdict::Drop => Verdict::Drop,
+        StopVerdict::Answer => Verdict::Transmit,
     }
 }

@@ -13,8 +13,11 @@ use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use nlb_common::stop::Stop;
 use nlb_ebpf::{
     Exit, Verdict,
+    answer::answer,
     classify::{back, begin, classify},
+    fragment::fragment,
     front::front,
+    icmp::icmp,
     quic::quic,
     stopped,
 };
@@ -72,6 +75,27 @@ fn nlb_begin(context: XdpContext) -> u32 {
 #[inline(always)]
 fn nlb_back(context: XdpContext) -> u32 {
     run!(back, context)
+}
+
+/// [`nlb_ebpf::Stage::Icmp`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_icmp(context: XdpContext) -> u32 {
+    run!(icmp, context)
+}
+
+/// [`nlb_ebpf::Stage::Fragment`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_fragment(context: XdpContext) -> u32 {
+    run!(fragment, context)
+}
+
+/// [`nlb_ebpf::Stage::Answer`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_answer(context: XdpContext) -> u32 {
+    run!(answer, context)
 }
 
 /// [`nlb_ebpf::Stage::Quic`].

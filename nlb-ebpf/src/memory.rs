@@ -11,9 +11,10 @@ use nlb_common::{
     counter::Traffic,
     event::Event,
     flow::Bucket,
+    fragment::{FragmentKey, FragmentRecord},
     hash::{Key, Secret},
     listener::{Listener, ListenerId, ListenerKey, ListenerPolicy},
-    maps::{Prefilter, Side},
+    maps::{MAX_FRAGMENTS, Prefilter, Side},
     next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
     quic::ServerIdKey,
     stop::Stop,
@@ -73,6 +74,8 @@ impl Frame for MemoryFrame {
         Ok(())
     }
 
+    fn forget_ends(&mut self) {}
+
     fn length_bytes(&self) -> usize {
         self.bytes.len()
     }
@@ -109,6 +112,8 @@ pub struct MemoryTables {
     pub next_hop_index: HashMap<NeighbourKey, NextHopId>,
     /// The flow table; a power of two.
     pub buckets: Vec<Bucket>,
+    /// What first fragments left.
+    pub fragments: RefCell<HashMap<FragmentKey, FragmentRecord>>,
     /// The kernel's routes, by destination; anything else has none.
     pub routes: HashMap<Address, Result<Route, Stop>>,
     /// What was counted per listener.
@@ -117,6 +122,10 @@ pub struct MemoryTables {
     pub target_counters: RefCell<HashMap<TargetId, Traffic>>,
     /// What was counted per stop.
     pub stop_counters: RefCell<[u64; Stop::COUNT]>,
+    /// What one stage left for the next.
+    pub handover: Cell<u64>,
+    /// [`nlb_common::answer::ErrorBudget`].
+    pub error_budget: Cell<u64>,
     /// What was told.
     pub events: RefCell<Vec<Event>>,
 }
@@ -143,10 +152,13 @@ impl MemoryTables {
             next_hops: records(64),
             next_hop_index: HashMap::new(),
             buckets: records(buckets.next_power_of_two()),
+            fragments: RefCell::default(),
             routes: HashMap::new(),
             listener_counters: RefCell::default(),
             target_counters: RefCell::default(),
             stop_counters: RefCell::new([0; Stop::COUNT]),
+            handover: Cell::new(0),
+            error_budget: Cell::new(0),
             events: RefCell::default(),
         }
     }
@@ -184,6 +196,7 @@ impl MemoryTables {
         }
         if control.mode == Mode::NAT {
             self.admit(Side::Target, identity.address, protocol, identity.port);
+            self.admit(Side::Target, identity.address, 0, U16::ZERO);
         }
     }
 
@@ -277,6 +290,25 @@ impl Tables for MemoryTables {
         self.next_hop_index.get(neighbour).copied()
     }
 
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentRecord> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn remember_fragment(&self, key: &FragmentKey, record: &FragmentRecord) {
+        let mut fragments = self.fragments.borrow_mut();
+        // The oldest goes, which is near enough to the least recently used.
+        if fragments.len() >= MAX_FRAGMENTS as usize
+            && !fragments.contains_key(key)
+            && let Some(oldest) = fragments
+                .iter()
+                .max_by_key(|(_, record)| self.now().since(record.seen()))
+                .map(|(key, _)| *key)
+        {
+            fragments.remove(&oldest);
+        }
+        fragments.insert(*key, *record);
+    }
+
     fn route(&self, query: &RouteQuery) -> Result<Route, Stop> {
         self.routes
             .get(&query.destination)
@@ -314,6 +346,22 @@ impl Tables for MemoryTables {
         if let Some(count) = self.stop_counters.borrow_mut().get_mut(stop as usize) {
             *count += 1;
         }
+    }
+
+    fn hand_over(&self, word: u64) {
+        self.handover.set(word);
+    }
+
+    fn handed_over(&self) -> u64 {
+        self.handover.get()
+    }
+
+    fn error_budget(&self) -> u64 {
+        self.error_budget.get()
+    }
+
+    fn set_error_budget(&self, budget: u64) {
+        self.error_budget.set(budget);
     }
 
     fn tell(&self, event: &Event) {

@@ -9,7 +9,7 @@ use nlb_common::{
     wire::{
         ethernet::{self, Ethernet, VlanTag},
         ipv4::Ipv4,
-        ipv6::{self, Extension, Ipv6},
+        ipv6::{self, Extension, FragmentHeader, Ipv6},
         protocol,
         tcp::Tcp,
         udp::Udp,
@@ -24,7 +24,13 @@ use crate::frame::{Frame, Offset};
 pub enum Kind {
     /// A whole TCP or UDP header.
     Transport,
-    /// A fragment of a larger packet.
+    /// The first fragment of a larger packet, with a whole TCP or UDP header.
+    FirstFragment,
+    /// A later fragment of a larger packet, which may be one of TCP or UDP.
+    LaterFragment,
+    /// A fragment that splits the TCP or UDP header, or may be meant to overwrite its end.
+    TinyFragment,
+    /// A fragment of another protocol's packet.
     Fragment,
     /// ICMP or `ICMPv6`.
     Icmp,
@@ -37,7 +43,8 @@ pub enum Kind {
 /// The facts of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// What the rest is worth: ports are zero unless this is [`Kind::Transport`].
+    /// What the rest is worth: ports are zero unless this is [`Kind::Transport`] or
+    /// [`Kind::FirstFragment`].
     pub kind: Kind,
     /// Where it comes from.
     pub source: Address,
@@ -63,6 +70,8 @@ pub struct Packet {
     pub transport: Offset,
     /// Bytes of the IP packet, header included.
     pub length_bytes: u16,
+    /// What the fragments of one packet have in common; zero if it is none.
+    pub identification: u32,
 }
 
 impl Packet {
@@ -81,11 +90,20 @@ impl Packet {
         network: Offset(0),
         transport: Offset(0),
         length_bytes: 0,
+        identification: 0,
     };
+
+    /// Whether so many bytes at this offset of the frame lie in the IP packet, and not behind it.
+    #[inline(always)]
+    pub(crate) fn reaches(&self, at: Offset, bytes: usize) -> bool {
+        usize::from(at.0) + bytes <= usize::from(self.network.0) + usize::from(self.length_bytes)
+    }
 }
 
 /// Extension headers that are stepped over before the packet is given up as malformed.
-const EXTENSIONS: usize = 6;
+pub(crate) const EXTENSIONS: usize = 6;
+/// The same for those behind a fragment header, where destination options may stand.
+const FRAGMENTED_EXTENSIONS: usize = 1;
 
 /// Reads a frame; [`Stop::NotOurs`] where it is not IP or its addresses cannot be read.
 ///
@@ -123,7 +141,7 @@ pub fn plain_v4<F: Frame>(frame: &F) -> Option<Packet> {
         return None;
     }
     let left = packet.length_bytes - 20;
-    finish(frame, &mut packet, left);
+    finish(frame, &mut packet, left, false);
     (packet.kind == Kind::Transport).then_some(packet)
 }
 
@@ -149,7 +167,7 @@ pub fn plain_v6<F: Frame>(frame: &F) -> Option<Packet> {
     if !holds(frame, packet.network, packet.length_bytes) {
         return None;
     }
-    finish(frame, &mut packet, left);
+    finish(frame, &mut packet, left, false);
     (packet.kind == Kind::Transport).then_some(packet)
 }
 
@@ -195,13 +213,21 @@ fn ipv4<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Stop> {
     {
         return Ok(());
     }
+    let left = packet.length_bytes - header_length;
+    let mut is_first = false;
     if header.is_fragment() {
-        packet.kind = Kind::Fragment;
-        return Ok(());
+        packet.identification = u32::from(header.identification.get());
+        let offset_bytes = header.fragment_offset_bytes();
+        packet.kind = fragment(packet.protocol, offset_bytes, header.more_fragments(), left);
+        is_first = packet.kind == Kind::FirstFragment;
+        if !is_first {
+            return Ok(());
+        }
+        packet.kind = Kind::TinyFragment;
     }
     if let Some(transport) = packet.network.plus(header_length) {
         packet.transport = transport;
-        finish(frame, packet, packet.length_bytes - header_length);
+        finish(frame, packet, left, is_first);
     }
     Ok(())
 }
@@ -222,47 +248,109 @@ fn ipv6<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Stop> {
     if !holds(frame, packet.network, packet.length_bytes) {
         return Ok(());
     }
-    let mut at = packet.network.plus(40).ok_or(Stop::NotOurs)?;
-    let mut left = payload_length;
-    for _ in 0..EXTENSIONS {
+    let at = packet.network.plus(40).ok_or(Stop::NotOurs)?;
+    let Some((mut at, mut left)) = step_over::<EXTENSIONS, F>(frame, packet, at, payload_length)
+    else {
+        return Ok(());
+    };
+    let mut is_first = false;
+    if packet.protocol == ipv6::FRAGMENT {
+        let Some(header) = frame.get::<FragmentHeader>(at) else {
+            return Ok(());
+        };
+        let Some(next) = at.plus(8) else {
+            return Ok(());
+        };
+        if left < 8 {
+            return Ok(());
+        }
+        packet.protocol = header.next_header;
+        let (offset_bytes, more) = (header.offset_bytes(), header.more_fragments());
+        // A fragment that is the whole packet is handled as one (RFC 6946).
+        if more || offset_bytes != 0 {
+            packet.identification = header.identification.get();
+            packet.kind = fragment(packet.protocol, offset_bytes, more, left - 8);
+            is_first = packet.kind == Kind::FirstFragment;
+            if !is_first {
+                return Ok(());
+            }
+            packet.kind = Kind::TinyFragment;
+        }
+        let Some(found) = step_over::<FRAGMENTED_EXTENSIONS, F>(frame, packet, next, left - 8)
+        else {
+            return Ok(());
+        };
+        (at, left) = found;
+    }
+    if packet.protocol != ipv6::FRAGMENT && !is_stepped_over(packet.protocol) {
+        packet.transport = at;
+        finish(frame, packet, left, is_first);
+    }
+    Ok(())
+}
+
+/// Steps over up to `COUNT` extension headers; says where it arrived, and how many bytes are left.
+#[inline(always)]
+fn step_over<const COUNT: usize, F: Frame>(
+    frame: &F,
+    packet: &mut Packet,
+    at: Offset,
+    left: u16,
+) -> Option<(Offset, u16)> {
+    let (mut at, mut left) = (at, left);
+    for _ in 0..COUNT {
         if !is_stepped_over(packet.protocol) {
             break;
         }
-        let Some(extension) = frame.get::<Extension>(at) else {
-            return Ok(());
-        };
+        let extension = frame.get::<Extension>(at)?;
         let length = (u16::from(extension.length) + 1) * 8;
         let next_header = extension.next_header;
-        let Some(next) = at.plus(length) else {
-            return Ok(());
-        };
+        let next = at.plus(length)?;
         if length > left {
-            return Ok(());
+            return None;
         }
         packet.protocol = next_header;
         left -= length;
         at = next;
     }
-    if packet.protocol == ipv6::FRAGMENT {
-        packet.kind = Kind::Fragment;
-    } else if !is_stepped_over(packet.protocol) {
-        packet.transport = at;
-        finish(frame, packet, left);
+    Some((at, left))
+}
+
+/// What kind of fragment this is: `left` bytes at `offset_bytes` of a larger packet's payload.
+#[inline(always)]
+const fn fragment(protocol: u8, offset_bytes: u16, more: bool, left: u16) -> Kind {
+    if left == 0 || more && !left.is_multiple_of(8) || offset_bytes.checked_add(left).is_none() {
+        Kind::Malformed
+    } else if offset_bytes == 0 {
+        Kind::FirstFragment
+    } else if protocol == protocol::TCP && offset_bytes < 20 {
+        // It would overwrite flags of the first (RFC 1858 §4, RFC 3128).
+        Kind::TinyFragment
+    } else if protocol == protocol::TCP || protocol == protocol::UDP || is_stepped_over(protocol) {
+        Kind::LaterFragment
+    } else {
+        Kind::Fragment
     }
-    Ok(())
 }
 
 #[inline(always)]
-const fn is_stepped_over(next_header: u8) -> bool {
+pub(crate) const fn is_stepped_over(next_header: u8) -> bool {
     matches!(
         next_header,
         ipv6::HOP_BY_HOP | ipv6::ROUTING | ipv6::DESTINATION_OPTIONS
     )
 }
 
-/// Reads the transport header; `left` is how many bytes the IP packet has for it.
+/// Reads the transport header; `left` is how many bytes the IP packet has for it. A first fragment
+/// has the header and not what belongs to it.
 #[inline(always)]
-fn finish<F: Frame>(frame: &F, packet: &mut Packet, left: u16) {
+fn finish<F: Frame>(frame: &F, packet: &mut Packet, left: u16, is_first: bool) {
+    let (short, whole, other) = if is_first {
+        (Kind::TinyFragment, Kind::FirstFragment, Kind::Fragment)
+    } else {
+        (Kind::Malformed, Kind::Transport, Kind::Other)
+    };
+    packet.kind = short;
     match packet.protocol {
         protocol::TCP => {
             let Some(tcp) = frame.get::<Tcp>(packet.transport) else {
@@ -275,22 +363,22 @@ fn finish<F: Frame>(frame: &F, packet: &mut Packet, left: u16) {
             packet.source_port = tcp.source_port;
             packet.destination_port = tcp.destination_port;
             packet.tcp_flags = tcp.flags;
-            packet.kind = Kind::Transport;
+            packet.kind = whole;
         }
         protocol::UDP => {
             let Some(udp) = frame.get::<Udp>(packet.transport) else {
                 return;
             };
             let length = udp.length.get();
-            if length < 8 || length > left {
+            if left < 8 || length < 8 || length > left && !is_first {
                 return;
             }
             packet.source_port = udp.source_port;
             packet.destination_port = udp.destination_port;
-            packet.kind = Kind::Transport;
+            packet.kind = whole;
         }
-        protocol::ICMP | protocol::ICMPV6 => packet.kind = Kind::Icmp,
-        _ => packet.kind = Kind::Other,
+        protocol::ICMP | protocol::ICMPV6 if !is_first => packet.kind = Kind::Icmp,
+        _ => packet.kind = other,
     }
 }
 

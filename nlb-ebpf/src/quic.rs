@@ -11,6 +11,7 @@
 use nlb_common::{
     listener::{Listener, ListenerKey},
     quic::{CidLayout, ServerIdKey},
+    target::{Target, TargetId},
     wire::{protocol, udp::Udp},
 };
 use zerocopy::big_endian::U64;
@@ -29,16 +30,30 @@ use crate::{
 pub fn quic<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
     let packet = forgotten(parse(frame)?, tables);
     let named = match server(frame, &packet, tables) {
-        Some(key) => tables.server(&key).unwrap_or(UNNAMED),
+        Some(key) => keeper(tables, &key),
         None => UNNAMED,
     };
     to_target_or::<true, true, F, T>(frame, &packet, tables, named)
 }
 
+/// The server of this number, unless its connections have been ended.
+#[inline(always)]
+fn keeper<T: Tables>(tables: &T, key: &ServerIdKey) -> TargetId {
+    let Some(id) = tables.server(key) else {
+        return UNNAMED;
+    };
+    match tables.target(id).and_then(Target::control) {
+        Some(control) if !control.resets_flows => id,
+        _ => UNNAMED,
+    }
+}
+
 /// The server's number in the packet's connection ID, and where it is looked for.
 #[inline(always)]
 fn server<F: Frame, T: Tables>(frame: &F, packet: &Packet, tables: &T) -> Option<ServerIdKey> {
-    if packet.kind != Kind::Transport || packet.protocol != protocol::UDP {
+    if !matches!(packet.kind, Kind::Transport | Kind::FirstFragment)
+        || packet.protocol != protocol::UDP
+    {
         return None;
     }
     let listener = listener(packet, tables)?;

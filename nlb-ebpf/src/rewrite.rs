@@ -32,8 +32,9 @@ pub fn translate<F: Frame>(
         End::Destination => (packet.destination, packet.destination_port),
         End::Source => (packet.source, packet.source_port),
     };
-    let addresses = Change::default().address(old_address, address);
-    let all = addresses.word(old_port, port);
+    let all = Change::default()
+        .address(old_address, address)
+        .word(old_port, port);
     if packet.protocol == protocol::TCP {
         let tcp = frame
             .get_mut::<Tcp>(packet.transport)
@@ -51,24 +52,32 @@ pub fn translate<F: Frame>(
             End::Destination => udp.destination_port = port,
             End::Source => udp.source_port = port,
         }
-        // Zero means that the sender computed none, and must stay; a sum that comes out as zero
-        // is sent as all ones (RFC 768).
-        if udp.checksum != U16::ZERO {
-            let sum = all.apply(udp.checksum);
-            udp.checksum = if sum == U16::ZERO {
-                U16::MAX_VALUE
-            } else {
-                sum
-            };
-        }
+        udp.checksum = all.apply_to_udp(udp.checksum);
     }
+    translate_addresses(frame, packet, end, address)
+}
+
+/// The same for a fragment without a transport header. The transport's checksum stands in the first
+/// fragment and covers the whole packet, addresses among it: it was adjusted there.
+#[inline(always)]
+pub fn translate_addresses<F: Frame>(
+    frame: &mut F,
+    packet: &Packet,
+    end: End,
+    address: Address,
+) -> Result<(), Stop> {
     if packet.is_v4 {
+        let old = match end {
+            End::Destination => packet.destination,
+            End::Source => packet.source,
+        };
         let header = frame
             .get_mut::<Ipv4>(packet.network)
             .ok_or(Stop::Malformed)?;
         let ttl = header.ttl.wrapping_sub(1);
         let hop = |ttl| U16::from_bytes([ttl, packet.protocol]);
-        header.checksum = addresses
+        header.checksum = Change::default()
+            .address(old, address)
             .word(hop(header.ttl), hop(ttl))
             .apply(header.checksum);
         header.ttl = ttl;

@@ -4,6 +4,7 @@ use nlb_common::{
     address::Address,
     event::Event,
     flow::Bucket,
+    fragment::{FragmentKey, FragmentRecord},
     hash::Secret,
     listener::{Listener, ListenerId, ListenerKey},
     next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
@@ -117,6 +118,13 @@ pub trait Tables {
     /// The id of a neighbour that the daemon knows.
     fn next_hop_id(&self, neighbour: &NeighbourKey) -> Option<NextHopId>;
 
+    /// What a datagram's first fragment left.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentRecord>;
+
+    /// Leaves a record for a datagram's later fragments; it takes the place of the one that was used
+    /// least recently.
+    fn remember_fragment(&self, key: &FragmentKey, record: &FragmentRecord);
+
     /// Asks the kernel's routes and neighbours.
     fn route(&self, query: &RouteQuery) -> Result<Route, Stop>;
 
@@ -125,6 +133,18 @@ pub trait Tables {
 
     /// Counts a packet that was stopped.
     fn count_stop(&self, stop: Stop);
+
+    /// Leaves a word for the stage that goes on with this packet.
+    fn hand_over(&self, word: u64);
+
+    /// What the stage before left.
+    fn handed_over(&self) -> u64;
+
+    /// This CPU's [`nlb_common::answer::ErrorBudget`].
+    fn error_budget(&self) -> u64;
+
+    /// Replaces this CPU's error budget.
+    fn set_error_budget(&self, budget: u64);
 
     /// Tells the daemon something; lost if it does not listen.
     fn tell(&self, event: &Event);

@@ -1,20 +1,31 @@
 //! From a translated target back to the client.
 
 use nlb_common::{
+    address::Address,
+    answer::{Answer, Notice},
     flow::{Choice, Client, FlowEntry, FlowState},
+    fragment::Way,
+    listener::ListenerId,
     next_hop::{Epoch, NeighbourKey, NextHop},
     stop::Stop,
     target::Mode,
-    wire::tcp::{FIN, RST},
+    wire::{
+        protocol,
+        tcp::{FIN, RST, SYN},
+    },
 };
+use zerocopy::big_endian::U16;
 
 use crate::{
     Exit, Stage, Verdict,
+    answer::tell,
     emit::{emit, fits, has_a_hop_left, route},
     flows::{self, Place},
+    fragment,
     frame::Frame,
-    parse::Packet,
+    parse::{Kind, Packet},
     rewrite::{End, translate},
+    segment_size,
     tables::{Passage, PassageKind, Tables},
 };
 
@@ -38,29 +49,39 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
         protocol: packet.protocol,
     };
     let place = Place::of(tables, &client);
+    let mut is_reset = false;
     let found = flows::find(tables, place, &client, |choice| {
-        match tables.target(choice.target) {
-            Some(target) => {
-                target
-                    .control()
-                    .is_some_and(|control| control.mode == Mode::NAT)
-                    && target.port() == packet.source_port
-                    && target.address() == packet.source
-            }
-            None => false,
-        }
+        is_served_by(
+            tables,
+            choice,
+            packet.source,
+            packet.source_port,
+            &mut is_reset,
+        )
     });
     let entry = found.entry.ok_or(Stop::NotOurs)?;
+    // A SYN's segment size may have to be clamped.
+    if !ALL && packet.tcp_flags & SYN != 0 {
+        return Err(Exit::Go(Stage::Back));
+    }
     let choice = Choice::of_word(found.word);
+    if is_reset && packet.protocol == protocol::TCP {
+        return Err(terminated::<ALL, T>(packet, tables, choice.listener));
+    }
     let listener = tables
         .listener(choice.listener)
         .ok_or(Stop::UnwrittenListener)?;
     let key = listener.key().ok_or(Stop::UnwrittenListener)?;
-    has_a_hop_left(packet)?;
+    has_a_hop_left(packet).map_err(|stop| {
+        refused::<ALL, T>(tables, stop, choice.listener, Notice::TIME_EXCEEDED, 0)
+    })?;
     let progress = entry.progress();
     let (next_hop, epoch) =
         way::<ALL, F, T>(frame, packet, tables, entry, found.word, progress.epoch)?;
-    fits(packet, &next_hop)?;
+    fits(packet, &next_hop).map_err(|stop| {
+        let mtu_bytes = next_hop.mtu_bytes;
+        refused::<ALL, T>(tables, stop, choice.listener, Notice::TOO_BIG, mtu_bytes)
+    })?;
     let state = advance(progress.state, packet);
     flows::note(
         tables,
@@ -68,7 +89,19 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
         progress,
         progress.after(state, tables.now(), epoch),
     );
+    if ALL && packet.kind == Kind::FirstFragment {
+        fragment::remember(
+            packet,
+            tables,
+            choice.listener,
+            choice.target,
+            Way::ToClient,
+        );
+    }
     translate(frame, packet, End::Source, key.address, key.port)?;
+    if ALL && packet.tcp_flags & SYN != 0 {
+        segment_size::clamp(frame, packet, choice.listener, tables);
+    }
     tables.count(&Passage {
         listener: choice.listener,
         target: choice.target,
@@ -76,6 +109,61 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
         kind: PassageKind::Return,
     });
     Ok(emit(frame, packet.network, &next_hop)?)
+}
+
+/// Whether a flow is translated to the target at this address and port; says as well whether that
+/// target's flows are reset.
+#[inline(always)]
+pub(crate) fn is_served_by<T: Tables>(
+    tables: &T,
+    choice: Choice,
+    address: Address,
+    port: U16,
+    is_reset: &mut bool,
+) -> bool {
+    match tables.target(choice.target) {
+        Some(target) => {
+            let Some(control) = target.control() else {
+                return false;
+            };
+            *is_reset = control.resets_flows;
+            control.mode == Mode::NAT && target.port() == port && target.address() == address
+        }
+        None => false,
+    }
+}
+
+/// A packet that cannot go on is stopped, and its sender is told.
+#[inline(always)]
+fn refused<const ALL: bool, T: Tables>(
+    tables: &T,
+    stop: Stop,
+    listener: ListenerId,
+    notice: Notice,
+    mtu_bytes: u16,
+) -> Exit {
+    if !ALL {
+        return Exit::Go(Stage::Back);
+    }
+    let answer = Answer {
+        notice,
+        mtu_bytes,
+        listener,
+    };
+    tell(tables, stop, answer)
+}
+
+/// The answer of a target whose connections end: the target gets its RST too.
+#[inline(always)]
+fn terminated<const ALL: bool, T: Tables>(
+    packet: &Packet,
+    tables: &T,
+    listener: ListenerId,
+) -> Exit {
+    if ALL && packet.tcp_flags & RST != 0 {
+        return Exit::Stop(Stop::Terminated);
+    }
+    refused::<ALL, T>(tables, Stop::Terminated, listener, Notice::RESET, 0)
 }
 
 /// How far a flow has come with one more packet of the target.
@@ -91,6 +179,17 @@ const fn advance(state: FlowState, packet: &Packet) -> FlowState {
     state
 }
 
+/// The way back to the client that the flow remembers, if nothing has changed since.
+#[inline(always)]
+pub(crate) fn remembered_way<T: Tables>(
+    tables: &T,
+    choice: Choice,
+    remembered: Epoch,
+) -> Option<NextHop> {
+    let (next_hop, epoch) = tables.next_hop(choice.next_hop)?.read()?;
+    (epoch == remembered).then_some(next_hop)
+}
+
 /// The way back to the client and its epoch: what the flow remembers, if nothing has changed since,
 /// or else what the kernel's routes say, which the flow then remembers.
 #[inline(always)]
@@ -103,11 +202,8 @@ fn way<const ALL: bool, F: Frame, T: Tables>(
     remembered: Epoch,
 ) -> Result<(NextHop, Epoch), Exit> {
     let choice = Choice::of_word(word);
-    if let Some(slot) = tables.next_hop(choice.next_hop)
-        && let Some((next_hop, epoch)) = slot.read()
-        && epoch == remembered
-    {
-        return Ok((next_hop, epoch));
+    if let Some(next_hop) = remembered_way(tables, choice, remembered) {
+        return Ok((next_hop, remembered));
     }
     if !ALL {
         return Err(Exit::Go(Stage::Back));

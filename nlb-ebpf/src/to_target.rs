@@ -1,8 +1,10 @@
 //! From the client to the target.
 
 use nlb_common::{
+    answer::{Answer, Notice},
     flow::{Choice, Client, FlowState, Progress},
-    listener::{ListenerId, ListenerKey, ListenerPolicy},
+    fragment::Way,
+    listener::{ListenerId, ListenerKey, ListenerPolicy, Stranded},
     next_hop::{NextHop, NextHopId},
     stop::Stop,
     target::{Mode, TargetId},
@@ -15,11 +17,14 @@ use nlb_common::{
 
 use crate::{
     Exit, Stage, Verdict,
+    answer::tell,
     emit::{emit, fits, has_a_hop_left, route},
     flows::{self, Found, Place},
+    fragment,
     frame::Frame,
-    parse::Packet,
+    parse::{Kind, Packet},
     rewrite::{End, translate},
+    segment_size,
     select::{Chosen, select},
     tables::{Passage, PassageKind, Tables},
 };
@@ -73,11 +78,15 @@ pub fn to_target_or<const ALL: bool, const QUIC: bool, F: Frame, T: Tables>(
     let now = tables.now();
     let decision = decide::<ALL, QUIC, F, T>(frame, packet, tables, place, &client, now, named)?;
     let next_hop = way::<ALL, F, T>(frame, packet, tables, &decision.target)?;
-    fits(packet, &next_hop)?;
     let is_translated = decision.target.control.mode == Mode::NAT;
     if is_translated {
-        has_a_hop_left(packet)?;
+        has_a_hop_left(packet)
+            .map_err(|stop| refused::<ALL, T>(tables, stop, &decision, Notice::TIME_EXCEEDED, 0))?;
     }
+    fits(packet, &next_hop).map_err(|stop| {
+        let mtu_bytes = next_hop.mtu_bytes;
+        refused::<ALL, T>(tables, stop, &decision, Notice::TOO_BIG, mtu_bytes)
+    })?;
     let kind = if decision.begins {
         remember(packet, tables, place, &client, now, &decision)?
     } else {
@@ -92,6 +101,10 @@ pub fn to_target_or<const ALL: bool, const QUIC: bool, F: Frame, T: Tables>(
         }
         PassageKind::Known
     };
+    if ALL && packet.kind == Kind::FirstFragment {
+        let (listener, target) = (decision.listener, decision.target.id);
+        fragment::remember(packet, tables, listener, target, Way::ToTarget);
+    }
     if is_translated {
         let record = decision.target.record;
         translate(
@@ -102,6 +115,9 @@ pub fn to_target_or<const ALL: bool, const QUIC: bool, F: Frame, T: Tables>(
             record.port(),
         )?;
     }
+    if ALL && opens(packet) {
+        segment_size::clamp(frame, packet, decision.listener, tables);
+    }
     tables.count(&Passage {
         listener: decision.listener,
         target: decision.target.id,
@@ -109,6 +125,26 @@ pub fn to_target_or<const ALL: bool, const QUIC: bool, F: Frame, T: Tables>(
         kind,
     });
     Ok(emit(frame, packet.network, &next_hop)?)
+}
+
+/// A packet that cannot go on is stopped, and its sender is told.
+#[inline(always)]
+fn refused<const ALL: bool, T: Tables>(
+    tables: &T,
+    stop: Stop,
+    decision: &Decision<'_>,
+    notice: Notice,
+    mtu_bytes: u16,
+) -> Exit {
+    if !ALL {
+        return Exit::Go(Stage::Begin);
+    }
+    let answer = Answer {
+        notice,
+        mtu_bytes,
+        listener: decision.listener,
+    };
+    tell(tables, stop, answer)
 }
 
 /// Which flow is it, and where does it go?
@@ -144,9 +180,17 @@ fn decide<'t, const ALL: bool, const QUIC: bool, F: Frame, T: Tables>(
         {
             let choice = Choice::of_word(found.word);
             let target = Chosen::of(tables, choice.target)?;
+            let is_opening = opens(packet);
+            let is_reset = target.control.resets_flows;
             // A client that opens its flow anew gets another target if its old one takes no new
-            // flows: in DSR modes nobody sees a dead target's refusal.
-            if !opens(packet) || !state.is_over() && target.control.takes_new_flows {
+            // flows: in DSR modes nobody sees a dead target's refusal. A SYN always goes on to
+            // `Stage::Begin`, which may clamp it.
+            let goes_on = if is_opening {
+                ALL && !state.is_over() && target.control.takes_new_flows
+            } else {
+                !is_reset
+            };
+            if goes_on {
                 return Ok(Decision {
                     listener: choice.listener,
                     target,
@@ -156,6 +200,11 @@ fn decide<'t, const ALL: bool, const QUIC: bool, F: Frame, T: Tables>(
                     begins: false,
                 });
             }
+            // What is not TCP has no connection to end, and just begins anew.
+            if ALL && !is_opening && packet.protocol == protocol::TCP {
+                let end = Stranded::RESET;
+                stranded(packet, tables, choice.listener, end, Stop::Terminated)?;
+            }
         }
     }
     if !ALL {
@@ -164,6 +213,15 @@ fn decide<'t, const ALL: bool, const QUIC: bool, F: Frame, T: Tables>(
     let listener = listener_of(packet, tables)?;
     if !QUIC && is_quic(tables, listener) {
         return Err(Exit::Go(Stage::Quic));
+    }
+    if packet.protocol == protocol::TCP && !opens(packet) {
+        let record = tables.listener(listener).ok_or(Stop::UnwrittenListener)?;
+        let policy = record.policy();
+        if found.entry.is_some() {
+            stranded(packet, tables, listener, policy.expired, Stop::IdleExpired)?;
+        } else {
+            stranded(packet, tables, listener, policy.stray, Stop::Stray)?;
+        }
     }
     let target = if named == UNNAMED {
         select(frame, tables, packet, listener)?
@@ -193,6 +251,30 @@ fn is_quic<T: Tables>(tables: &T, listener: ListenerId) -> bool {
         Some(listener) => listener.policy().flags.is_quic(),
         None => false,
     }
+}
+
+/// A TCP segment that opens nothing and has no live flow: whether it may begin one all the same.
+#[inline(always)]
+fn stranded<T: Tables>(
+    packet: &Packet,
+    tables: &T,
+    listener: ListenerId,
+    policy: Stranded,
+    stop: Stop,
+) -> Result<(), Exit> {
+    if policy == Stranded::FORWARD {
+        return Ok(());
+    }
+    // Nobody resets a reset (RFC 9293 §3.10.7.1).
+    if policy != Stranded::RESET || packet.tcp_flags & RST != 0 {
+        return Err(Exit::Stop(stop));
+    }
+    let answer = Answer {
+        notice: Notice::RESET,
+        mtu_bytes: 0,
+        listener,
+    };
+    Err(tell(tables, stop, answer))
 }
 
 /// Remembers a flow that begins, in its old entry if it had one.
@@ -232,7 +314,7 @@ fn remember<T: Tables>(
 
 /// The listener that a packet is addressed to.
 #[inline(always)]
-fn listener_of<T: Tables>(packet: &Packet, tables: &T) -> Result<ListenerId, Stop> {
+pub(crate) fn listener_of<T: Tables>(packet: &Packet, tables: &T) -> Result<ListenerId, Stop> {
     let key = ListenerKey::new(packet.destination, packet.protocol, packet.destination_port);
     tables.listener_id(&key).ok_or(Stop::NotOurs)
 }
@@ -262,7 +344,7 @@ fn advance(state: FlowState, packet: &Packet, mode: Mode) -> FlowState {
 
 /// The way to a target.
 #[inline(always)]
-fn way<const ALL: bool, F: Frame, T: Tables>(
+pub(crate) fn way<const ALL: bool, F: Frame, T: Tables>(
     frame: &F,
     packet: &Packet,
     tables: &T,

@@ -18,7 +18,7 @@ use std::{
 
 use nlb_common::{
     address::Address,
-    listener::{HashInput, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy},
+    listener::{HashInput, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy, Stranded},
     maps::{PREFILTER_WORDS, Prefilter, SERVER_IDS_PER_TARGET, Side},
     next_hop::NextHopId,
     target::{Mode, TargetControl, TargetId, TargetIdentity},
@@ -70,8 +70,16 @@ pub struct WishedListener {
     pub ring: WishedRing,
     /// How long an established flow may be silent.
     pub idle_ticks: u16,
+    /// What becomes of TCP segments of no known flow.
+    pub stray: Stranded,
+    /// What becomes of TCP segments of a flow whose idle time has run out.
+    pub expired: Stranded,
+    /// The largest TCP segment size that a SYN may name; 0 for any.
+    pub mss_clamp_bytes: u16,
     /// What a new flow's choice depends on.
     pub hash_input: HashInput,
+    /// Whether echo requests to the VIP are answered; the same for all listeners of a VIP.
+    pub answers_echo: bool,
 }
 
 /// A target group that should be.
@@ -81,6 +89,8 @@ pub struct WishedGroup {
     pub fingerprint: u32,
     /// How packets get to its targets.
     pub mode: Mode,
+    /// Whether the flows of a target that was removed end when its delay is over.
+    pub terminates_removed: bool,
     /// Its targets, also those that take no new flows.
     pub targets: Vec<WishedTarget>,
     /// If they are QUIC servers that put their number into connection IDs.
@@ -96,6 +106,8 @@ pub struct WishedTarget {
     pub port: u16,
     /// Its share of new flows; 0 for none.
     pub weight: u16,
+    /// Whether the flows it has end with their next packet; only if it takes no new ones.
+    pub resets_flows: bool,
     /// The way there.
     pub next_hop: NextHopId,
 }
@@ -357,6 +369,7 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
     let mut after = actual.clone();
     let mut groups = Vec::with_capacity(wish.groups.len());
     let mut target_ids = Vec::with_capacity(wish.groups.len());
+    let mut controls = Vec::new();
     for group in &wish.groups {
         let group_id = group_id(&mut after, group.fingerprint, limits)?;
         let mut entries = Vec::new();
@@ -366,16 +379,11 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
             let control = TargetControl {
                 mode: group.mode,
                 takes_new_flows: target.weight > 0,
+                resets_flows: target.weight == 0 && target.resets_flows,
                 next_hop: target.next_hop,
             };
             let id = if let Some(id) = after.target_id(group, target.address, target.port) {
-                if after
-                    .targets
-                    .get(&id)
-                    .is_some_and(|(_, old)| *old != control)
-                {
-                    push(&mut steps, &mut after, Step::ControlTarget { id, control });
-                }
+                controls.push((id, control));
                 id
             } else {
                 let id = free_target(&after, limits)?;
@@ -406,18 +414,22 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
         });
         target_ids.push(own_ids);
     }
-    let wished_targets: BTreeSet<_> = target_ids.iter().flatten().copied().collect();
-    for (id, control) in unwished(&after, &wished_targets) {
-        push(&mut steps, &mut after, Step::ControlTarget { id, control });
+    let wished_targets: HashSet<_> = target_ids.iter().flatten().copied().collect();
+    controls.extend(unwished(&after, wish, &wished_targets));
+    for (id, control) in &controls {
+        control_target(&mut steps, &mut after, *id, *control, Ends::Later);
     }
     let ids = RingIds {
         groups: groups.iter().map(|group| group.id).collect(),
         forwards: rings::forward_ids(&after, wish, limits)?,
     };
     steps.extend(rings::changed(actual, wish, groups, &ids.forwards));
+    for (id, control) in controls {
+        control_target(&mut steps, &mut after, id, control, Ends::Now);
+    }
     let servers = quic::index(wish, &ids, &target_ids, limits, &mut after, &mut steps)?;
     plan_listeners(wish, &ids, limits, &mut after, &mut steps)?;
-    quic::unindex(&servers, &wished_targets, &mut after, &mut steps);
+    quic::unindex(&servers, &mut after, &mut steps);
     if !steps.is_empty() {
         steps.push(
             Step::Publish {
@@ -429,22 +441,67 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
     Ok(steps)
 }
 
-/// Targets that only old flows use: a client that opens its flow anew shall leave them.
-fn unwished(after: &Actual, wished: &BTreeSet<TargetId>) -> Vec<(TargetId, TargetControl)> {
-    after
-        .targets
+/// Whether the flows of a target may be ended by a step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// Not yet: a ring may still send it new flows, which must not end at once.
+    Later,
+    /// No ring names the target any more.
+    Now,
+}
+
+/// Changes how packets get to a target, if that differs.
+fn control_target(
+    steps: &mut Vec<Planned>,
+    after: &mut Actual,
+    id: TargetId,
+    control: TargetControl,
+    ends: Ends,
+) {
+    let Some((_, old)) = after.targets.get(&id).copied() else {
+        return;
+    };
+    let control = TargetControl {
+        resets_flows: control.resets_flows && (old.resets_flows || ends == Ends::Now),
+        ..control
+    };
+    if control != old {
+        push(steps, after, Step::ControlTarget { id, control });
+    }
+}
+
+/// Targets that only old flows use: a client that opens its flow anew shall leave them, and where
+/// the group says so every client shall.
+fn unwished(
+    after: &Actual,
+    wish: &Wish,
+    wished: &HashSet<TargetId>,
+) -> Vec<(TargetId, TargetControl)> {
+    let terminates: HashMap<u32, bool> = wish
+        .groups
         .iter()
-        .filter(|(id, (_, control))| control.takes_new_flows && !wished.contains(id))
-        .map(|(id, (_, control))| {
-            (
-                *id,
-                TargetControl {
-                    takes_new_flows: false,
-                    ..*control
-                },
-            )
-        })
-        .collect()
+        .map(|group| (group.fingerprint, group.terminates_removed))
+        .collect();
+    // A target that its group reaches in another mode now was not removed.
+    let standing: HashSet<TargetIdentity> = wished
+        .iter()
+        .filter_map(|id| after.targets.get(id))
+        .map(|(identity, _)| *identity)
+        .collect();
+    let gone = |(id, (identity, old)): (&TargetId, &(TargetIdentity, TargetControl))| {
+        let control = TargetControl {
+            takes_new_flows: false,
+            // A group that is gone itself says nothing any more.
+            resets_flows: !standing.contains(identity)
+                && terminates
+                    .get(&identity.group_fingerprint)
+                    .copied()
+                    .unwrap_or(old.resets_flows),
+            ..*old
+        };
+        (!wished.contains(id)).then_some((*id, control))
+    };
+    after.targets.iter().filter_map(gone).collect()
 }
 
 /// The ids of rings, in the order of the wish.
@@ -480,7 +537,11 @@ fn plan_listeners(
             idle_ticks: listener.idle_ticks,
             flags: ListenerFlags::default()
                 .with_hash_input(listener.hash_input)
-                .with_quic(layout.is_some()),
+                .with_quic(layout.is_some())
+                .with_echo(listener.answers_echo),
+            stray: listener.stray,
+            expired: listener.expired,
+            mss_clamp_bytes: listener.mss_clamp_bytes,
         };
         let key = listener.key;
         let known = after.listener_id(&key);
@@ -610,6 +671,7 @@ fn bitmap(actual: &Actual) -> Vec<u64> {
                     identity.port,
                 ));
             }
+            set(Prefilter::bit(Side::Target, identity.address, 0, U16::ZERO));
         }
     }
     words

@@ -13,7 +13,7 @@ use nlb_common::listener::HashInput;
 use nlb_userspace::config::{
     self, Capacity, Desired, HashKey, HashKeySource, HealthCheck, HealthCheckPort,
     HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Minimum, Mode, Node,
-    Problem, Protocol, Share, Suspicion, Target, TargetGroup, XdpMode, schema,
+    Problem, Protocol, Share, StrandedAction, Suspicion, Target, TargetGroup, XdpMode, schema,
 };
 use proptest::prelude::*;
 
@@ -57,6 +57,8 @@ addresses = ["192.0.2.10", "2001:db8::10", "192.0.2.11"]
   port = 443
   target_group = "web"
   tcp.idle_timeout.seconds = 60
+  tcp.idle_timeout.action = "silent"
+  tcp.mss_clamp_bytes = 1360
   udp.idle_timeout.seconds = 1
 
   [[load_balancer.listener]]
@@ -76,6 +78,9 @@ port = 8443
 mode = "nat"
 preserve_client_ip.enabled = true
 deregistration_delay.timeout_seconds = 0
+deregistration_delay.connection_termination.enabled = false
+target_health_state.unhealthy.connection_termination.enabled = false
+target_health_state.unhealthy.draining_interval_seconds = 30
 
   [target_group.health_check]
   enabled = true
@@ -149,6 +154,7 @@ fn a_minimal_file_gets_every_default() {
         load_balancers: vec![LoadBalancer {
             name: "edge".to_owned(),
             addresses: vec![address("192.0.2.10")],
+            icmp_echo: true,
             listeners: vec![Listener {
                 name: "edge/TCP/80".to_owned(),
                 protocol: Protocol::Tcp,
@@ -162,6 +168,9 @@ fn a_minimal_file_gets_every_default() {
                 hash_input: HashInput::FiveTuple,
                 tcp_idle_timeout: Duration::from_secs(350),
                 udp_idle_timeout: Duration::from_mins(2),
+                tcp_idle_timeout_action: StrandedAction::Reset,
+                tcp_stray_action: StrandedAction::Reset,
+                tcp_mss_clamp_bytes: None,
             }],
         }],
         target_groups: vec![TargetGroup {
@@ -171,6 +180,9 @@ fn a_minimal_file_gets_every_default() {
             mode: Mode::Nat,
             ip_version: Some(IpVersion::Ipv4),
             deregistration_delay: Duration::from_mins(5),
+            terminates_deregistered: false,
+            terminates_unhealthy: true,
+            unhealthy_draining_interval: Duration::ZERO,
             is_sticky: false,
             slow_start: Duration::ZERO,
             dns_failover: Minimum::ONE,
@@ -322,6 +334,19 @@ fn listeners_answer_on_the_addresses_of_their_groups_version() {
         balancer.listeners[0].tcp_idle_timeout,
         Duration::from_mins(1)
     );
+    let actions: Vec<_> = balancer
+        .listeners
+        .iter()
+        .map(|listener| (listener.tcp_idle_timeout_action, listener.tcp_stray_action))
+        .collect();
+    assert_eq!(
+        actions[..2],
+        [
+            (StrandedAction::Drop, StrandedAction::Drop),
+            (StrandedAction::Forward, StrandedAction::Forward),
+        ]
+    );
+    assert_eq!(balancer.listeners[0].tcp_mss_clamp_bytes, Some(1360));
     assert_eq!(
         balancer.listeners[0].udp_idle_timeout,
         Duration::from_secs(1)
@@ -343,6 +368,9 @@ fn a_full_target_group_is_taken_as_written() {
         mode: Mode::Nat,
         ip_version: Some(IpVersion::Ipv4),
         deregistration_delay: Duration::ZERO,
+        terminates_deregistered: false,
+        terminates_unhealthy: false,
+        unhealthy_draining_interval: Duration::from_secs(30),
         is_sticky: false,
         slow_start: Duration::ZERO,
         dns_failover: Minimum::ONE,

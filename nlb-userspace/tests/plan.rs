@@ -9,7 +9,7 @@ use std::{
 use nlb_common::{
     address::Address,
     hash::Key,
-    listener::{HashInput, ListenerId, ListenerKey},
+    listener::{HashInput, ListenerId, ListenerKey, Stranded},
     next_hop::{MacPair, NextHop, NextHopId, VlanId},
     stop::Stop,
     target::{Mode, TargetId},
@@ -46,6 +46,7 @@ fn target(last: u8) -> WishedTarget {
         address: IpAddr::from([10, 0, 0, last]),
         port: 8080,
         weight: 1,
+        resets_flows: false,
         next_hop: HOP,
     }
 }
@@ -54,6 +55,7 @@ fn group(name: &str, targets: &[u8]) -> WishedGroup {
     WishedGroup {
         fingerprint: fingerprint(name),
         mode: Mode::NAT,
+        terminates_removed: false,
         targets: targets.iter().copied().map(target).collect(),
         quic: None,
     }
@@ -64,7 +66,11 @@ fn listener(last: u8, group: usize) -> WishedListener {
         key: vip(last),
         ring: WishedRing::Group(group),
         idle_ticks: 100,
+        stray: Stranded::RESET,
+        expired: Stranded::RESET,
+        mss_clamp_bytes: 0,
         hash_input: HashInput::FiveTuple,
+        answers_echo: true,
     }
 }
 
@@ -294,6 +300,67 @@ fn a_client_that_opens_its_flow_anew_leaves_a_target_that_was_taken_out() {
         "{first:?} then {second:?}"
     );
     assert_eq!(apply(&mut tables, &mut actual, &wish), 0);
+}
+
+/// What a segment without SYN meets.
+fn later(tables: &MemoryTables, port: u16, vip: u8) -> Verdict {
+    let mut frame = syn(port, vip);
+    frame.bytes[47] = 16;
+    // To one host, or nobody would be answered.
+    frame.bytes[0] = 2;
+    handle(&mut frame, tables)
+}
+
+#[test]
+fn flows_of_a_removed_target_end_where_its_group_says_so_and_not_before_the_ring_changed() {
+    let (mut tables, mut actual) = (tables(), Actual::default());
+    let mut wish = Wish {
+        listeners: vec![listener(1, 0)],
+        groups: vec![group("web", &[1])],
+        forwards: Vec::new(),
+    };
+    wish.groups[0].terminates_removed = true;
+    apply(&mut tables, &mut actual, &wish);
+    assert!(destination(&tables, 7, 1).is_some());
+    // In another mode it is still there.
+    wish.groups[0].mode = Mode::DSR_L2;
+    apply(&mut tables, &mut actual, &wish);
+    assert_eq!(later(&tables, 7, 1), Verdict::Redirect(2));
+    wish.groups[0] = WishedGroup {
+        terminates_removed: true,
+        ..group("web", &[2])
+    };
+    let steps = plan(&actual, &wish, LIMITS).unwrap();
+    let at = |what: fn(&Step) -> bool| steps.iter().position(|planned| what(&planned.step));
+    let ring = at(|step| matches!(step, Step::ReplaceRing { .. })).unwrap();
+    let end =
+        at(|step| matches!(step, Step::ControlTarget { control, .. } if control.resets_flows));
+    assert!(end.unwrap() > ring);
+    apply(&mut tables, &mut actual, &wish);
+    assert_eq!(later(&tables, 7, 1), Verdict::Transmit, "a reset");
+    // Registered again, it keeps what it has.
+    wish.groups[0] = group("web", &[1, 2]);
+    apply(&mut tables, &mut actual, &wish);
+    assert_eq!(later(&tables, 7, 1), Verdict::Redirect(2));
+}
+
+#[test]
+fn flows_of_an_unfit_target_end_unless_it_takes_new_ones() {
+    let (mut tables, mut actual) = (tables(), Actual::default());
+    let mut wish = Wish {
+        listeners: vec![listener(1, 0)],
+        groups: vec![group("web", &[1])],
+        forwards: Vec::new(),
+    };
+    apply(&mut tables, &mut actual, &wish);
+    assert!(destination(&tables, 7, 1).is_some());
+    // As in fail-open.
+    wish.groups[0].targets[0].resets_flows = true;
+    assert_eq!(apply(&mut tables, &mut actual, &wish), 0);
+    assert_eq!(later(&tables, 7, 1), Verdict::Redirect(2));
+    wish.groups[0].targets[0].weight = 0;
+    apply(&mut tables, &mut actual, &wish);
+    assert_eq!(later(&tables, 7, 1), Verdict::Transmit, "a reset");
 }
 
 #[test]

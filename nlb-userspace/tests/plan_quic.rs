@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use nlb_common::{
     address::Address,
-    listener::{HashInput, ListenerId, ListenerKey},
+    listener::{HashInput, ListenerId, ListenerKey, Stranded},
     next_hop::NextHopId,
     quic::{CidLayout, ServerIdKey},
     target::{Mode, TargetId},
@@ -31,12 +31,14 @@ fn group(name: &str, targets: &[(u8, u64)]) -> WishedGroup {
     WishedGroup {
         fingerprint: fingerprint(name),
         mode: Mode::NAT,
+        terminates_removed: false,
         targets: targets
             .iter()
             .map(|(last, _)| WishedTarget {
                 address: IpAddr::from([10, 0, 0, *last]),
                 port: 4433,
                 weight: 1,
+                resets_flows: false,
                 next_hop: NextHopId(1),
             })
             .collect(),
@@ -54,6 +56,10 @@ fn listener(protocol: u8, ring: WishedRing) -> WishedListener {
         ring,
         idle_ticks: 100,
         hash_input: HashInput::FiveTuple,
+        answers_echo: true,
+        stray: Stranded::FORWARD,
+        expired: Stranded::FORWARD,
+        mss_clamp_bytes: 0,
     }
 }
 

@@ -13,6 +13,7 @@ fn line(name: &str, verdict: StopVerdict, meaning: &str) -> String {
     let verdict = match verdict {
         StopVerdict::Pass => "pass",
         StopVerdict::Drop => "drop",
+        StopVerdict::Answer => "answer",
     };
     format!("| `{name}` | {verdict} | {} |\n", meaning.trim())
 }

@@ -14,7 +14,8 @@ use nlb_tests::lab::{
 };
 
 use super::{
-    PATIENCE, SOON, ask_http, ask_udp, http_vips, listeners, text, udp_vips, who_answers, with_nlb,
+    PATIENCE, SOON, ask_http, ask_udp, ask_udp_at_length, http_vips, listeners, text, udp_vips,
+    who_answers, with_nlb,
 };
 
 fn all_targets() -> BTreeSet<String> {
@@ -36,6 +37,34 @@ fn datagrams_reach_every_target_which_sees_the_clients_own_address() -> Result<(
     with_nlb("udp_spread", |lab, _| {
         for vip in udp_vips() {
             assert_eq!(who_answers(|| ask_udp(lab, vip))?, all_targets(), "{vip}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn large_datagrams_arrive_in_fragments_both_ways_in_every_mode() -> Result<()> {
+    with_nlb("fragments", |lab, daemon| {
+        for vip in udp_vips() {
+            // The servers' answers repeat the question: two fragments each way, three, and many.
+            for bytes in [1_600, 3_000, 8_000, 60_000] {
+                let answer = || ask_udp_at_length(lab, vip, bytes);
+                for _ in 0..5 {
+                    ensure!(all_targets().contains(&answer()?), "{vip}");
+                }
+            }
+        }
+        let status = daemon.status()?;
+        // Each fragment is a packet, and only a flow's first one begins it.
+        let fragments = 5 * (2 + 3 + 6 + 41);
+        for (balancer, listener) in listeners(&status) {
+            if listener["protocol"] == "UDP" {
+                let count = |name: &str| listener[name].as_u64().unwrap_or_default();
+                ensure!(count("packets") >= fragments, "{listener}");
+                ensure!(count("new_flows") <= 2 * 5 * 4, "{listener}");
+                let is_seen = count("return_packets") >= fragments;
+                ensure!(is_seen == (balancer == "nat"), "{listener}");
+            }
         }
         Ok(())
     })

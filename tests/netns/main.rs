@@ -6,8 +6,10 @@
 mod changes;
 mod daemon_life;
 mod decap;
+mod flow_life;
 mod forwarding;
 mod health;
+mod icmp;
 mod next_hops;
 mod quic;
 mod selection;
@@ -132,6 +134,17 @@ fn ask_udp(lab: &Lab, vip: SocketAddr) -> Result<String> {
     let mut socket = UdpClient::new(lab.client(), vip, PATIENCE)?;
     let answer = socket.ask().or_else(|_| socket.ask());
     let answer = answer.with_context(|| format!("a datagram to {vip}"))?;
+    ensure!(answer.client == socket.local()?, "{vip}: {answer:?}");
+    Ok(answer.target)
+}
+
+/// One datagram of so many bytes from a new socket, and an answer of as many; who answered. One may be
+/// lost, as with [`ask_udp`].
+fn ask_udp_at_length(lab: &Lab, vip: SocketAddr, bytes: usize) -> Result<String> {
+    let mut socket = UdpClient::new(lab.client(), vip, PATIENCE)?;
+    let answer = socket.ask_at_length(bytes);
+    let answer = answer.or_else(|_| socket.ask_at_length(bytes));
+    let answer = answer.with_context(|| format!("a datagram of {bytes} bytes to {vip}"))?;
     ensure!(answer.client == socket.local()?, "{vip}: {answer:?}");
     Ok(answer.target)
 }

@@ -374,14 +374,6 @@ fn edges() -> Vec<Row> {
                 .ipv4("10.0.0.12", CLIENT)
                 .tcp(8080, web.0),
         ),
-        web.goes(
-            row("a fragment of an answer is left to the host"),
-            2,
-            At::Eleven,
-            New,
-        )
-        .passes(&answer.clone().first_fragment())
-        .passes(&answer.later_fragment()),
     ]
 }
 

@@ -1,13 +1,19 @@
 //! The packet table: frames in, and what must become of them, through the memory body always and
 //! through the loaded kernel program where there is the right to load it.
 
+mod answers;
+mod connection;
 mod decap;
 mod dsr;
 mod flows;
+mod fragments;
+mod icmp;
 mod nat;
 mod not_ours;
 mod quic;
+mod resets;
 mod row;
+mod segment_sizes;
 mod selection;
 mod stopped;
 mod vlan;
@@ -23,10 +29,15 @@ use crate::row::Row;
 
 fn table() -> Vec<Row> {
     let mut rows = nat::rows();
+    rows.extend(answers::rows());
+    rows.extend(resets::rows());
     rows.extend(dsr::rows());
+    rows.extend(icmp::rows());
     rows.extend(not_ours::rows());
+    rows.extend(segment_sizes::rows());
     rows.extend(stopped::rows());
     rows.extend(flows::rows());
+    rows.extend(fragments::rows());
     rows.extend(ways::rows());
     rows.extend(vlan::rows());
     rows.extend(selection::rows());

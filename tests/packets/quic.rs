@@ -1,7 +1,7 @@
 //! QUIC listeners: the server's number in a packet's connection ID goes before what is remembered of
 //! its flow, and where there is none the flow goes the way of any other.
 
-use nlb_common::{stop::Stop, wire::protocol::UDP};
+use nlb_common::wire::protocol::UDP;
 use nlb_ebpf::tables::PassageKind::{self, Known, New, Return};
 use nlb_tests::{
     packet::Sentence,
@@ -300,20 +300,6 @@ fn other_layout() -> Row {
     step(row, 10, "10.0.0.11", Known, &long(2, &id))
 }
 
-fn no_hop_left() -> Row {
-    let [one, _] = NAT.servers;
-    let client = (NAT.client, NAT.port_to(NAT.client, one));
-    let row = row("quic: what stops a packet stops it before its flow is changed");
-    let row = NAT.goes(row, client, one, New, &short(&id_of(one.number)));
-    let [_, other] = NAT.servers;
-    let sent = ip(from_client(), client.0, VIP).udp(client.1, PORT).ttl(1);
-    let row = row.stops(
-        &sent.payload(&short(&id_of(other.number))),
-        Stop::TtlExpired,
-    );
-    NAT.goes(row, client, one, Known, &long(0, &[0x99; 8]))
-}
-
 pub(crate) fn rows() -> Vec<Row> {
     let mut rows: Vec<Row> = PLACES
         .iter()
@@ -350,12 +336,6 @@ pub(crate) fn rows() -> Vec<Row> {
             nameless("an empty datagram names nobody", place, &[]),
         ]);
     }
-    rows.extend([
-        cut_short(),
-        behind_options(),
-        leaving(),
-        other_layout(),
-        no_hop_left(),
-    ]);
+    rows.extend([cut_short(), behind_options(), leaving(), other_layout()]);
     rows
 }

@@ -11,6 +11,7 @@ use nlb_common::{
     next_hop::MacPair,
     stop::{Stop, StopVerdict},
     target::TargetId,
+    tick::Tick,
 };
 use nlb_ebpf::{
     Verdict, handle,
@@ -110,6 +111,7 @@ impl Row {
             verdict: match stop.verdict() {
                 StopVerdict::Pass => Verdict::Pass,
                 StopVerdict::Drop => Verdict::Drop,
+                StopVerdict::Answer => panic!("{stop:?} changes the frame: `answers` says how"),
             },
             counts: Counts {
                 stops: BTreeMap::from([(stop.name(), 1)]),
@@ -126,14 +128,24 @@ impl Row {
         (listener, target): (u16, u32),
         kind: PassageKind,
     ) -> Self {
-        let (bytes, out) = (frame.build(), out.build());
+        self.sends_bytes(frame.build(), out.build(), (listener, target), kind)
+    }
+
+    /// The same for bytes that are no sentence.
+    pub(crate) fn sends_bytes(
+        self,
+        bytes: Vec<u8>,
+        out: Vec<u8>,
+        (listener, target): (u16, u32),
+        kind: PassageKind,
+    ) -> Self {
         let leaves = if out[6..12] == MAC0 { ETH0 } else { ETH1 };
         let verdict = if leaves == interface(&bytes) {
             Verdict::Transmit
         } else {
             Verdict::Redirect(leaves)
         };
-        let length = facts::read(&out).expect("a whole packet").length_bytes;
+        let length = facts::length_bytes(&out).expect("an IP packet");
         let traffic = traffic(kind, u64::try_from(length).expect("a length"));
         self.step(Step::Frame {
             bytes,
@@ -145,6 +157,28 @@ impl Row {
                 ..Counts::default()
             },
         })
+    }
+
+    /// The frame is stopped, and `answer` goes back to its sender; counted as `stop` alone.
+    pub(crate) fn answers(self, frame: &Sentence, answer: &Sentence, stop: Stop) -> Self {
+        self.step(Step::Frame {
+            bytes: frame.build(),
+            verdict: Verdict::Transmit,
+            out: answer.build(),
+            counts: Counts {
+                stops: BTreeMap::from([(stop.name(), 1)]),
+                ..Counts::default()
+            },
+        })
+    }
+
+    /// The frame is stopped for two reasons: one of its own, one for which nobody is told.
+    pub(crate) fn stops_twice(mut self, frame: &Sentence, stops: [Stop; 2]) -> Self {
+        self = self.stops(frame, stops[0]);
+        if let Some(Step::Frame { counts, .. }) = self.steps.last_mut() {
+            counts.stops.insert(stops[1].name(), 1);
+        }
+        self
     }
 
     /// Changes the tables.
@@ -420,7 +454,7 @@ impl Run<'_> {
     }
 }
 
-/// Makes every remembered flow so much older.
+/// Makes everything that is remembered so much older.
 fn silence(tables: &MemoryTables, ticks: u16) {
     for entry in tables.buckets.iter().flat_map(|bucket| &bucket.entries) {
         if entry.choice.load() != Choice::EMPTY {
@@ -428,6 +462,9 @@ fn silence(tables: &MemoryTables, ticks: u16) {
             progress.last_seen.0 = progress.last_seen.0.wrapping_sub(ticks);
             entry.progress.store(progress.to_word());
         }
+    }
+    for record in tables.fragments.borrow_mut().values_mut() {
+        *record = record.seen_at(Tick(record.seen().0.wrapping_sub(ticks)));
     }
 }
 

@@ -222,10 +222,9 @@ fn to_clients() -> Vec<Row> {
             .mac(CLIENT, 0x66),
             &flow.back().to(NEW_MAC),
         ),
-        flow.begins("an answer whose ttl would expire here is stopped")
-            .stops(&flow.answer().ttl(1), Stop::TtlExpired)
+        flow.begins("an answer with a hop to spare is sent on")
             .sends(&flow.answer().ttl(2), &flow.back().ttl(1), (1, 11), Return),
-        flow.begins("an answer larger than the client's link is stopped")
+        flow.begins("an answer larger than the client's link is stopped, if it may be fragmented")
             .stops(&flow.answer().payload(&[0; 1461]), Stop::TooBig),
     ]
 }

@@ -1,25 +1,30 @@
 //! What holds for all packets, not only for those that somebody thought of.
 
 mod corpus;
+mod fragments;
 mod oracle;
 
 use nlb_common::{
+    address::Address,
     flow::{Choice, Client, FlowState},
     listener::ListenerId,
     next_hop::NextHopId,
     target::TargetId,
     tick::Tick,
-    wire::protocol::{TCP, UDP},
+    wire::protocol::{ICMP, ICMPV6, TCP, UDP},
 };
 use nlb_ebpf::{
     Verdict,
     classify::classify,
     follow, handle,
     memory::{MemoryFrame, MemoryTables, occupied},
+    parse::parse,
+    quote::Quote,
+    rewrite::End,
 };
 use nlb_tests::{
     hostile::{self, Random},
-    packet::{Sentence, facts},
+    packet::{Sentence, checksum, eth, facts},
     world::{
         self, CLIENT, CLIENT_V6, ETH0, ETH1, GROUPS, LISTENERS, VIP, VIP_V6, address, from_client,
         from_target, tables, tables_with,
@@ -79,6 +84,10 @@ fn is_ours(bytes: &[u8]) -> bool {
     let Some(facts) = facts::read(bytes) else {
         return true;
     };
+    // An error is ours for what it quotes.
+    if matches!(facts.protocol, ICMP | ICMPV6) {
+        return true;
+    }
     let is = |text: &str, other: std::net::IpAddr| text.parse() == Ok(other);
     LISTENERS
         .iter()
@@ -87,6 +96,16 @@ fn is_ours(bytes: &[u8]) -> bool {
             .iter()
             .flat_map(|group| group.targets)
             .any(|target| is(target.1, facts.source))
+}
+
+/// Whether an ICMP message's checksum, and its IPv4 header's, hold.
+fn icmp_holds(frame: &[u8], is_v6: bool) -> bool {
+    if is_v6 {
+        let (source, destination) = (&frame[22..38], &frame[38..54]);
+        checksum::transport(source, destination, ICMPV6, &frame[54..]) == 0
+    } else {
+        checksum::internet(&[&frame[14..34]]) == 0 && checksum::internet(&[&frame[34..]]) == 0
+    }
 }
 
 /// How many flows of this client are remembered.
@@ -117,6 +136,61 @@ proptest! {
         let (verdict, out) = send(&tables, &back, ETH1);
         prop_assert_eq!(verdict, Verdict::Redirect(ETH0));
         prop_assert!(facts::read(&out).unwrap().is_intact, "{}", facts::describe(&out));
+    }
+
+    #[test]
+    fn an_error_that_is_translated_and_back_is_the_same_error(
+        is_v6: bool, is_tcp: bool, is_source: bool, is_from_router: bool,
+        address: [u8; 16], server: u16, port: u16, new_port: u16,
+        payload in prop::collection::vec(any::<u8>(), 0..80),
+        count in 8usize..100,
+        rest: [u8; 4],
+    ) {
+        let new = if is_v6 {
+            Address::from_v6_bytes(address)
+        } else {
+            Address::from_v4_bytes([10, address[0], address[1], address[2]])
+        };
+        let (vip, client, router) = if is_v6 {
+            (VIP_V6, CLIENT_V6, "fd00::fe")
+        } else {
+            (VIP, CLIENT, "10.0.0.254")
+        };
+        let parse_ip = |text: &str| -> std::net::IpAddr { text.parse().unwrap() };
+        let (end, from, to) = if is_source {
+            (End::Source, (vip, server), (client, port))
+        } else {
+            (End::Destination, (client, port), (vip, server))
+        };
+        let quoted = eth().ip(parse_ip(from.0), parse_ip(to.0));
+        let quoted = if is_tcp {
+            quoted.tcp(from.1, to.1)
+        } else {
+            quoted.udp(from.1, to.1)
+        };
+        let sender = if is_from_router { router } else { to.0 };
+        let error = eth().ip(parse_ip(sender), parse_ip(from.0));
+        let kind = if is_v6 { 2 } else { 3 };
+        let error = error.icmp(kind).code(4, rest).quoting(&quoted.payload(&payload), count);
+
+        let before = error.ttl(255).build();
+        let mut frame = MemoryFrame { bytes: before.clone(), interface: ETH0 };
+        let translate = |frame: &mut MemoryFrame, to, port: u16| {
+            let packet = parse(frame).unwrap();
+            let mut quote = Quote::UNREAD;
+            quote.read(frame, &packet).unwrap();
+            quote.translate(frame, &packet, end, to, U16::new(port)).unwrap();
+        };
+        translate(&mut frame, new, new_port);
+        prop_assert!(icmp_holds(&frame.bytes, is_v6), "{}", facts::hex(&frame.bytes, &before));
+        translate(&mut frame, Address::from(parse_ip(vip)), server);
+        // Two hops were taken; the IPv4 header's checksum says so, and holds.
+        prop_assert!(facts::read(&frame.bytes).unwrap().is_intact);
+        let network = if is_v6 { 40 } else { 20 };
+        prop_assert_eq!(&frame.bytes[14 + network..], &before[14 + network..]);
+        let (source, destination) = if is_v6 { (8..24, 24..40) } else { (12..16, 16..20) };
+        prop_assert_eq!(&frame.bytes[14..][source.clone()], &before[14..][source]);
+        prop_assert_eq!(&frame.bytes[14..][destination.clone()], &before[14..][destination]);
     }
 
     #[test]
@@ -168,6 +242,7 @@ proptest! {
             with.listener_counters.into_inner(),
             without.listener_counters.into_inner()
         );
+        prop_assert_eq!(with.fragments.into_inner(), without.fragments.into_inner());
         for (a, b) in with.buckets.iter().zip(&without.buckets) {
             for (a, b) in a.entries.iter().zip(&b.entries) {
                 prop_assert_eq!(a.choice.load(), b.choice.load());

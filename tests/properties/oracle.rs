@@ -1,6 +1,10 @@
 //! The packet path against the oracle: long random stories of packets, ring changes and silence.
 
-use nlb_common::wire::protocol::{TCP, UDP};
+use nlb_common::{
+    listener::Stranded,
+    target::TargetControl,
+    wire::protocol::{TCP, UDP},
+};
 use nlb_ebpf::{
     Verdict, handle,
     memory::{MemoryFrame, MemoryTables},
@@ -51,6 +55,7 @@ fn segment(
         },
         ttl: random.pick(&[64, 64, 64, 64, 255, 2, 1, 0]),
         payload_bytes: random.pick(&[0, 0, 1, 7, 100, 1440, 1480]),
+        is_strict: random.once_in(2),
     }
 }
 
@@ -89,6 +94,7 @@ fn fate(tables: &MemoryTables, bytes: &[u8], interface: u32) -> Fate {
     match handle(&mut frame, tables) {
         Verdict::Pass if frame.bytes == bytes => Fate::Passed,
         Verdict::Drop if frame.bytes == bytes => Fate::Dropped,
+        Verdict::Transmit => Fate::Answered(frame.bytes),
         Verdict::Redirect(interface) => Fate::Sent(interface, frame.bytes),
         verdict => panic!("{verdict:?} of {}", facts::describe(bytes)),
     }
@@ -102,7 +108,7 @@ proptest! {
         let mut model = Model::default();
         for event in 0..EVENTS {
             let is_v6 = random.once_in(2);
-            match random.below(12) {
+            match random.below(14) {
                 0 => {
                     let ticks = random.pick(SILENCES);
                     model.wait(ticks);
@@ -114,7 +120,31 @@ proptest! {
                         .filter(|_| !random.once_in(3)).collect();
                     tables.set_ring(group.id, &world::ring(&left));
                 }
-                2..=6 => {
+                2 => {
+                    let id = random.pick(&[1u16, 3, 5, 7]);
+                    let words = [Stranded::FORWARD, Stranded::RESET, Stranded::DROP];
+                    let (stray, expired) = (random.pick(&words), random.pick(&words));
+                    let record = &tables.listeners[usize::from(id)];
+                    let mut policy = record.policy();
+                    (policy.stray, policy.expired) = (stray, expired);
+                    record.set_policy(policy);
+                    model.strand(id, stray, expired);
+                }
+                3 => {
+                    let group = random.pick(&GROUPS[..6]);
+                    let id = random.pick(group.targets).0;
+                    let record = &tables.targets[usize::try_from(id).expect("small")];
+                    let (is_open, is_ending) =
+                        random.pick(&[(true, false), (true, false), (false, false), (false, true)]);
+                    let control = record.control().expect("a target");
+                    record.set_control(TargetControl {
+                        takes_new_flows: is_open,
+                        resets_flows: is_ending,
+                        ..control
+                    });
+                    model.close(id, !is_open, is_ending);
+                }
+                4..=8 => {
                     let segment = answer(&mut random, is_v6);
                     let bytes = segment.frame(from_target("10.0.0.11")).build();
                     let expected = model.answer(&segment);

@@ -94,6 +94,9 @@ const FLAGS: &[u8] = &[
 /// Client ports: few, so that flows meet again in both directions.
 const PORTS: usize = 8;
 
+/// Identifications of fragments: few, so that later ones meet a first one.
+const NUMBERS: &[u16] = &[9, 10];
+
 /// A frame and the interface that it came in through.
 pub fn frame(random: &mut Random, is_v6: bool) -> MemoryFrame {
     if random.once_in(40) {
@@ -103,12 +106,17 @@ pub fn frame(random: &mut Random, is_v6: bool) -> MemoryFrame {
             interface: ETH0,
         };
     }
-    let (sentence, interface) = if random.below(10) < 6 {
-        (request(random, is_v6), ETH0)
-    } else {
-        (answer(random, is_v6), ETH1)
+    let (sentence, interface) = match random.below(20) {
+        0 | 1 => error(random, is_v6),
+        2..13 => {
+            let sentence = request(random, is_v6);
+            (decorated(random, sentence, is_v6), ETH0)
+        }
+        _ => {
+            let sentence = answer(random, is_v6);
+            (decorated(random, sentence, is_v6), ETH1)
+        }
     };
-    let sentence = decorated(random, sentence, is_v6);
     let mut bytes = if random.once_in(8) {
         lying(random, sentence).build()
     } else {
@@ -137,7 +145,81 @@ fn transport(random: &mut Random, from: Sentence, protocol: u8, ports: (u16, u16
     }
 }
 
+/// An address and a port.
+type End = (&'static str, u16);
+
 fn request(random: &mut Random, is_v6: bool) -> Sentence {
+    let (vip, protocol) = called(random, is_v6);
+    let client = client(random, is_v6);
+    let sentence = ip(eth().to(MAC0), client.0, vip.0);
+    transport(random, sentence, protocol, (client.1, vip.1))
+}
+
+fn answer(random: &mut Random, is_v6: bool) -> Sentence {
+    let (target, protocol) = serving(random, is_v6);
+    let client = client(random, is_v6);
+    let sentence = ip(eth().to(MAC1), target.0, client.0);
+    transport(random, sentence, protocol, (target.1, client.1))
+}
+
+/// An ICMP error, or what looks like one, about an answer from a VIP or a request to a target.
+fn error(random: &mut Random, is_v6: bool) -> (Sentence, u32) {
+    let client = client(random, is_v6);
+    let is_answer = random.once_in(2);
+    let (server, protocol) = if is_answer {
+        called(random, is_v6)
+    } else {
+        serving(random, is_v6)
+    };
+    let (from, to) = if is_answer {
+        (server, client)
+    } else {
+        (client, server)
+    };
+    let quoted = ip(eth(), from.0, to.0);
+    let quoted = transport(random, quoted, protocol, (from.1, to.1));
+    let mut quoted = decorated(random, quoted, is_v6);
+    if random.once_in(16) {
+        quoted = lying(random, quoted);
+    }
+    let count = random.pick(&[8, 8, 16, 18, 20, 7, 0, 64]);
+    let (mac, interface) = if is_answer {
+        (MAC0, ETH0)
+    } else {
+        (MAC1, ETH1)
+    };
+    // From a router, or from the end that the quoted packet was for.
+    let router = if is_v6 {
+        "2001:db8:c::fe"
+    } else {
+        "10.0.0.254"
+    };
+    let source = random.pick(&[router, to.0]);
+    let to = if random.once_in(30) { to.0 } else { from.0 };
+    let kinds: &[u8] = if is_v6 {
+        &[1, 2, 3, 4, 128, 129, 135]
+    } else {
+        &[3, 3, 11, 12, 8, 0, 5]
+    };
+    let mut error = ip(eth().to(mac), source, to)
+        .icmp(random.pick(kinds))
+        .code(random.byte() & 15, [0; 4])
+        .quoting(&quoted, count);
+    if random.once_in(16) {
+        error = error.ttl(random.pick(&[0, 1, 2, 255]));
+    }
+    if random.once_in(16) {
+        error = if is_v6 {
+            error.hop_by_hop()
+        } else {
+            error.options(&[1; 4])
+        };
+    }
+    (error, interface)
+}
+
+/// A listener that somebody calls.
+fn called(random: &mut Random, is_v6: bool) -> (End, u8) {
     let of_version: Vec<_> = LISTENERS
         .iter()
         .filter(|listener| listener.1.contains(':') == is_v6)
@@ -164,12 +246,11 @@ fn request(random: &mut Random, is_v6: bool) -> Sentence {
     if random.once_in(100) && vip == VIP {
         port = UNWRITTEN_LISTENER_PORT;
     }
-    let (client, client_port) = client(random, is_v6);
-    let sentence = ip(eth().to(MAC0), client, vip);
-    transport(random, sentence, protocol, (client_port, port))
+    ((vip, port), protocol)
 }
 
-fn answer(random: &mut Random, is_v6: bool) -> Sentence {
+/// A translated target, which answers somebody.
+fn serving(random: &mut Random, is_v6: bool) -> (End, u8) {
     let targets: Vec<_> = GROUPS
         .iter()
         .filter(|group| group.mode == Mode::NAT)
@@ -184,9 +265,7 @@ fn answer(random: &mut Random, is_v6: bool) -> Sentence {
     // As with listeners: the first groups are those whose connections get anywhere.
     let count = if random.once_in(4) { targets.len() } else { 5 };
     let (protocol, target) = targets[random.below(count)];
-    let (client, client_port) = client(random, is_v6);
-    let sentence = ip(eth().to(MAC1), target.1, client);
-    transport(random, sentence, protocol, (target.2, client_port))
+    ((target.1, target.2), protocol)
 }
 
 /// A QUIC packet's beginning, of which not everything need be true: the header's form, the length of
@@ -262,11 +341,20 @@ fn decorated(random: &mut Random, mut sentence: Sentence, is_v6: bool) -> Senten
         }
         2 => sentence.vlan(5),
         3 => sentence.service_vlan(7).vlan(5),
-        4 => sentence.first_fragment(),
-        5 => sentence.later_fragment(),
+        4 => sentence.fragment(0, true, random.pick(NUMBERS)),
+        5 => {
+            let offset_bytes = random.pick(&[1480, 1480, 1480, 8, 16, 24, 0xfff8]);
+            let is_more = random.once_in(2);
+            sentence.fragment(offset_bytes, is_more, random.pick(NUMBERS))
+        }
         6 => sentence.echo(),
         7 => sentence.no_checksum(),
         8 => sentence.tcp_options(&[2, 4, 5, 0xb4]),
+        9 => {
+            let count = random.below(41);
+            sentence.tcp_options(&random.bytes(count))
+        }
+        10 => sentence.fragment_word(0x4000),
         _ => sentence,
     }
 }
@@ -314,11 +402,13 @@ pub fn packet(bytes: &[u8], tables: &MemoryTables) {
             bytes: bytes.to_vec(),
             interface,
         };
-        if matches!(handle(&mut frame, tables), Verdict::Pass | Verdict::Drop) {
-            assert_eq!(
+        match handle(&mut frame, tables) {
+            Verdict::Pass | Verdict::Drop => assert_eq!(
                 frame.bytes, bytes,
                 "a frame that was not sent on has changed"
-            );
+            ),
+            // Sent on, perhaps with another VLAN tag, or answered.
+            Verdict::Redirect(_) | Verdict::Transmit => {}
         }
     }
 }
@@ -357,6 +447,7 @@ impl Arena {
         self.tables.listener_counters.take();
         self.tables.target_counters.take();
         self.tables.events.take();
+        self.tables.fragments.take();
         for frame in &self.opening {
             let mut frame = MemoryFrame {
                 bytes: frame.clone(),

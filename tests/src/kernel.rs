@@ -13,12 +13,16 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, ArrayOfMaps, HashMap as KernelHashMap, MapData, PerCpuArray, ProgramArray},
+    maps::{
+        Array, ArrayOfMaps, HashMap as KernelHashMap, MapData, PerCpuArray, PerCpuValues,
+        ProgramArray,
+    },
     programs::{TestRun as _, TestRunOptions, Xdp, xdp::XdpMode},
 };
 use nlb_common::{
     counter::Traffic,
     flow::Progress,
+    fragment::{FragmentKey, FragmentRecord},
     listener::ListenerKey,
     maps::PREFILTER_WORDS,
     next_hop::{NeighbourKey, VlanId, VlanLink},
@@ -187,6 +191,9 @@ pub struct Kernel {
 /// A ring's inner map.
 type RingMap = Array<MapData, Plain<ring::Ring>>;
 
+/// What first fragments left.
+type FragmentMap<'k> = KernelHashMap<&'k mut MapData, Plain<FragmentKey>, Plain<FragmentRecord>>;
+
 /// A record's bytes, as a map's value.
 fn value<const N: usize>(record: &mut (impl IntoBytes + FromBytes + KnownLayout)) -> [u8; N] {
     record
@@ -314,6 +321,7 @@ impl Kernel {
             .map(|(key, id)| (Plain(*key), u32::from(id.0)))
             .collect();
         self.write_hash("NEXT_HOP_INDEX", &index)?;
+        self.write_error_budget(tables.error_budget.get())?;
         let index: Vec<(Plain<ServerIdKey>, u32)> = tables
             .server_ids
             .iter()
@@ -335,6 +343,18 @@ impl Kernel {
         Ok(())
     }
 
+    /// Gives every CPU the same budget of ICMP errors.
+    fn write_error_budget(&mut self, budget: u64) -> Result<()> {
+        let map = self
+            .ebpf
+            .map_mut("ERROR_BUDGET")
+            .context("no map ERROR_BUDGET")?;
+        let mut map = PerCpuArray::<_, u64>::try_from(map)?;
+        let cpus = map.get(&0, 0)?.len();
+        let values = PerCpuValues::try_from(vec![budget; cpus])?;
+        map.set(0, values, 0).context("setting ERROR_BUDGET")
+    }
+
     fn write_ring(&mut self, group: u16, slots: &[u32]) -> Result<()> {
         if self.rings.get(&group).is_some_and(|(old, _)| old == slots) {
             return Ok(());
@@ -353,8 +373,45 @@ impl Kernel {
         Ok(())
     }
 
-    /// Replaces the flow table.
+    fn fragments(&mut self) -> Result<FragmentMap<'_>> {
+        let map = self.ebpf.map_mut("FRAGMENTS").context("no map FRAGMENTS")?;
+        Ok(KernelHashMap::try_from(map)?)
+    }
+
+    fn write_fragments(&mut self, tables: &MemoryTables) -> Result<()> {
+        let mut map = self.fragments()?;
+        let old: Vec<Plain<FragmentKey>> = map.keys().collect::<Result<_, _>>()?;
+        for key in old {
+            map.remove(&key)?;
+        }
+        for (key, record) in tables.fragments.borrow().iter() {
+            map.insert(Plain(*key), Plain(*record), 0)?;
+        }
+        Ok(())
+    }
+
+    fn fragment_difference(&mut self, tables: &MemoryTables) -> Result<Option<String>> {
+        let mut memory = tables.fragments.borrow().clone();
+        for entry in &self.fragments()? {
+            let (Plain(key), Plain(record)) = entry?;
+            let ours = memory.remove(&key);
+            let is_same = ours.is_some_and(|ours| {
+                record.seen_at(ours.seen()) == ours
+                    && matches!(
+                        record.seen().0.wrapping_sub(ours.seen().0),
+                        0 | 1 | u16::MAX
+                    )
+            });
+            if !is_same {
+                return Ok(Some(format!("{key:?}: kernel {record:?}, memory {ours:?}")));
+            }
+        }
+        Ok((!memory.is_empty()).then(|| format!("only in memory: {memory:?}")))
+    }
+
+    /// Replaces what is remembered: flows, and fragmented datagrams.
     pub fn write_flows(&mut self, tables: &mut MemoryTables) -> Result<()> {
+        self.write_fragments(tables)?;
         self.write_array::<128>("FLOWS", &mut tables.buckets)
     }
 
@@ -366,9 +423,12 @@ impl Kernel {
             .collect::<Result<_, _>>()?)
     }
 
-    /// Where this flow table and the memory body's differ; clocks may be a tick apart.
+    /// Where what is remembered here and in the memory body differs; clocks may be a tick apart.
     pub fn flow_difference(&mut self, tables: &mut MemoryTables) -> Result<Option<String>> {
         const LAST_SEEN: u64 = 0xffff << 32;
+        if let Some(difference) = self.fragment_difference(tables)? {
+            return Ok(Some(difference));
+        }
         let ours = self.flows()?;
         for (index, (kernel, memory)) in ours.iter().zip(&mut tables.buckets).enumerate() {
             let bytes: [u8; 128] = value(memory);

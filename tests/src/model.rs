@@ -5,9 +5,10 @@
 //! as a sentence. It has room for any number of flows: what happens when buckets are full is the
 //! packet table's to show.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use nlb_common::{
+    listener::Stranded,
     target::Mode,
     wire::{
         protocol::TCP,
@@ -17,10 +18,10 @@ use nlb_common::{
 use nlb_ebpf::memory::MemoryTables;
 
 use crate::{
-    packet::Sentence,
+    packet::{Sentence, eth},
     world::{
-        ETH0, ETH1, FAR, FILLER, GROUPS, LISTENERS, MTU_BYTES, QUIC, SEQUENCE, SERVERS, chosen_by,
-        on_to,
+        CLIENT, ETH0, ETH1, FAR, FILLER, GROUPS, LISTENERS, MAC0, MAC1, MTU_BYTES, QUIC, SEQUENCE,
+        SERVERS, chosen_by, from_client, from_target, neighbour_of, on_to,
     },
 };
 
@@ -39,6 +40,8 @@ pub struct Segment {
     pub ttl: u8,
     /// Bytes behind the transport header.
     pub payload_bytes: usize,
+    /// Whether an IPv4 packet may not be fragmented.
+    pub is_strict: bool,
 }
 
 impl Segment {
@@ -47,7 +50,8 @@ impl Segment {
         let parse = |text: &str| text.parse().expect("an address of the world");
         let packet = ethernet
             .ip(parse(self.source.0), parse(self.destination.0))
-            .ttl(self.ttl);
+            .ttl(self.ttl)
+            .fragment_word(if self.is_strict { 0x4000 } else { 0 });
         let (from, to) = (self.source.1, self.destination.1);
         let segment = if self.protocol == TCP {
             packet.tcp(from, to).flags(self.flags)
@@ -76,12 +80,76 @@ impl Segment {
         server.map(|server| server.2)
     }
 
+    fn is_v6(&self) -> bool {
+        self.source.0.contains(':')
+    }
+
+    /// From the receiver back to the sender.
+    fn turned(&self, ethernet: Sentence) -> Sentence {
+        let parse = |text: &str| text.parse().expect("an address of the world");
+        ethernet.ip(parse(self.destination.0), parse(self.source.0))
+    }
+
+    /// What becomes of a segment that is reset: RFC 9293 §3.10.7.1.
+    fn reset(&self, ethernet: Sentence) -> Fate {
+        if self.flags & RST != 0 {
+            return Fate::Dropped;
+        }
+        let length = u32::try_from(self.payload_bytes).expect("a packet's length")
+            + u32::from(self.flags & SYN != 0)
+            + u32::from(self.flags & FIN != 0);
+        let (flags, acknowledgement) = if self.flags & ACK != 0 {
+            (RST, 0)
+        } else {
+            (RST | ACK, SEQUENCE + length)
+        };
+        let segment = self.turned(ethernet).tcp(self.destination.1, self.source.1);
+        let segment = segment.flags(flags).sequence(0, acknowledgement);
+        Fate::Answered(segment.made_by_nlb().build())
+    }
+
+    /// What becomes of a packet that expires here, or does not fit; none if it does neither.
+    fn refused(&self, from: Sentence, to: Sentence, vip: &str, is_routed: bool) -> Option<Fate> {
+        let is_expired = is_routed && self.ttl <= 1;
+        let is_big = self.length_bytes() > usize::from(MTU_BYTES);
+        let mtu = u32::from(MTU_BYTES);
+        let (kind, code, number) = match (is_expired, is_big, self.is_v6()) {
+            (false, false, _) => return None,
+            (true, _, false) => (11, 0, 0),
+            (true, _, true) => (3, 0, 0),
+            (false, true, false) if !self.is_strict => return Some(Fate::Dropped),
+            (false, true, false) => (3, 4, mtu),
+            (false, true, true) => (2, 0, mtu),
+        };
+        let quote: Vec<u8> = self.frame(from).build()[14..]
+            .iter()
+            .copied()
+            .take(128)
+            .collect();
+        let quote = &quote[..quote.len() / 4 * 4];
+        let parse = |text: &str| text.parse().expect("an address of the world");
+        let class = if self.is_v6() { 0 } else { 0xc0 };
+        let error = to.ip(parse(vip), parse(self.source.0)).class(class);
+        let error = error.icmp_error(kind, code, number).payload(quote);
+        Some(Fate::Answered(error.made_by_nlb().build()))
+    }
+
     /// Bytes of the IP packet.
     fn length_bytes(&self) -> usize {
         let network = if self.source.0.contains(':') { 40 } else { 20 };
         let transport = if self.protocol == TCP { 20 } else { 8 };
         network + transport + self.payload_bytes
     }
+}
+
+/// A frame back to the neighbour that clients' frames come from.
+fn to_client() -> Sentence {
+    eth().to(neighbour_of(CLIENT).mac()).from(MAC0)
+}
+
+/// A frame back to the neighbour that targets' frames come from.
+fn to_target() -> Sentence {
+    eth().to(neighbour_of("10.0.0.11").mac()).from(MAC1)
 }
 
 /// What must become of a frame.
@@ -91,6 +159,8 @@ pub enum Fate {
     Passed,
     /// Dropped, untouched.
     Dropped,
+    /// Turned into an answer with these bytes, which leaves through the same interface.
+    Answered(Vec<u8>),
     /// Sent out through this interface, with these bytes.
     Sent(u32, Vec<u8>),
 }
@@ -145,6 +215,12 @@ impl Flow {
 pub struct Model {
     flows: Vec<Flow>,
     now: u64,
+    /// By listener: what becomes of stray segments, and of those of expired flows.
+    stranded: HashMap<u16, (Stranded, Stranded)>,
+    /// Targets that take no new flows.
+    closed: BTreeSet<u32>,
+    /// Targets whose flows end.
+    ending: BTreeSet<u32>,
 }
 
 /// The mode, address and port of a target.
@@ -163,6 +239,22 @@ impl Model {
         self.now += ticks as u64;
     }
 
+    /// A listener treats segments without a live flow so from now on.
+    pub fn strand(&mut self, listener: u16, stray: Stranded, expired: Stranded) {
+        self.stranded.insert(listener, (stray, expired));
+    }
+
+    /// A target takes new flows from now on, or takes none, or also ends those it has.
+    pub fn close(&mut self, target: u32, is_closed: bool, is_ending: bool) {
+        for (set, is_in) in [(&mut self.closed, is_closed), (&mut self.ending, is_ending)] {
+            if is_in {
+                set.insert(target);
+            } else {
+                set.remove(&target);
+            }
+        }
+    }
+
     /// What must become of a client's packet. `tables` is asked for the ring's choice alone.
     pub fn request(&mut self, segment: &Segment, tables: &MemoryTables) -> Fate {
         let (vip, port) = segment.destination;
@@ -173,18 +265,43 @@ impl Model {
             return Fate::Passed;
         };
         let named = segment.server(listener, group);
+        let named = named.filter(|target| !self.ending.contains(target));
         let now = self.now;
         let known = self.flows.iter().position(|flow| {
             flow.client == segment.source
                 && flow.protocol == segment.protocol
                 && flow.listener == listener
         });
-        let alive = known.filter(|index| {
+        let remembered = known.filter(|index| {
             let flow = &self.flows[*index];
             now - flow.last_seen <= flow.patience()
-                && !(segment.opens() && flow.is_over())
                 && named.is_none_or(|named| named == flow.target)
         });
+        let is_tcp = segment.protocol == TCP;
+        let alive = remembered.filter(|index| {
+            let flow = &self.flows[*index];
+            if segment.opens() {
+                !flow.is_over() && !self.closed.contains(&flow.target)
+            } else {
+                is_tcp || !self.ending.contains(&flow.target)
+            }
+        });
+        if is_tcp && !segment.opens() {
+            let (stray, expired) = self.stranded.get(&listener).copied().unwrap_or_default();
+            let policy = match (known, alive) {
+                (_, Some(index)) if self.ending.contains(&self.flows[index].target) => {
+                    Stranded::RESET
+                }
+                (_, Some(_)) => Stranded::FORWARD,
+                (Some(_), None) => expired,
+                (None, None) => stray,
+            };
+            match policy {
+                Stranded::FORWARD => {}
+                Stranded::RESET => return segment.reset(to_client()),
+                _ => return Fate::Dropped,
+            }
+        }
         let id = if let Some(index) = alive {
             self.flows[index].target
         } else if let Some(id) = named {
@@ -203,9 +320,9 @@ impl Model {
         };
         let (mode, address, target_port) = target(id);
         // A packet that is stopped leaves no trace in its flow.
-        if segment.length_bytes() > usize::from(MTU_BYTES) || mode == Mode::NAT && segment.ttl <= 1
-        {
-            return Fate::Dropped;
+        let is_routed = mode == Mode::NAT;
+        if let Some(fate) = segment.refused(from_client(), to_client(), vip, is_routed) {
+            return fate;
         }
         if let Some(index) = alive {
             let flow = &mut self.flows[index];
@@ -263,16 +380,20 @@ impl Model {
         let Some(flow) = flow else {
             return Fate::Passed;
         };
-        if segment.ttl <= 1 || segment.length_bytes() > usize::from(MTU_BYTES) {
-            return Fate::Dropped;
+        if segment.protocol == TCP && self.ending.contains(&flow.target) {
+            return segment.reset(to_target());
+        }
+        let id = flow.listener;
+        let listener = LISTENERS.iter().find(|listener| listener.0 == id);
+        let &(_, vip, _, port, _) = listener.expect("a listener of the world");
+        let from = from_target("10.0.0.11");
+        if let Some(fate) = segment.refused(from, to_target(), vip, true) {
+            return fate;
         }
         flow.is_answered = true;
         flow.is_target_closed |= segment.flags & FIN != 0;
         flow.is_reset |= segment.flags & RST != 0;
         flow.last_seen = now;
-        let id = flow.listener;
-        let listener = LISTENERS.iter().find(|listener| listener.0 == id);
-        let &(_, vip, _, port, _) = listener.expect("a listener of the world");
         let routers: HashMap<_, _> = FAR.iter().copied().collect();
         let client = segment.destination.0;
         let receiver = routers.get(client).copied().unwrap_or(client);

@@ -509,6 +509,7 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
             let control = TargetControl {
                 mode,
                 takes_new_flows: true,
+                resets_flows: false,
                 next_hop,
             };
             tables.add_target(TargetId(id), &identity, control, group.protocol);
@@ -533,6 +534,7 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
             flags: ListenerFlags::default()
                 .with_hash_input(input)
                 .with_quic(quic.is_some()),
+            ..ListenerPolicy::default()
         };
         if let Some((_, layout)) = quic {
             tables.listeners[usize::from(id)].set_cid_layout(*layout);

@@ -28,6 +28,9 @@ pub struct Ipv4 {
     pub destination: [u8; 4],
 }
 
+/// The flag DF, alone in the word of flags and offset.
+pub const DO_NOT_FRAGMENT: U16 = U16::from_bytes([0x40, 0]);
+
 impl Ipv4 {
     /// Bytes of the header with its options, as the header says; may be below 20 if it lies.
     #[inline(always)]
@@ -41,9 +44,33 @@ impl Ipv4 {
         self.version_and_length >> 4 == 4
     }
 
+    /// Whether routers must not fragment it: the flag DF.
+    #[inline(always)]
+    pub const fn must_not_be_fragmented(&self) -> bool {
+        self.fragment.get() & DO_NOT_FRAGMENT.get() != 0
+    }
+
     /// Whether this is a fragment: more follow, or it is not the first.
     #[inline(always)]
     pub const fn is_fragment(&self) -> bool {
         self.fragment.get() & 0x3fff != 0
+    }
+
+    /// Whether this is a fragment other than the first, so that the transport header is elsewhere.
+    #[inline(always)]
+    pub const fn is_later_fragment(&self) -> bool {
+        self.fragment.get() & 0x1fff != 0
+    }
+
+    /// Where in the packet a fragment's payload stands, in bytes.
+    #[inline(always)]
+    pub const fn fragment_offset_bytes(&self) -> u16 {
+        self.fragment.get() << 3
+    }
+
+    /// Whether more fragments of the packet follow this one.
+    #[inline(always)]
+    pub const fn more_fragments(&self) -> bool {
+        self.fragment.get() & 0x2000 != 0
     }
 }

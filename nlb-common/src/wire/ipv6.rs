@@ -63,10 +63,22 @@ pub struct FragmentHeader {
 }
 
 impl FragmentHeader {
+    /// Where in the fragmented part of the packet this fragment's stands, in bytes.
+    #[inline(always)]
+    pub const fn offset_bytes(&self) -> u16 {
+        self.offset_and_more.get() & 0xfff8
+    }
+
+    /// Whether more fragments of the packet follow this one.
+    #[inline(always)]
+    pub const fn more_fragments(&self) -> bool {
+        self.offset_and_more.get() & 1 != 0
+    }
+
     /// Whether this is not the first.
     #[inline(always)]
     pub const fn is_later(&self) -> bool {
-        self.offset_and_more.get() & 0xfff8 != 0
+        self.offset_bytes() != 0
     }
 }
 

@@ -37,3 +37,23 @@ pub const SYN: u8 = 2;
 pub const RST: u8 = 4;
 /// The acknowledgement number counts.
 pub const ACK: u8 = 16;
+
+/// An option of at least four bytes, or the beginning of several (RFC 9293 §3.1).
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct TcpOption {
+    /// What it says.
+    pub kind: u8,
+    /// Its bytes, these two among them; not there where it is [`OPTION_END`] or
+    /// [`OPTION_NOTHING`].
+    pub length: u8,
+    /// The first of what it says.
+    pub value: U16,
+}
+
+/// The list ends here.
+pub const OPTION_END: u8 = 0;
+/// One byte of nothing.
+pub const OPTION_NOTHING: u8 = 1;
+/// The largest segment that the sender takes, in bytes.
+pub const OPTION_SEGMENT_SIZE: u8 = 2;

@@ -19,6 +19,7 @@ use nlb_common::{
     address::Address,
     event::Event,
     flow::{Bucket, Choice, Client, FlowState},
+    fragment::{FragmentKey, FragmentRecord},
     hash::{Key, Secret},
     listener::{Listener, ListenerId, ListenerKey},
     next_hop::{NeighbourKey, NextHopId, NextHopSlot},
@@ -186,6 +187,28 @@ impl Tables for FlowTables {
     fn next_hop_id(&self, _: &NeighbourKey) -> Option<NextHopId> {
         None
     }
+
+    #[inline(always)]
+    fn fragment(&self, _: &FragmentKey) -> Option<FragmentRecord> {
+        None
+    }
+
+    fn remember_fragment(&self, _: &FragmentKey, _: &FragmentRecord) {}
+
+    fn hand_over(&self, _word: u64) {}
+
+    #[inline(always)]
+    fn handed_over(&self) -> u64 {
+        0
+    }
+
+    #[inline(always)]
+    fn error_budget(&self) -> u64 {
+        0
+    }
+
+    #[inline(always)]
+    fn set_error_budget(&self, _budget: u64) {}
 
     #[inline(always)]
     fn route(&self, _: &RouteQuery) -> Result<Route, Stop> {

@@ -135,7 +135,8 @@ pub fn decapsulate<F: Frame, T: DecapTables>(frame: &mut F, tables: &T) -> Verdi
             tables.count_stop(stop);
             match stop.verdict() {
                 StopVerdict::Pass => Verdict::Pass,
-                StopVerdict::Drop => Verdict::Drop,
+                // Nothing is answered from here.
+                StopVerdict::Drop | StopVerdict::Answer => Verdict::Drop,
             }
         }
     }

@@ -81,6 +81,21 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
+    fn forget_ends(&mut self) {
+        let context = self.context.ctx;
+        // SAFETY: the context is this call's; volatile, because the compiler must not take what it
+        // read before.
+        let (data, end) = unsafe {
+            (
+                (&raw const (*context).data).read_volatile(),
+                (&raw const (*context).data_end).read_volatile(),
+            )
+        };
+        self.data = data as usize;
+        self.end = end as usize;
+    }
+
+    #[inline(always)]
     fn length_bytes(&self) -> usize {
         self.end - self.data
     }

@@ -1,7 +1,7 @@
 //! [`Tables`] over the kernel's maps.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf},
     helpers::generated::bpf_jiffies64,
     macros::btf_map,
     programs::XdpContext,
@@ -11,9 +11,13 @@ use nlb_common::{
     counter::Traffic,
     event::Event,
     flow::Bucket,
+    fragment::{FragmentKey, FragmentRecord},
     hash::{Key, Secret},
     listener::{Listener, ListenerId, ListenerKey},
-    maps::{EVENT_BYTES, Header, MAX_NEXT_HOPS, MAX_VLAN_LINKS, PREFILTER_WORDS, Prefilter},
+    maps::{
+        EVENT_BYTES, Header, MAX_FRAGMENTS, MAX_NEXT_HOPS, MAX_VLAN_LINKS, PREFILTER_WORDS,
+        Prefilter,
+    },
     next_hop::{NeighbourKey, NextHopId, NextHopSlot, VlanLink},
     quic::ServerIdKey,
     ring::Ring,
@@ -58,11 +62,18 @@ static SERVER_IDS: HashMap<ServerIdKey, u32, 4096, NO_PREALLOC> = HashMap::new()
 #[btf_map]
 static FLOWS: Array<Bucket, 1024, MMAPABLE> = Array::new(); // set by the loader
 #[btf_map]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentRecord, { MAX_FRAGMENTS as usize }> =
+    LruHashMap::new();
+#[btf_map]
 static LISTENER_COUNTERS: PerCpuArray<Traffic, 1024> = PerCpuArray::new(); // set by the loader
 #[btf_map]
 static TARGET_COUNTERS: PerCpuArray<Traffic, 4096> = PerCpuArray::new(); // set by the loader
 #[btf_map]
 static STOP_COUNTERS: PerCpuArray<u64, { Stop::COUNT }> = PerCpuArray::new();
+#[btf_map]
+static HANDOVER: PerCpuArray<u64, 1> = PerCpuArray::new();
+#[btf_map]
+static ERROR_BUDGET: PerCpuArray<u64, 1> = PerCpuArray::new();
 #[btf_map]
 static EVENTS: RingBuf<Event, { EVENT_BYTES as usize }> = RingBuf::new();
 #[btf_map]
@@ -235,6 +246,20 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentRecord> {
+        // SAFETY: copied at once. An element that is given to another datagram meanwhile says so
+        // (`FragmentRecord::is_for`).
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn remember_fragment(&self, key: &FragmentKey, record: &FragmentRecord) {
+        // Fails only if other cores have all free elements in hand: then the later fragments are
+        // stopped, and counted.
+        let _ = FRAGMENTS.insert(key, record, 0);
+    }
+
+    #[inline(always)]
     fn route(&self, query: &RouteQuery) -> Result<Route, Stop> {
         let vlan_link = |interface| {
             // SAFETY: copied at once, eight bytes that change as a whole.
@@ -269,9 +294,48 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
+    fn hand_over(&self, word: u64) {
+        put(HANDOVER.get_ptr_mut(0), word);
+    }
+
+    #[inline(always)]
+    fn handed_over(&self) -> u64 {
+        take(HANDOVER.get_ptr(0))
+    }
+
+    #[inline(always)]
+    fn error_budget(&self) -> u64 {
+        take(ERROR_BUDGET.get_ptr(0))
+    }
+
+    #[inline(always)]
+    fn set_error_budget(&self, budget: u64) {
+        put(ERROR_BUDGET.get_ptr_mut(0), budget);
+    }
+
+    #[inline(always)]
     fn tell(&self, event: &Event) {
         // A full buffer means that the daemon has work already.
         let _ = EVENTS.output(*event, 0);
+    }
+}
+
+/// Reads this CPU's word.
+#[inline(always)]
+fn take(place: Option<*const u64>) -> u64 {
+    match place {
+        // SAFETY: this CPU's own value, and XDP programs do not interrupt each other on a CPU.
+        Some(place) => unsafe { *place },
+        None => 0,
+    }
+}
+
+/// Writes this CPU's word.
+#[inline(always)]
+fn put(place: Option<*mut u64>, word: u64) {
+    if let Some(place) = place {
+        // SAFETY: as in `take`.
+        unsafe { *place = word };
     }
 }
 

@@ -89,6 +89,8 @@ pub struct LoadBalancer {
     pub name: String,
     /// The VIPs; at least one, each in no other load balancer.
     pub addresses: Vec<IpAddr>,
+    /// Whether echo requests to the VIPs are answered.
+    pub icmp_echo: bool,
     /// The listeners. No two take the same packet.
     pub listeners: Vec<Listener>,
 }
@@ -114,6 +116,23 @@ pub struct Listener {
     pub tcp_idle_timeout: Duration,
     /// Its counterpart for UDP; means nothing to a TCP listener.
     pub udp_idle_timeout: Duration,
+    /// What becomes of a TCP segment whose flow's idle time-out has run out.
+    pub tcp_idle_timeout_action: StrandedAction,
+    /// What becomes of a TCP segment that opens nothing and belongs to no known flow.
+    pub tcp_stray_action: StrandedAction,
+    /// The largest TCP segment size that a SYN may name, in bytes; none for any.
+    pub tcp_mss_clamp_bytes: Option<u16>,
+}
+
+/// What becomes of a TCP segment that opens nothing and has no live flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StrandedAction {
+    /// It goes where a new flow would go, and begins one.
+    Forward,
+    /// Its sender gets an RST.
+    Reset,
+    /// It is dropped.
+    Drop,
 }
 
 /// A target group's share of a listener.
@@ -142,6 +161,14 @@ pub struct TargetGroup {
     pub ip_version: Option<IpVersion>,
     /// NLB's `deregistration_delay.timeout_seconds`.
     pub deregistration_delay: Duration,
+    /// NLB's `deregistration_delay.connection_termination.enabled`: flows end with the delay.
+    pub terminates_deregistered: bool,
+    /// NLB's `target_health_state.unhealthy.connection_termination.enabled`: flows end when their
+    /// target turns unhealthy.
+    pub terminates_unhealthy: bool,
+    /// NLB's `target_health_state.unhealthy.draining_interval_seconds`; zero where flows end at
+    /// once.
+    pub unhealthy_draining_interval: Duration,
     /// NLB's `stickiness.enabled`, by the source address.
     pub is_sticky: bool,
     /// ALB's `slow_start.duration_seconds`; zero is off.

@@ -33,7 +33,7 @@ pub use self::{
     desired::{
         Capacity, Desired, HashKey, HashKeyError, HashKeySource, HealthCheck, HealthCheckPort,
         HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Minimum, Mode, Node,
-        Protocol, Share, Target, TargetGroup, XdpMode,
+        Protocol, Share, StrandedAction, Target, TargetGroup, XdpMode,
     },
     error::{
         AddressClass, Fault, Faults, GroupTrait, Position, Problem, Remedy, Shape, Suspicion,

@@ -262,6 +262,9 @@ pub enum Problem {
     TimeoutOfOther(Protocol),
 
     // Target groups.
+    /// A draining interval that connection termination leaves no room for.
+    #[error("is set, but the flows of an unhealthy target end at once")]
+    DrainingOfTerminated,
     /// A slow start too short to be one.
     #[error("is shorter than the 30 seconds that slow start takes at least")]
     SlowStartShort,

@@ -43,6 +43,7 @@ pub(super) struct RawLoadBalancer {
     pub(super) spot: Spot,
     pub(super) name: Field<String>,
     pub(super) addresses: Field<Vec<At<String>>>,
+    pub(super) icmp_echo: Field<bool>,
     pub(super) listeners: Vec<RawListener>,
 }
 
@@ -61,6 +62,9 @@ pub(super) struct RawListener {
     pub(super) hash: Field<String>,
     pub(super) tcp_idle_timeout_seconds: Field<u64>,
     pub(super) udp_idle_timeout_seconds: Field<u64>,
+    pub(super) tcp_idle_timeout_action: Field<String>,
+    pub(super) tcp_stray_action: Field<String>,
+    pub(super) tcp_mss_clamp_bytes: Field<u64>,
 }
 
 /// A group of several that a listener forwards to.
@@ -78,6 +82,9 @@ pub(super) struct RawTargetGroup {
     pub(super) port: Field<u64>,
     pub(super) mode: Field<String>,
     pub(super) deregistration_delay_seconds: Field<u64>,
+    pub(super) terminates_deregistered: Field<bool>,
+    pub(super) terminates_unhealthy: Field<bool>,
+    pub(super) unhealthy_draining_seconds: Field<u64>,
     pub(super) preserve_client_ip: Field<bool>,
     pub(super) stickiness: Field<bool>,
     pub(super) slow_start_seconds: Field<u64>,
@@ -174,6 +181,7 @@ impl RawLoadBalancer {
             spot: table.spot.clone(),
             name: reader.text(table, "name"),
             addresses: reader.texts(table, "addresses"),
+            icmp_echo: reader.switch(table, "icmp.echo.enabled"),
             listeners: reader
                 .tables(table, "listener", protocol_and_port_of)
                 .iter()
@@ -212,13 +220,15 @@ impl RawListener {
             hash: reader.word(table, "hash"),
             tcp_idle_timeout_seconds: reader.whole(table, "tcp.idle_timeout.seconds"),
             udp_idle_timeout_seconds: reader.whole(table, "udp.idle_timeout.seconds"),
+            tcp_idle_timeout_action: reader.word(table, "tcp.idle_timeout.action"),
+            tcp_stray_action: reader.word(table, "tcp.stray.action"),
+            tcp_mss_clamp_bytes: reader.whole(table, "tcp.mss_clamp_bytes"),
         }
     }
 }
 
 impl RawTargetGroup {
     fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
-        reader.not_yet(table, "deregistration_delay.connection_termination.enabled");
         // There is one word only.
         drop(reader.word(table, "stickiness.type"));
         Self {
@@ -229,6 +239,16 @@ impl RawTargetGroup {
             mode: reader.word(table, "mode"),
             deregistration_delay_seconds: reader
                 .whole(table, "deregistration_delay.timeout_seconds"),
+            terminates_deregistered: reader
+                .switch(table, "deregistration_delay.connection_termination.enabled"),
+            terminates_unhealthy: reader.switch(
+                table,
+                "target_health_state.unhealthy.connection_termination.enabled",
+            ),
+            unhealthy_draining_seconds: reader.whole(
+                table,
+                "target_health_state.unhealthy.draining_interval_seconds",
+            ),
             preserve_client_ip: reader.switch(table, "preserve_client_ip.enabled"),
             stickiness: reader.switch(table, "stickiness.enabled"),
             slow_start_seconds: reader.whole(table, "slow_start.duration_seconds"),

@@ -23,6 +23,15 @@ use crate::{
 /// Names a target for its probes: the group's name and the target's address.
 pub(super) type TargetKey = (String, SocketAddr);
 
+/// What the maps of an earlier daemon say of a target.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Adopted {
+    /// It stood in its group's ring.
+    pub(super) took_new_flows: bool,
+    /// Its flows ended with their next packet.
+    pub(super) ended_flows: bool,
+}
+
 /// Where probes send what they found.
 pub(super) type Outcomes = mpsc::Sender<(TargetKey, ProbeOutcome)>;
 
@@ -76,11 +85,12 @@ pub(super) struct Groups {
     pub(super) list: Vec<Group>,
 }
 
-fn thresholds(check: &HealthCheck) -> Option<Thresholds> {
-    check.enabled.then(|| Thresholds {
+fn thresholds(group: &TargetGroup) -> Option<Thresholds> {
+    let check = &group.health_check;
+    check.enabled.then_some(Thresholds {
         healthy: check.healthy_threshold,
         unhealthy: check.unhealthy_threshold,
-        ..Thresholds::default()
+        unhealthy_draining_interval: group.unhealthy_draining_interval,
     })
 }
 
@@ -91,7 +101,7 @@ impl Groups {
         &mut self,
         desired: &Desired,
         now: Duration,
-        adopted: &BTreeMap<TargetKey, bool>,
+        adopted: &BTreeMap<TargetKey, Adopted>,
         outcomes: &Outcomes,
     ) {
         let in_use: BTreeSet<usize> = desired
@@ -167,7 +177,7 @@ impl Group {
         configured: &TargetGroup,
         in_use: bool,
         now: Duration,
-        adopted: &BTreeMap<TargetKey, bool>,
+        adopted: &BTreeMap<TargetKey, Adopted>,
         outcomes: &Outcomes,
     ) {
         let check = &configured.health_check;
@@ -181,10 +191,7 @@ impl Group {
             let entry = self.targets.entry(address).or_insert_with(|| TargetEntry {
                 weight: target.weight,
                 quic_server_id: target.quic_server_id,
-                health: match adopted.get(&key) {
-                    Some(was_healthy) => TargetHealth::adopted(*was_healthy, thresholds(check)),
-                    None => TargetHealth::registered(thresholds(check), in_use),
-                },
+                health: adopted_health(adopted.get(&key), target.weight, configured, in_use),
                 way: Way::Unknown,
                 is_first: is_new && !adopted.contains_key(&key),
                 ramp: None,
@@ -193,7 +200,7 @@ impl Group {
             entry.weight = target.weight;
             entry.quic_server_id = target.quic_server_id;
             entry.health.reregister(now);
-            entry.health.set_thresholds(now, thresholds(check));
+            entry.health.set_thresholds(now, thresholds(configured));
             entry.health.set_in_use(now, in_use);
             if check_changed || !entry.health.wants_probes() {
                 entry.probes = None;
@@ -210,6 +217,26 @@ impl Group {
                     check.interval,
                     outcomes.clone(),
                 ));
+            }
+        }
+        // A target that left before the daemon did would lose its flows at once, not with its
+        // delay, of which nobody knows how much is left: it drains anew.
+        for ((name, address), was) in adopted {
+            if *name == configured.name
+                && configured.terminates_deregistered
+                && !was.ended_flows
+                && !registered.contains(address)
+            {
+                self.targets.entry(*address).or_insert_with(|| TargetEntry {
+                    weight: 0,
+                    // What leads its connections to it stays in the maps while it has flows.
+                    quic_server_id: None,
+                    health: TargetHealth::adopted(was.took_new_flows, thresholds(configured)),
+                    way: Way::Unknown,
+                    is_first: false,
+                    ramp: None,
+                    probes: None,
+                });
             }
         }
         for (address, entry) in &mut self.targets {
@@ -270,6 +297,15 @@ impl Group {
         )
     }
 
+    /// Whether a target in this state ends its flows, if it takes no new ones: in fail-open it
+    /// does, and keeps them.
+    pub(super) fn ends_flows(&self, state: TargetState) -> bool {
+        let configured = &self.configured;
+        state == TargetState::Unhealthy
+            && (configured.terminates_unhealthy
+                || !configured.unhealthy_draining_interval.is_zero())
+    }
+
     /// Every target's share of new flows against the others', as a ring takes it.
     pub(super) fn weights(&self, selection: &Selection, now: Duration) -> Vec<u16> {
         let targets: Vec<(u16, u16)> = self
@@ -301,6 +337,28 @@ impl Group {
             .into_iter()
             .map(|weight| f64::from(weight) / f64::from(unit))
             .collect()
+    }
+}
+
+/// The health that a registered target begins with.
+///
+/// One that neither took new flows nor ended those it had was not unhealthy, where unhealthy ones
+/// end them; it must not end them now.
+fn adopted_health(
+    was: Option<&Adopted>,
+    weight: u16,
+    group: &TargetGroup,
+    in_use: bool,
+) -> TargetHealth {
+    let thresholds = thresholds(group);
+    match was {
+        Some(was) if was.took_new_flows || weight == 0 && !was.ended_flows => {
+            TargetHealth::adopted(true, thresholds)
+        }
+        Some(was) if was.ended_flows || !group.terminates_unhealthy => {
+            TargetHealth::adopted(false, thresholds)
+        }
+        _ => TargetHealth::registered(thresholds, in_use),
     }
 }
 

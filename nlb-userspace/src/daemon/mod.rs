@@ -22,7 +22,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use self::groups::{Groups, TargetKey, Way};
+use self::groups::{Adopted, Groups, TargetKey, Way};
 use crate::{
     clock,
     config::{self, Desired, Faults, Mode, Node},
@@ -215,11 +215,11 @@ impl Daemon {
         ))
     }
 
-    /// Which targets took new flows before the daemon started.
+    /// What targets were before the daemon started.
     fn adopted_targets(
         &self,
         found: &crate::dataplane::kernel::Found,
-    ) -> BTreeMap<TargetKey, bool> {
+    ) -> BTreeMap<TargetKey, Adopted> {
         let names: BTreeMap<u32, &str> = self
             .desired
             .target_groups
@@ -229,10 +229,14 @@ impl Daemon {
         found
             .targets
             .iter()
-            .filter_map(|(id, identity, _)| {
+            .filter_map(|(id, identity, control)| {
                 let name = names.get(&identity.group_fingerprint)?;
                 let address = SocketAddr::new(identity.address.into(), identity.port.get());
-                Some((((*name).to_owned(), address), found.in_rings.contains(id)))
+                let adopted = Adopted {
+                    took_new_flows: found.in_rings.contains(id),
+                    ended_flows: control.resets_flows,
+                };
+                Some((((*name).to_owned(), address), adopted))
             })
             .collect()
     }

@@ -66,6 +66,7 @@ impl Daemon {
                     verdict: match stop.verdict() {
                         StopVerdict::Pass => "pass",
                         StopVerdict::Drop => "drop",
+                        StopVerdict::Answer => "answer",
                     }
                     .to_owned(),
                     meaning: stop.meaning().trim().to_owned(),

@@ -7,7 +7,10 @@ use std::{
 };
 
 use nlb_common::{
-    address::Address, listener::ListenerKey, next_hop::NextHopId, target::Mode as WireMode,
+    address::Address,
+    listener::{ListenerKey, Stranded},
+    next_hop::NextHopId,
+    target::Mode as WireMode,
     wire::protocol,
 };
 use zerocopy::big_endian::U16;
@@ -15,7 +18,7 @@ use zerocopy::big_endian::U16;
 use super::groups::{Group, Groups, Way};
 use crate::{
     clock,
-    config::{Desired, Listener, Mode},
+    config::{Desired, Listener, LoadBalancer, Mode, StrandedAction},
     plan::{
         Wish, WishedForward, WishedGroup, WishedListener, WishedQuic, WishedRing, WishedTarget,
         fingerprint,
@@ -34,8 +37,11 @@ impl Groups {
         let listeners = desired
             .load_balancers
             .iter()
-            .flat_map(|balancer| &balancer.listeners)
-            .flat_map(|listener| {
+            .flat_map(|balancer| {
+                let listeners = balancer.listeners.iter();
+                listeners.map(move |listener| (balancer, listener))
+            })
+            .flat_map(|(balancer, listener)| {
                 let ring = match listener.forward.as_slice() {
                     [one] => WishedRing::Group(one.target_group),
                     several => {
@@ -48,7 +54,7 @@ impl Groups {
                         WishedRing::Forward(forwards.len() - 1)
                     }
                 };
-                wished_listeners(listener, ring)
+                wished_listeners(balancer, listener, ring)
             })
             .collect();
         Wish {
@@ -72,14 +78,18 @@ impl Group {
                 Mode::Nat => WireMode::NAT,
                 Mode::DsrL2 => WireMode::DSR_L2,
             },
+            terminates_removed: self.configured.terminates_deregistered,
             targets: self
                 .targets
                 .iter()
                 .zip(weights)
+                // Forgotten at the next tick.
+                .filter(|((_, target), _)| !target.health.is_gone())
                 .map(|((address, target), weight)| WishedTarget {
                     address: address.ip(),
                     port: address.port(),
                     weight,
+                    resets_flows: self.ends_flows(target.health.state()),
                     next_hop: next_hop(&target.way),
                 })
                 .collect(),
@@ -136,7 +146,19 @@ pub(super) fn keys(listener: &Listener) -> Vec<(ListenerKey, Duration)> {
     keys
 }
 
-fn wished_listeners(listener: &Listener, ring: WishedRing) -> Vec<WishedListener> {
+const fn stranded(action: StrandedAction) -> Stranded {
+    match action {
+        StrandedAction::Forward => Stranded::FORWARD,
+        StrandedAction::Reset => Stranded::RESET,
+        StrandedAction::Drop => Stranded::DROP,
+    }
+}
+
+fn wished_listeners(
+    balancer: &LoadBalancer,
+    listener: &Listener,
+    ring: WishedRing,
+) -> Vec<WishedListener> {
     keys(listener)
         .into_iter()
         .map(|(key, idle)| {
@@ -145,7 +167,11 @@ fn wished_listeners(listener: &Listener, ring: WishedRing) -> Vec<WishedListener
                 key,
                 ring,
                 idle_ticks: clock::of_this_kernel().count_of_seconds(seconds),
+                stray: stranded(listener.tcp_stray_action),
+                expired: stranded(listener.tcp_idle_timeout_action),
+                mss_clamp_bytes: listener.tcp_mss_clamp_bytes.unwrap_or(0),
                 hash_input: listener.hash_input,
+                answers_echo: balancer.icmp_echo,
             }
         })
         .collect()

@@ -33,7 +33,7 @@ use super::{DataplaneError, XDP_OBJECT, kernel::KernelMaps, log, shared::Shared,
 use crate::config::{Capacity, XdpMode};
 
 /// Names of the maps that are pinned under their own names.
-const PINNED_MAPS: [&str; 15] = [
+const PINNED_MAPS: [&str; 16] = [
     "HEADER",
     "PREFILTER",
     "LISTENER_INDEX",
@@ -45,6 +45,7 @@ const PINNED_MAPS: [&str; 15] = [
     "VLAN_LINKS",
     "SERVER_IDS",
     "FLOWS",
+    "FRAGMENTS",
     "LISTENER_COUNTERS",
     "TARGET_COUNTERS",
     "STOP_COUNTERS",

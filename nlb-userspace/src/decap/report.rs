@@ -25,7 +25,7 @@ pub fn report(counts: &DecapCounts) -> String {
         if count > 0 {
             let verdict = match stop.verdict() {
                 StopVerdict::Pass => "passed",
-                StopVerdict::Drop => "dropped",
+                StopVerdict::Drop | StopVerdict::Answer => "dropped",
             };
             let _ = writeln!(text, "{verdict} {}: {count} packets", stop.name());
         }

@@ -75,7 +75,7 @@ pub(super) fn index(
     limits: Limits,
     after: &mut Actual,
     steps: &mut Vec<Planned>,
-) -> Result<BTreeSet<(u16, u64)>, PlanError> {
+) -> Result<BTreeMap<(u16, u64), TargetId>, PlanError> {
     let mut wished = BTreeMap::new();
     for listener in &wish.listeners {
         let (Some(_), Some(ring)) = (layout(wish, listener), ids.get(listener.ring)) else {
@@ -108,25 +108,25 @@ pub(super) fn index(
             push(steps, after, Step::IndexServer { key, target });
         }
     }
-    Ok(wished.into_keys().collect())
+    Ok(wished)
 }
 
-/// The steps that take numbers away which are wished no more. Those of targets that are not wished
-/// any more stay: their flows go on, and so do their connections.
+/// The steps that take numbers away which are wished no more. Those of targets that have none
+/// any more, as they drain or are gone, stay: their flows go on, and so do their connections.
 pub(super) fn unindex(
-    wished: &BTreeSet<(u16, u64)>,
-    wished_targets: &BTreeSet<TargetId>,
+    wished: &BTreeMap<(u16, u64), TargetId>,
     after: &mut Actual,
     steps: &mut Vec<Planned>,
 ) {
     let rings = rings(after);
+    let numbered: BTreeSet<_> = wished.values().collect();
     let gone: Vec<_> = after
         .quic
         .servers
         .iter()
         .filter(|(key, target)| {
-            !wished.contains(key)
-                && (wished_targets.contains(target)
+            !wished.contains_key(key)
+                && (numbered.contains(target)
                     || !after.targets.contains_key(target)
                     || !rings.contains(&key.0))
         })

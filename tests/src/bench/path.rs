@@ -120,6 +120,7 @@ const fn verdict(expected: Expected) -> u32 {
         Expected::Stopped(stop) => match stop.verdict() {
             StopVerdict::Pass => PASS,
             StopVerdict::Drop => DROP,
+            StopVerdict::Answer => TRANSMIT,
         },
         _ => TRANSMIT,
     }
@@ -259,12 +260,48 @@ impl Bench<'_> {
         let arp = stream(&arp, false, ClientEnd::Source, 1);
         self.row("not ours, arp".into(), &arp, Expected::NotOurs, Some(3.0))?;
         for kind in Kind::all().filter(|kind| kind.mode == Mode::NAT && kind.protocol == UDP) {
-            let fragment = packet(client(kind.is_v6), kind.vip())?
-                .udp(CLIENT_PORT, LISTENER_PORT)
-                .first_fragment();
-            let stream = stream(&fragment, kind.is_v6, ClientEnd::Source, 1);
-            let name = format!("fragment to a VIP, {}", version(kind));
-            self.row(name, &stream, Expected::Stopped(Stop::Fragment), None)?;
+            self.preload(kind, 1)?;
+            let whole = packet(client(kind.is_v6), kind.vip())?.udp(CLIENT_PORT, LISTENER_PORT);
+            // In this order: the first one leaves the record that the later one follows.
+            for (name, fragment) in [
+                ("first fragment", whole.clone().first_fragment()),
+                ("later fragment", whole.later_fragment()),
+            ] {
+                let stream = stream(&fragment, kind.is_v6, ClientEnd::Source, 1);
+                let name = format!("{name}, {}", version(kind));
+                self.row(name, &stream, Expected::Known, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Pings, and errors about what a target of a remembered flow has sent.
+    fn icmp(&mut self) -> Result<()> {
+        for kind in Kind::all().filter(|kind| kind.mode == Mode::NAT && kind.protocol == TCP) {
+            let ping = packet(client(kind.is_v6), kind.vip())?.echo();
+            let stream = stream(&ping, kind.is_v6, ClientEnd::Source, 1);
+            let name = format!("echo answered, {}", version(kind));
+            self.row(name, &stream, Expected::Stopped(Stop::IcmpEcho), None)?;
+        }
+        for kind in Kind::all().filter(|kind| kind.protocol == TCP) {
+            // The trampoline restores no more of an IPv6 frame than what dsr-l2 changes.
+            if kind.is_v6 && kind.mode == Mode::NAT {
+                continue;
+            }
+            self.preload(kind, 1)?;
+            let quoted = packet(kind.vip(), client(kind.is_v6))?.tcp(LISTENER_PORT, CLIENT_PORT);
+            let (router, too_big) = if kind.is_v6 {
+                ("2001:db8:c::fe", 2)
+            } else {
+                ("198.51.100.254", 3)
+            };
+            let error = packet(router, kind.vip())?
+                .icmp(too_big)
+                .code(if kind.is_v6 { 0 } else { 4 }, [0, 0, 5, 0])
+                .quoting(&quoted, usize::MAX);
+            let stream = stream(&error, kind.is_v6, ClientEnd::Source, 1);
+            let name = name(kind, "icmp error", 0);
+            self.row(name, &stream, Expected::Known, Some(50.0))?;
         }
         Ok(())
     }
@@ -338,6 +375,7 @@ pub fn measure(harness: &mut Harness, effort: Effort) -> Result<Vec<Row>> {
     };
     bench.floors()?;
     bench.others()?;
+    bench.icmp()?;
     bench.hits()?;
     bench.new_flows()?;
     Ok(bench.rows)

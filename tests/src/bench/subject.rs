@@ -13,7 +13,7 @@ use nlb_common::{
     counter::Traffic,
     flow::{Bucket, Choice, Client, FlowState, WAYS},
     hash::Key,
-    listener::{HashInput, ListenerId, ListenerKey},
+    listener::{HashInput, ListenerId, ListenerKey, Stranded},
     next_hop::{MacPair, NextHop, NextHopId, NextHopSlot, VlanId},
     plain::Plain,
     settings::Settings,
@@ -183,9 +183,11 @@ impl Subject {
         let mut wish = Wish::default();
         for (group, kind) in Kind::all().enumerate() {
             wish.groups.push(WishedGroup {
+                terminates_removed: false,
                 fingerprint: u32::try_from(group)? + 1,
                 mode: kind.mode,
                 targets: vec![WishedTarget {
+                    resets_flows: false,
                     address: kind.target().parse()?,
                     port: TARGET_PORT,
                     weight: 1,
@@ -194,10 +196,15 @@ impl Subject {
                 quic: None,
             });
             wish.listeners.push(WishedListener {
+                // The bench sends data without an opening.
+                stray: Stranded::FORWARD,
+                expired: Stranded::FORWARD,
+                mss_clamp_bytes: 0,
                 key: kind.key()?,
                 ring: WishedRing::Group(group),
                 idle_ticks: Tick::at_least_seconds(350),
                 hash_input: HashInput::FiveTuple,
+                answers_echo: true,
             });
         }
         for planned in plan(&self.actual, &wish, self.maps.limits())? {

@@ -16,6 +16,7 @@
 //! lab's bpffs. Everything carries the lab's name, so what a crashed run left can be removed by it.
 
 pub mod addresses;
+mod beyond;
 pub mod bpf;
 pub mod daemon;
 pub mod host;
@@ -191,6 +192,17 @@ impl Lab {
             Some(nginx) => nginx.kill(),
             None => Ok(()),
         }
+    }
+
+    /// Adds a host behind the client: 10.3.0.10 and `fd00:3::10`. The link to it takes packets of
+    /// `mtu_bytes` only, which the client tells whoever sends larger ones, and nobody else knows.
+    pub fn add_behind_client(&self, mtu_bytes: u16) -> Result<Host> {
+        beyond::behind_client(self, mtu_bytes)
+    }
+
+    /// Adds such a host behind the first target: 10.4.0.10 and `fd00:4::10`.
+    pub fn add_behind_target(&self, mtu_bytes: u16) -> Result<Host> {
+        beyond::behind_target(self, mtu_bytes)
     }
 
     /// Writes the daemon's configuration. In `text`, `/run/nlb-demo` stands for the lab's directory,

@@ -87,7 +87,7 @@ pub(super) fn build(lab: &Lab) -> Result<()> {
     wait_until_it_carries(lab)
 }
 
-fn create(host: &Host) -> Result<()> {
+pub(super) fn create(host: &Host) -> Result<()> {
     let output = Command::new("ip")
         .args(["netns", "add", host.namespace()])
         .output()
@@ -103,7 +103,7 @@ fn create(host: &Host) -> Result<()> {
 }
 
 /// One veth pair. Both ends have as many queues: an end with fewer than its peer refuses XDP.
-fn cable(one: (&Host, &str, u8), other: (&Host, &str, u8)) -> Result<()> {
+pub(super) fn cable(one: (&Host, &str, u8), other: (&Host, &str, u8)) -> Result<()> {
     let queues = "numtxqueues 2 numrxqueues 2";
     one.0.ip(&format!(
         "link add {} address 02:00:00:00:00:{:02x} {queues} type veth \

@@ -15,6 +15,9 @@ use anyhow::{Context as _, Result};
 
 use super::{addresses, host::Host};
 
+/// The largest datagram.
+const LARGEST_BYTES: usize = 1 << 16;
+
 /// How soon a server notices that it shall end.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -78,7 +81,7 @@ pub fn serve_here(name: &str, at: &[SocketAddr]) -> Result<()> {
 /// Answers each datagram with `NAME CLIENT-ADDRESS CLIENT-PORT CONTENT`.
 fn serve(socket: &UdpSocket, name: &str, end: &AtomicBool) -> io::Result<()> {
     socket.set_read_timeout(Some(TICK))?;
-    let mut buffer = [0; 2048];
+    let mut buffer = vec![0; LARGEST_BYTES];
     while !end.load(Ordering::Relaxed) {
         // Time-outs, and errors that an earlier answer brought about, are no reason to stop.
         let Ok((length, from)) = socket.recv_from(&mut buffer) else {
@@ -129,10 +132,16 @@ impl UdpClient {
 
     /// Sends one datagram and waits for its answer, which must come from where it was sent to.
     pub fn ask(&mut self) -> io::Result<UdpAnswer> {
+        self.ask_at_length(0)
+    }
+
+    /// The same with a datagram of at least so many bytes.
+    pub fn ask_at_length(&mut self, bytes: usize) -> io::Result<UdpAnswer> {
         self.sent += 1;
-        let content = format!("datagram {}", self.sent);
+        let end = format!("datagram {}", self.sent);
+        let content = end.repeat(bytes.div_ceil(end.len()).max(1));
         self.socket.send(content.as_bytes())?;
-        let mut buffer = [0; 2048];
+        let mut buffer = vec![0; LARGEST_BYTES];
         // An answer that came too late for its question is not this one's.
         loop {
             let length = self.socket.recv(&mut buffer)?;

@@ -115,6 +115,16 @@ pub fn read(frame: &[u8]) -> Option<Facts> {
     }
 }
 
+/// Bytes of the IP packet in a frame, as its header says.
+pub fn length_bytes(frame: &[u8]) -> Option<usize> {
+    let (start, _, ether_type) = network(frame)?;
+    Some(match ether_type {
+        0x0800 => word(frame, start + 2)?.into(),
+        0x86dd => 40 + usize::from(word(frame, start + 4)?),
+        _ => return None,
+    })
+}
+
 fn transport(segment: &[u8], ends: (&[u8], &[u8]), number: u8, facts: Facts) -> Option<Facts> {
     let whole = || checksum::transport(ends.0, ends.1, number, segment) == 0;
     let ports = || Some((word(segment, 0)?, word(segment, 2)?));

@@ -5,6 +5,7 @@
 
 pub mod checksum;
 pub mod facts;
+pub mod fragments;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -49,7 +50,10 @@ pub struct Sentence {
     class: u8,
     ttl: u8,
     identification: u16,
+    label: u16,
+    window: u16,
     fragment: u16,
+    is_more: bool,
     options: Vec<u8>,
     extensions: Vec<(u8, Vec<u8>)>,
     version: Option<u8>,
@@ -62,6 +66,8 @@ pub struct Sentence {
     tcp_options: Vec<u8>,
     urgent: u16,
     udp_length: Option<u16>,
+    code: u8,
+    rest: [u8; 4],
     checksum: Option<u16>,
     payload: Vec<u8>,
     trailer: Vec<u8>,
@@ -78,7 +84,10 @@ pub fn eth() -> Sentence {
         class: 0,
         ttl: 64,
         identification: 0x1234,
+        label: 0xbeef,
+        window: 0xfaf0,
         fragment: 0,
+        is_more: false,
         options: Vec::new(),
         extensions: Vec::new(),
         version: None,
@@ -91,6 +100,8 @@ pub fn eth() -> Sentence {
         tcp_options: Vec::new(),
         urgent: 0,
         udp_length: None,
+        code: 0,
+        rest: [0x12, 0x34, 0, 1],
         checksum: None,
         payload: Vec::new(),
         trailer: Vec::new(),
@@ -211,26 +222,37 @@ impl Sentence {
         self
     }
 
-    /// The first fragment of an IPv4 packet or, by a header, of an IPv6 packet.
+    /// A fragment, by the header's words in IPv4 and by a header of its own in IPv6. Zeros behind the
+    /// payload fill one that is not the last up to eights of bytes.
+    #[must_use]
+    pub fn fragment(mut self, offset_bytes: u16, is_more: bool, identification: u16) -> Self {
+        self.is_more = is_more;
+        self.identification = identification;
+        if let Network::V6(..) = self.network {
+            let [a, b] = (offset_bytes & !7 | u16::from(is_more)).to_be_bytes();
+            let [c, d] = identification.to_be_bytes();
+            self.extension(FRAGMENT, &[a, b, 0, 0, c, d])
+        } else {
+            self.fragment_word(u16::from(is_more) << 13 | offset_bytes >> 3)
+        }
+    }
+
+    /// The first fragment of a packet.
     #[must_use]
     pub fn first_fragment(self) -> Self {
-        match self.network {
-            Network::V6(..) => self.extension(FRAGMENT, &[0, 1, 0, 0, 0, 9]),
-            _ => self.fragment_word(0x2000),
-        }
+        self.fragment(0, true, 9)
     }
 
     /// The last fragment, at an offset of 1,480 bytes.
     #[must_use]
     pub fn later_fragment(self) -> Self {
-        let units = 185u16;
-        match self.network {
-            Network::V6(..) => {
-                let [a, b] = (units << 3).to_be_bytes();
-                self.extension(FRAGMENT, &[a, b, 0, 0, 0, 9])
-            }
-            _ => self.fragment_word(units),
-        }
+        self.fragment(1480, false, 9)
+    }
+
+    /// An IPv6 packet that is its only fragment (RFC 6946).
+    #[must_use]
+    pub fn atomic_fragment(self) -> Self {
+        self.fragment(0, false, 9)
     }
 
     /// An IPv6 extension header: its number and what follows its first two bytes.
@@ -398,9 +420,47 @@ impl Sentence {
 
     /// An ICMP or `ICMPv6` message of this type.
     #[must_use]
-    pub const fn icmp(mut self, kind: u8) -> Self {
+    pub const fn icmp(self, kind: u8) -> Self {
+        self.icmp_error(kind, 0, 0x1234_0001)
+    }
+
+    /// An ICMP message with a code and a number: an MTU, or whatever the type says.
+    #[must_use]
+    pub const fn icmp_error(mut self, kind: u8, code: u8, number: u32) -> Self {
         self.transport = Transport::Icmp { kind };
+        self.code = code;
+        self.rest = number.to_be_bytes();
         self
+    }
+
+    /// ICMP's code, and what follows the checksum.
+    #[must_use]
+    pub const fn code(mut self, code: u8, rest: [u8; 4]) -> Self {
+        self.code = code;
+        self.rest = rest;
+        self
+    }
+
+    /// Carries the beginning of that packet, as ICMP errors do: its IP header with options and
+    /// extensions, and so many bytes behind them.
+    #[must_use]
+    pub fn quoting(self, other: &Self, transport_bytes: usize) -> Self {
+        let frame = other.build();
+        let (segment, _) = other.segment();
+        let behind = segment.len() + other.trailer.len();
+        let end = frame.len() - behind + segment.len().min(transport_bytes);
+        self.payload(&frame[14 + 4 * other.tags.len()..end])
+    }
+
+    /// A packet of nlb's own: its hops, no identification, not to be fragmented; no flow label, no
+    /// window.
+    #[must_use]
+    pub const fn made_by_nlb(mut self) -> Self {
+        self.identification = 0;
+        self.fragment = 0x4000;
+        self.label = 0;
+        self.window = 0;
+        self.ttl(64)
     }
 
     /// An echo request.
@@ -475,14 +535,9 @@ impl Sentence {
                 let mut bytes = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
                 bytes.extend(self.sequence.0.to_be_bytes());
                 bytes.extend(self.sequence.1.to_be_bytes());
-                bytes.extend([
-                    self.data_words.unwrap_or(words) << 4,
-                    flags,
-                    0xfa,
-                    0xf0,
-                    0,
-                    0,
-                ]);
+                bytes.extend([self.data_words.unwrap_or(words) << 4, flags]);
+                bytes.extend(self.window.to_be_bytes());
+                bytes.extend([0, 0]);
                 bytes.extend(self.urgent.to_be_bytes());
                 bytes.extend(&self.tcp_options);
                 bytes.extend(&self.payload);
@@ -497,7 +552,8 @@ impl Sentence {
                 (bytes, Some(6))
             }
             Transport::Icmp { kind } => {
-                let mut bytes = vec![kind, 0, 0, 0, 0x12, 0x34, 0, 1];
+                let mut bytes = vec![kind, self.code, 0, 0];
+                bytes.extend(self.rest);
                 bytes.extend(&self.payload);
                 (bytes, Some(2))
             }
@@ -509,6 +565,7 @@ impl Sentence {
     fn finished_segment(&self, source: &[u8], destination: &[u8]) -> Vec<u8> {
         let (mut segment, checksum_at) = self.segment();
         let Some(at) = checksum_at else {
+            self.fill_up(&mut segment);
             return segment;
         };
         let is_icmp_v4 = matches!(self.transport, Transport::Icmp { .. }) && source.len() == 4;
@@ -524,7 +581,14 @@ impl Sentence {
         };
         let said = self.checksum.unwrap_or(right).to_be_bytes();
         segment[at..at + 2].copy_from_slice(&said);
+        self.fill_up(&mut segment);
         segment
+    }
+
+    fn fill_up(&self, segment: &mut Vec<u8>) {
+        if self.is_more {
+            segment.resize(segment.len().next_multiple_of(8), 0);
+        }
     }
 
     fn ipv4_packet(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
@@ -567,9 +631,8 @@ impl Sentence {
         let mut header = vec![
             self.version.unwrap_or(6) << 4 | self.class >> 4,
             self.class << 4,
-            0xbe,
-            0xef,
         ];
+        header.extend(self.label.to_be_bytes());
         header.extend(length.to_be_bytes());
         header.extend([numbers[0], self.ttl]);
         header.extend(source.octets());

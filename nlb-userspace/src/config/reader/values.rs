@@ -14,7 +14,7 @@ use super::{
         report::{At, Spot},
         schema::{Absent, Kind},
     },
-    Field, Found, PortChoice, Reader, Table, WholeOrOff,
+    Field, PortChoice, Reader, Table, WholeOrOff,
 };
 
 impl Reader<'_, '_> {
@@ -293,18 +293,6 @@ impl Reader<'_, '_> {
         };
         self.report.fault(&found.spot, problem, remedy);
         Field::Wrong
-    }
-
-    /// A key of NLB that is refused for now, whatever its value.
-    pub(in crate::config) fn not_yet(&mut self, table: &Table<'_>, name: &str) {
-        if let Ok(Found {
-            spot,
-            value: Some(_),
-            ..
-        }) = self.find::<()>(table, name)
-        {
-            self.report.fault(&spot, Problem::NotYet, Remedy::Remove);
-        }
     }
 }
 

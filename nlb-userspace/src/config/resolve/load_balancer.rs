@@ -7,10 +7,11 @@ use nlb_common::listener::HashInput;
 use super::{
     super::{
         address,
-        desired::{IpVersion, Listener, LoadBalancer, Mode, Protocol},
+        desired::{IpVersion, Listener, LoadBalancer, Mode, Protocol, StrandedAction},
         error::{Problem, Remedy, Suspicion},
         raw::{RawListener, RawLoadBalancer},
-        report::{At, Report},
+        reader::Field,
+        report::{At, Report, Spot},
     },
     Vips,
     forward::{self, Named},
@@ -60,6 +61,7 @@ pub(super) fn resolve(
         resolved.push(LoadBalancer {
             name,
             addresses,
+            icmp_echo: raw.icmp_echo.copied().unwrap_or(true),
             listeners: Vec::new(),
         });
     }
@@ -144,6 +146,14 @@ pub(super) fn resolve_listeners(
                 taken.push((protocol, port, addresses.clone(), report.line(&at.spot)));
             }
         }
+        // Where one group of several sees no answers, the listener keeps to what is right for it.
+        let modes: Vec<Mode> = shares
+            .iter()
+            .filter_map(|share| groups.get(share.index?)?.mode)
+            .collect();
+        let is_dsr = modes.contains(&Mode::DsrL2);
+        let mode = Some(if is_dsr { Mode::DsrL2 } else { Mode::Nat });
+        let tcp_idle_timeout_action = idle_timeout_action(raw, mode);
         balancer.listeners.push(Listener {
             name: format!("{}/{protocol}/{port}", balancer.name),
             protocol,
@@ -153,6 +163,12 @@ pub(super) fn resolve_listeners(
             hash_input,
             tcp_idle_timeout: seconds(raw.tcp_idle_timeout_seconds.copied()),
             udp_idle_timeout: seconds(raw.udp_idle_timeout_seconds.copied()),
+            tcp_idle_timeout_action,
+            tcp_stray_action: stray_action(raw, tcp_idle_timeout_action),
+            tcp_mss_clamp_bytes: raw
+                .tcp_mss_clamp_bytes
+                .copied()
+                .and_then(|bytes| bytes.try_into().ok()),
         });
     }
     tell_apart(&mut balancer.listeners);
@@ -186,22 +202,48 @@ fn hash_input(
     }
 }
 
+/// What a listener does with segments of expired flows.
+fn idle_timeout_action(raw: &RawListener, mode: Option<Mode>) -> StrandedAction {
+    let written = raw.tcp_idle_timeout_action.value();
+    match (written.map(|at| at.value.as_str()), mode) {
+        (Some("reset"), _) => StrandedAction::Reset,
+        (Some("silent"), _) => StrandedAction::Drop,
+        (Some("forward"), _) | (_, Some(Mode::DsrL2)) => StrandedAction::Forward,
+        _ => StrandedAction::Reset,
+    }
+}
+
+/// What a listener does with segments of unknown flows: an expired flow that was swept is one.
+fn stray_action(raw: &RawListener, expired: StrandedAction) -> StrandedAction {
+    let written = raw.tcp_stray_action.value();
+    match written.map(|at| at.value.as_str()) {
+        Some("reset") => StrandedAction::Reset,
+        Some("drop") => StrandedAction::Drop,
+        Some("forward") => StrandedAction::Forward,
+        _ => expired,
+    }
+}
+
 fn check_timeouts(raw: &RawListener, protocol: Option<Protocol>, report: &mut Report<'_>) {
     let Some(protocol) = protocol else { return };
-    for (field, means_something) in [
-        (&raw.tcp_idle_timeout_seconds, protocol.has_tcp()),
-        (&raw.udp_idle_timeout_seconds, protocol.has_udp()),
+    let (has_tcp, has_udp) = (protocol.has_tcp(), protocol.has_udp());
+    for (spot, means_something) in [
+        (spot_if_written(&raw.tcp_idle_timeout_seconds), has_tcp),
+        (spot_if_written(&raw.tcp_idle_timeout_action), has_tcp),
+        (spot_if_written(&raw.tcp_stray_action), has_tcp),
+        (spot_if_written(&raw.tcp_mss_clamp_bytes), has_tcp),
+        (spot_if_written(&raw.udp_idle_timeout_seconds), has_udp),
     ] {
-        if let Some(At {
-            spot,
-            written: true,
-            ..
-        }) = field.value()
+        if let Some(spot) = spot
             && !means_something
         {
             report.fault(spot, Problem::TimeoutOfOther(protocol), Remedy::Remove);
         }
     }
+}
+
+fn spot_if_written<T>(field: &Field<T>) -> Option<&Spot> {
+    field.value().filter(|at| at.written).map(|at| &at.spot)
 }
 
 /// Whether a group can serve a listener.

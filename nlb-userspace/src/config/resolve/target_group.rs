@@ -113,6 +113,19 @@ fn resolve_one(raw: &RawTargetGroup, vips: &Vips, report: &mut Report<'_>) -> Gr
     let targets = Targets::resolve(raw, vips, protocol, quic, report);
     let name = raw.name.value().map(|at| at.value.clone());
     let seconds = raw.deregistration_delay_seconds.copied().unwrap_or(0);
+    let terminates_unhealthy = raw.terminates_unhealthy.copied().unwrap_or(true);
+    let draining = raw.unhealthy_draining_seconds.copied().unwrap_or(0);
+    if terminates_unhealthy
+        && draining > 0
+        && let Some(at) = raw.unhealthy_draining_seconds.value()
+    {
+        let key = "target_health_state.unhealthy.connection_termination.enabled = false";
+        report.fault(
+            &at.spot,
+            Problem::DrainingOfTerminated,
+            Remedy::Write(key.to_owned()),
+        );
+    }
     let unhealthy_state_routing = minimum(&raw.unhealthy_state_routing, None, report);
     let routing = Some(&raw.unhealthy_state_routing);
     let dns_failover = minimum(&raw.dns_failover, routing, report);
@@ -127,6 +140,12 @@ fn resolve_one(raw: &RawTargetGroup, vips: &Vips, report: &mut Report<'_>) -> Gr
                 Versions::None | Versions::Unknown => None,
             },
             deregistration_delay: Duration::from_secs(seconds),
+            terminates_deregistered: raw
+                .terminates_deregistered
+                .copied()
+                .unwrap_or(protocol.is_some_and(Protocol::has_udp)),
+            terminates_unhealthy,
+            unhealthy_draining_interval: Duration::from_secs(draining),
             is_sticky: is_sticky(raw, protocol, report),
             slow_start: slow_start(&raw.slow_start_seconds, report),
             dns_failover,

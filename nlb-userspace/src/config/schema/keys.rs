@@ -137,6 +137,13 @@ pub const KEYS: &[Key] = &[
         "The virtual addresses (VIPs), IPv4 and IPv6. At least one, each in one load balancer only.",
     ),
     key(
+        "load_balancer.icmp.echo.enabled",
+        Kind::Switch,
+        Absent::Switch(true),
+        "",
+        "Whether pings of its addresses are answered. If not, they are left to this machine, which answers them if it has the address itself.",
+    ),
+    key(
         "load_balancer.listener",
         Kind::Tables,
         Absent::Depends("none"),
@@ -206,6 +213,38 @@ pub const KEYS: &[Key] = &[
         "How long a silent TCP flow is remembered. TCP, TCP_UDP and TCP_QUIC listeners only.",
     ),
     key(
+        "load_balancer.listener.tcp.idle_timeout.action",
+        Kind::Word {
+            takes: &["reset", "silent", "forward"],
+            later: &[],
+        },
+        Absent::Depends("`\"reset\"`; `\"forward\"` where the group's mode is `dsr-l2`"),
+        "",
+        "What the next TCP segment of a flow meets whose time-out has run out, unless it is a SYN: `reset` answers it with an RST (as NLB does), `silent` drops it, `forward` begins a flow with it. It holds while the flow's entry has not been swept, some seconds; afterwards `tcp.stray.action` does.",
+    ),
+    key(
+        "load_balancer.listener.tcp.stray.action",
+        Kind::Word {
+            takes: &["forward", "reset", "drop"],
+            later: &[],
+        },
+        Absent::Depends(
+            "as `tcp.idle_timeout.action`: `\"reset\"`, `\"drop\"` for `silent`, or `\"forward\"`",
+        ),
+        "",
+        "What a TCP segment meets that is no SYN and belongs to no known flow: `forward` sends it where a new flow would go and remembers it as one, `reset` answers it with an RST (as NLB does), `drop` drops it.",
+    ),
+    key(
+        "load_balancer.listener.tcp.mss_clamp_bytes",
+        Kind::Whole {
+            min: 536,
+            max: 65_495,
+        },
+        Absent::Depends("off"),
+        "",
+        "The largest TCP segment size: what client and target name in their SYNs is lowered to it (in `dsr-l2` only the client's SYN is seen). 40 less than the smallest MTU on the way for IPv4, 60 for IPv6.",
+    ),
+    key(
         "load_balancer.listener.udp.idle_timeout.seconds",
         Kind::Whole { min: 1, max: 6_000 },
         Absent::Whole(120),
@@ -259,10 +298,27 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "target_group.deregistration_delay.connection_termination.enabled",
-        Kind::NotYet,
-        Absent::Depends("unset"),
+        Kind::Switch,
+        Absent::Depends("`false` for TCP, `true` for UDP and TCP_UDP"),
         "deregistration_delay.connection_termination.enabled",
-        "Not supported yet: leave it out.",
+        "Whether the flows of a removed target end with the delay: TCP gets an RST, UDP goes to another target. Otherwise they go on until they are idle or over.",
+    ),
+    key(
+        "target_group.target_health_state.unhealthy.connection_termination.enabled",
+        Kind::Switch,
+        Absent::Switch(true),
+        "target_health_state.unhealthy.connection_termination.enabled",
+        "Whether the flows of a target that turns unhealthy end: TCP gets an RST, UDP goes to another target (NLB: TCP groups only). Not while the group fails open.",
+    ),
+    key(
+        "target_group.target_health_state.unhealthy.draining_interval_seconds",
+        Kind::Whole {
+            min: 0,
+            max: 360_000,
+        },
+        Absent::Whole(0),
+        "target_health_state.unhealthy.draining_interval_seconds",
+        "How long an unhealthy target keeps its flows, as `unhealthy.draining`, before they end; with `0` they never do. Only where `connection_termination.enabled` is `false`.",
     ),
     key(
         "target_group.preserve_client_ip.enabled",

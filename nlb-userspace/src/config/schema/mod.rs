@@ -52,8 +52,6 @@ pub enum Kind {
     Switch,
     /// The word `traffic-port`, or a port number.
     Port,
-    /// A key of NLB that is known and refused for now.
-    NotYet,
 }
 
 /// What holds when a key is absent.
@@ -151,7 +149,7 @@ impl Key {
             Kind::Texts => "list of strings",
             Kind::Whole { .. } => "integer",
             Kind::Seconds { .. } => "integer or float",
-            Kind::Switch | Kind::NotYet => "boolean",
+            Kind::Switch => "boolean",
             Kind::Port | Kind::WholeOrOff { .. } => "string or integer",
         }
     }
@@ -159,7 +157,6 @@ impl Key {
     fn range(&self) -> String {
         match self.kind {
             Kind::Tables | Kind::Text | Kind::Texts => "see meaning".to_owned(),
-            Kind::NotYet => "refused".to_owned(),
             Kind::Switch => "`true`, `false`".to_owned(),
             Kind::Port => "`\"traffic-port\"`, 1 to 65535".to_owned(),
             Kind::Whole { min, max } => format!("{min} to {max}"),

@@ -1,0 +1,193 @@
+//! Whatever is cut where, and whoever else uses the same numbers: fragments arrive together, and what
+//! they make is right.
+
+use std::collections::HashMap;
+
+use nlb_common::{
+    fragment::LIFE_TICKS,
+    stop::Stop,
+    wire::protocol::{TCP, UDP},
+};
+use nlb_ebpf::{
+    Verdict, handle,
+    memory::{MemoryFrame, MemoryTables},
+};
+use nlb_tests::{
+    hostile::Random,
+    packet::{
+        Sentence, facts,
+        fragments::{join, split},
+    },
+    world::{
+        self, CLIENT, CLIENT_V6, DSR_VIP, DSR_VIP_V6, ETH0, ETH1, FAR_CLIENT, FAR_CLIENT_V6,
+        QUIET_CLIENT, VIP, VIP_V6, from_client, from_target, tables,
+    },
+};
+use proptest::prelude::*;
+
+fn send(tables: &MemoryTables, bytes: &[u8], interface: u32) -> (Verdict, Vec<u8>) {
+    let mut frame = MemoryFrame {
+        bytes: bytes.to_vec(),
+        interface,
+    };
+    let verdict = handle(&mut frame, tables);
+    (verdict, frame.bytes)
+}
+
+fn say(
+    from: Sentence,
+    (source, from_port): (&str, u16),
+    (destination, to_port): (&str, u16),
+    protocol: u8,
+) -> Sentence {
+    let parse = |text: &str| text.parse().expect("an address of the world");
+    let packet = from.ip(parse(source), parse(destination));
+    if protocol == TCP {
+        packet.tcp(from_port, to_port)
+    } else {
+        packet.udp(from_port, to_port)
+    }
+}
+
+/// Cuts in eights of bytes, none inside of a transport header and no piece larger than the links take.
+fn cuts(random: &mut Random, length: usize) -> Vec<usize> {
+    let random_cuts = (0..=random.below(4)).map(|_| 24 + random.below(length - 24) / 8 * 8);
+    let mut cuts: Vec<usize> = random_cuts.chain((1360..length).step_by(1360)).collect();
+    cuts.sort_unstable();
+    cuts.dedup();
+    cuts
+}
+
+/// Sends all pieces, the first one first and the others in any order; what came out.
+fn all(
+    random: &mut Random,
+    tables: &mut MemoryTables,
+    whole: &Sentence,
+    payload_bytes: usize,
+    interface: u32,
+) -> Vec<Vec<u8>> {
+    let cuts = cuts(random, payload_bytes);
+    let mut pieces = split(&whole.build(), &cuts, random.word());
+    let out = if interface == ETH0 { ETH1 } else { ETH0 };
+    let mut arrived = Vec::new();
+    while !pieces.is_empty() {
+        let next = if arrived.is_empty() {
+            0
+        } else {
+            random.below(pieces.len())
+        };
+        let (verdict, bytes) = send(tables, &pieces.remove(next), interface);
+        assert_eq!(
+            verdict,
+            Verdict::Redirect(out),
+            "{}",
+            facts::describe(&bytes)
+        );
+        arrived.push(bytes);
+        // The flow may be forgotten, and new ones may go elsewhere.
+        if random.once_in(4) {
+            for group in [1, 2, 3, 4, 5, 6] {
+                tables.set_ring(group, &world::ring(&[]));
+            }
+        }
+    }
+    arrived
+}
+
+proptest! {
+    #[test]
+    fn fragments_of_one_packet_arrive_together_and_make_a_right_one(
+        seed: u64, is_v6: bool, is_tcp: bool, is_dsr: bool, port: u16, payload_bytes in 100usize..4000,
+    ) {
+        let random = &mut Random::new(seed);
+        let mut tables = tables();
+        let (protocol, service) = if is_tcp { (TCP, 80) } else { (UDP, 53) };
+        let client = if is_v6 { CLIENT_V6 } else { CLIENT };
+        let vip = match (is_v6, is_dsr) {
+            (false, false) => VIP,
+            (false, true) => DSR_VIP,
+            (true, false) => VIP_V6,
+            (true, true) => DSR_VIP_V6,
+        };
+        let payload = random.bytes(payload_bytes);
+        let whole = say(from_client(), (client, port), (vip, service), protocol).payload(&payload);
+        let pieces = all(random, &mut tables, &whole, payload_bytes, ETH0);
+        prop_assert!(pieces.iter().all(|piece| piece[..12] == pieces[0][..12]));
+        let joined = join(&pieces).expect("all pieces, and of one packet");
+        let arrived = facts::read(&joined).unwrap();
+        prop_assert!(arrived.is_intact, "{}", facts::describe(&joined));
+        prop_assert!(joined.ends_with(&payload));
+        if is_dsr {
+            prop_assert_eq!(arrived.destination.to_string(), vip);
+            return Ok(());
+        }
+
+        let target = arrived.destination.to_string();
+        let (_, target_port) = arrived.ports.unwrap();
+        let payload = random.bytes(payload_bytes);
+        let sender = from_target(if is_v6 { "fd00::11" } else { "10.0.0.11" });
+        let whole = say(sender, (&target, target_port), (client, port), protocol).payload(&payload);
+        let pieces = all(random, &mut tables, &whole, payload_bytes, ETH1);
+        let joined = join(&pieces).expect("all pieces, and of one packet");
+        let arrived = facts::read(&joined).unwrap();
+        prop_assert!(arrived.is_intact, "{}", facts::describe(&joined));
+        prop_assert_eq!(arrived.source.to_string(), vip);
+        prop_assert_eq!(arrived.ports, Some((service, port)));
+        prop_assert!(joined.ends_with(&payload));
+    }
+
+    #[test]
+    fn a_later_fragment_goes_nowhere_but_where_its_first_went(seed: u64, is_v6: bool) {
+        let random = &mut Random::new(seed);
+        let mut tables = tables();
+        let (clients, vips) = if is_v6 {
+            (&[CLIENT_V6, FAR_CLIENT_V6, CLIENT_V6][..], [VIP_V6, DSR_VIP_V6])
+        } else {
+            (&[CLIENT, FAR_CLIENT, QUIET_CLIENT][..], [VIP, DSR_VIP])
+        };
+        let mut firsts: HashMap<_, (Vec<u8>, u16)> = HashMap::new();
+        // The receiver's MAC and IP addresses.
+        let receiver = |bytes: &[u8]| {
+            let ip = if is_v6 { 38..54 } else { 30..34 };
+            [&bytes[..6], &bytes[ip]].concat()
+        };
+        for _ in 0..200 {
+            match random.below(20) {
+                0 => tables.now.set(tables.now.get().wrapping_add(random.pick(&[1, 5, 37, 38, 39]))),
+                1 => {
+                    let group = random.pick(&world::GROUPS[..6]);
+                    let target = group.targets[random.below(group.targets.len())].0;
+                    tables.set_ring(group.id, &world::ring(&[target]));
+                }
+                2 => tables.buckets.fill_with(Default::default),
+                _ => {}
+            }
+            let (client, vip) = (random.pick(clients), random.pick(&vips));
+            let (protocol, service) = random.pick(&[(UDP, 53), (UDP, 53), (TCP, 80)]);
+            let (port, number) = (random.pick(&[40_000, 40_001, 40_002]), random.pick(&[1, 2]));
+            let whole = say(from_client(), (client, port), (vip, service), protocol);
+            let pieces = split(&whole.payload(&[7; 100]).build(), &[40, 80], number);
+            let piece = random.below(3);
+            // What IPv6 fragments say about their protocol need not be true.
+            let datagram = (client, vip, number, if is_v6 { 0 } else { protocol });
+            let before = tables.stops(Stop::NoFirstFragment);
+            let (verdict, bytes) = send(&tables, &pieces[piece], ETH0);
+            let now = tables.now.get();
+            if piece == 0 {
+                prop_assert_eq!(verdict, Verdict::Redirect(ETH1));
+                firsts.insert(datagram, (receiver(&bytes), now));
+                continue;
+            }
+            match firsts.get(&datagram) {
+                Some((went_to, seen)) if now.wrapping_sub(*seen) <= LIFE_TICKS => {
+                    prop_assert_eq!(verdict, Verdict::Redirect(ETH1));
+                    prop_assert_eq!(&receiver(&bytes), went_to);
+                }
+                _ => {
+                    prop_assert_eq!(verdict, Verdict::Drop);
+                    prop_assert_eq!(tables.stops(Stop::NoFirstFragment), before + 1);
+                }
+            }
+        }
+    }
+}

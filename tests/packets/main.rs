@@ -11,6 +11,7 @@ mod icmp;
 mod large;
 mod nat;
 mod not_ours;
+mod quic;
 mod resets;
 mod row;
 mod segment_sizes;
@@ -44,6 +45,7 @@ fn table() -> Vec<Row> {
     rows.extend(vlan::rows());
     rows.extend(selection::rows());
     rows.extend(tunnels::rows());
+    rows.extend(quic::rows());
     rows
 }
 

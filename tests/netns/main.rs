@@ -13,6 +13,7 @@ mod icmp;
 mod next_hops;
 mod quic;
 mod selection;
+mod tools;
 mod tunnels;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};

@@ -19,6 +19,8 @@ pub enum Stage {
     Answer,
     /// Its target is behind a tunnel; which, the stage before hands over.
     Wrap,
+    /// It is for a QUIC listener: whose connection ID does it carry?
+    Quic,
 }
 
 impl Stage {
@@ -31,6 +33,7 @@ impl Stage {
         Self::Fragment,
         Self::Answer,
         Self::Wrap,
+        Self::Quic,
     ];
 
     /// The program that interfaces run: the front stage.
@@ -46,6 +49,7 @@ impl Stage {
             Self::Fragment => "nlb_fragment",
             Self::Answer => "nlb_answer",
             Self::Wrap => "nlb_wrap",
+            Self::Quic => "nlb_quic",
         }
     }
 }

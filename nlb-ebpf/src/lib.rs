@@ -17,6 +17,9 @@
 //!             └─refused, and its sender is told► answer ◄┘
 //! ```
 //!
+//! A packet for a QUIC listener leaves the way to the target for one more stage, [`quic`], before
+//! anything is decided, and comes back to the same way with what its connection ID says.
+//!
 //! A stage ends with a verdict, with a [`Stop`], or by going on to another stage, which looks at
 //! the frame anew. In the kernel each stage is a program, and going on is a tail call: each has a
 //! stack and a verification of its own, and what is rare costs the common packet nothing. Nothing
@@ -55,6 +58,7 @@ pub mod icmp;
 #[cfg(feature = "memory")]
 pub mod memory;
 pub mod parse;
+pub mod quic;
 pub mod quote;
 pub mod rewrite;
 pub mod segment_size;
@@ -123,6 +127,7 @@ pub fn follow<F: Frame, T: Tables>(
             Err(Exit::Go(Stage::Fragment)) => fragment::fragment(frame, tables),
             Err(Exit::Go(Stage::Answer)) => answer::answer(frame, tables),
             Err(Exit::Go(Stage::Wrap)) => to_tunnel::to_tunnel(frame, tables),
+            Err(Exit::Go(Stage::Quic)) => quic::quic(frame, tables),
         };
     }
 }

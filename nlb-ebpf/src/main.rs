@@ -18,6 +18,7 @@ use nlb_ebpf::{
     fragment::fragment,
     front::front,
     icmp::icmp,
+    quic::quic,
     stopped,
     to_tunnel::to_tunnel,
 };
@@ -103,6 +104,13 @@ fn nlb_answer(context: XdpContext) -> u32 {
 #[inline(always)]
 fn nlb_wrap(context: XdpContext) -> u32 {
     run!(to_tunnel, context)
+}
+
+/// [`nlb_ebpf::Stage::Quic`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_quic(context: XdpContext) -> u32 {
+    run!(quic, context)
 }
 
 #[panic_handler]

@@ -9,6 +9,7 @@ use nlb_common::{
     hash::Secret,
     listener::{Listener, ListenerId, ListenerKey},
     next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
+    quic::ServerIdKey,
     stop::Stop,
     target::{Target, TargetId},
     tick::Tick,
@@ -106,6 +107,9 @@ pub trait Tables {
 
     /// The target in a slot, below [`nlb_common::ring::SLOTS`], of a group's ring.
     fn ring_slot(&self, group: u16, slot: usize) -> Option<TargetId>;
+
+    /// The target that a ring leads to and whose QUIC connection IDs carry a number.
+    fn server(&self, key: &ServerIdKey) -> Option<TargetId>;
 
     /// The bucket that a hash leads to.
     fn bucket(&self, hash: u32) -> Option<&Bucket>;

@@ -8,7 +8,7 @@ use nlb_common::{
     admission::AdmissionPolicy,
     counter::Traffic,
     flow::{Choice, FlowState},
-    listener::{ListenerId, ListenerPolicy, Stranded},
+    listener::{ListenerId, Stranded},
     stop::Stop,
     target::{TargetControl, TargetId},
     tick::Tick,
@@ -23,7 +23,7 @@ use nlb_tests::{
 use nlb_userspace::dataplane::XDP_OBJECT;
 
 /// Frames of each IP version.
-const FRAMES: usize = 20_000;
+const FRAMES: usize = 24_000;
 /// Frames between two changes of the world.
 const CHAPTER: usize = 400;
 /// Silence between two chapters, in ticks: sums of it stay away from every time-out (13, 38, 150, 438)
@@ -161,6 +161,12 @@ impl Pair {
         self.count_anew(random);
         match random.below(8) {
             0 | 6 => {
+                // Where expired flows began anew, nothing would tell that they had.
+                for listener in self.memory.listeners.iter().filter(|it| it.key().is_some()) {
+                    let mut policy = listener.policy();
+                    policy.expired = Stranded(random.pick(&[0, 1, 2]));
+                    listener.set_policy(policy);
+                }
                 for entry in self
                     .memory
                     .buckets
@@ -173,13 +179,6 @@ impl Pair {
                         progress.last_seen.0 = seen;
                         entry.progress.store(progress.to_word());
                     }
-                }
-                for listener in self.memory.listeners.iter().filter(|it| it.key().is_some()) {
-                    let expired = Stranded(random.pick(&[0, 1, 1, 2]));
-                    listener.set_policy(ListenerPolicy {
-                        expired,
-                        ..listener.policy()
-                    });
                 }
                 for record in self.memory.fragments.borrow_mut().values_mut() {
                     let seen = record.seen().0.wrapping_sub(SILENCE_TICKS);

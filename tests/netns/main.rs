@@ -12,7 +12,9 @@ mod forwarding;
 mod health;
 mod icmp;
 mod next_hops;
+mod quic;
 mod selection;
+mod tools;
 mod tunnels;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};

@@ -27,8 +27,8 @@ use crate::row::{Row, row};
 /// A client's endpoint.
 type Client = (&'static str, u16);
 
-const TCP_RULES: u16 = 57;
-const V6_RULES: u16 = 58;
+const TCP_RULES: u16 = 106;
+const V6_RULES: u16 = 107;
 const UDP_RULES: u16 = 59;
 const DSR_LIMIT: u16 = 60;
 const NAT_LIMITS: u16 = 61;

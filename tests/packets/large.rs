@@ -127,7 +127,7 @@ fn answered() -> Vec<Row> {
         .payload(&data(8000));
     let needed_v6 = error(to_client(), (VIP_V6, CLIENT_V6), (2, 0, 1500), &v6);
     let ping = from_client().ipv4(CLIENT, VIP).echo();
-    let reply = to_client().ipv4(VIP, CLIENT).icmp(0);
+    let answer = to_client().ipv4(VIP, CLIENT).icmp(0);
     let stray = connection.request().sequence(1000, 7000);
     vec![
         row("a large segment that the target's link does not take is told its mtu")
@@ -136,7 +136,7 @@ fn answered() -> Vec<Row> {
             .remembers(0),
         row("a large ping of a vip is answered").answers(
             &ping.payload(&data(8000)),
-            &reply.payload(&data(8000)),
+            &answer.payload(&data(8000)),
             Stop::IcmpEcho,
         ),
         row("a large segment of no flow is reset")

@@ -14,6 +14,7 @@ mod large;
 mod nat;
 mod not_ours;
 mod prefixes;
+mod quic;
 mod resets;
 mod row;
 mod segment_sizes;
@@ -47,6 +48,7 @@ fn table() -> Vec<Row> {
     rows.extend(vlan::rows());
     rows.extend(selection::rows());
     rows.extend(tunnels::rows());
+    rows.extend(quic::rows());
     rows.extend(admission::rows());
     rows
 }

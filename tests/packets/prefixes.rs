@@ -19,7 +19,7 @@ use nlb_tests::{
 use nlb_userspace::dataplane::XDP_OBJECT;
 
 /// A listener of the world with rules.
-const LISTENER: (ListenerId, u16) = (ListenerId(57), 9100);
+const LISTENER: (ListenerId, u16) = (ListenerId(106), 9100);
 /// Prefixes beside the one of all sources.
 const PREFIXES: u32 = 100_000;
 /// So far apart that each stands alone: two addresses are denied, then two are not named.

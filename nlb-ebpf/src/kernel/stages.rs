@@ -22,5 +22,5 @@ pub(crate) fn go(context: &XdpContext, stage: Stage) {
             }
         };
     }
-    jump!(Classify, Begin, Back, Icmp, Fragment, Answer, Wrap);
+    jump!(Classify, Begin, Back, Icmp, Fragment, Answer, Wrap, Quic);
 }

@@ -174,8 +174,18 @@ impl Daemon {
                     let traffic = id
                         .and_then(|id| self.loaded.maps.target_traffic(id).ok())
                         .unwrap_or_default();
+                    let quic_server_id =
+                        group
+                            .configured
+                            .quic
+                            .zip(entry.quic_server_id)
+                            .map(|(layout, number)| {
+                                let digits = usize::from(layout.server_id_bytes) * 2;
+                                format!("0x{number:0digits$x}")
+                            });
                     Target {
                         effective_weight: weight,
+                        quic_server_id,
                         ..self.target(address, entry, id.map(|id| id.0), traffic)
                     }
                 })
@@ -197,6 +207,7 @@ impl Daemon {
             port: address.port(),
             weight: entry.weight,
             effective_weight: f64::from(entry.weight),
+            quic_server_id: None,
             state: health.state().name().to_owned(),
             reason: health.reason().map(|reason| reason.code().to_owned()),
             description: health

@@ -82,6 +82,15 @@ impl Dataplane for MemoryTables {
             Step::UnindexListener { key } => {
                 self.listener_index.remove(key);
             }
+            Step::LayOutCids { id, layout } => {
+                record("LISTENERS", &self.listeners, id.0.into())?.set_cid_layout(*layout);
+            }
+            Step::IndexServer { key, target } => {
+                self.server_ids.insert(*key, *target);
+            }
+            Step::UnindexServer { key } => {
+                self.server_ids.remove(key);
+            }
             Step::Prefilter { index, bits } => {
                 if let Some(word) = self.prefilter.get(*index) {
                     word.set(*bits);

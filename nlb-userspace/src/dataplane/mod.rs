@@ -27,6 +27,7 @@ use nlb_common::{
     admission::AdmissionPolicy,
     listener::{ListenerId, ListenerKey, ListenerPolicy},
     next_hop::{NeighbourKey, NextHop, NextHopId, VlanLink},
+    quic::{CidLayout, ServerIdKey},
     target::{TargetControl, TargetId, TargetIdentity},
     tunnel::Tunnel,
 };
@@ -186,6 +187,25 @@ pub enum Step {
     UnindexListener {
         /// What packets are addressed to.
         key: ListenerKey,
+    },
+    /// Says how a listener reads QUIC connection IDs; its policy says whether it does.
+    LayOutCids {
+        /// Which listener.
+        id: ListenerId,
+        /// How.
+        layout: CidLayout,
+    },
+    /// Lets packets find a QUIC server by its number.
+    IndexServer {
+        /// The number, and the ring that it is looked for under.
+        key: ServerIdKey,
+        /// The server.
+        target: TargetId,
+    },
+    /// Takes a QUIC server's number away.
+    UnindexServer {
+        /// The number, and the ring that it was looked for under.
+        key: ServerIdKey,
     },
     /// Replaces a word of the prefilter's bitmap.
     Prefilter {

@@ -28,12 +28,7 @@ pub enum Question {
 
 impl Question {
     /// All questions.
-    pub const ALL: [Self; 4] = [
-        Self::Rules,
-        Self::Refusal,
-        Self::Limits,
-        Self::SourceLimits,
-    ];
+    pub const ALL: [Self; 4] = [Self::Rules, Self::Refusal, Self::Limits, Self::SourceLimits];
 
     /// The port of its listeners.
     pub const fn port(self) -> u16 {

@@ -223,6 +223,7 @@ impl Subject {
                     weight: 1,
                     next_hop: NEXT_HOP,
                 }],
+                quic: None,
             });
             let questions: &[Question] = if Question::kinds().any(|other| other == kind) {
                 &Question::ALL

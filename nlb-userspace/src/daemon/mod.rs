@@ -32,6 +32,7 @@ use crate::{
         kernel::Sweep,
         load::{self, Attached, Loaded},
     },
+    farewell,
     health::ProbeOutcome,
     next_hop::{Change, NextHopError, Resolution, Unresolved, Watch, book::Book},
     plan::{self, Actual, Limits, PlanError, Wish},
@@ -557,9 +558,24 @@ impl Daemon {
         }
     }
 
+    /// Sweeps the flow table, and has the ends of flows told that expired.
+    fn sweep_flows(&self) -> Sweep {
+        let mut sweep = self.loaded.maps.sweep(clock::now());
+        let expired = std::mem::take(&mut sweep.expired);
+        if !expired.is_empty() {
+            // Thousands of system calls, perhaps, and nobody waits for them.
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = farewell::tell(&expired) {
+                    tracing::error!(flows = expired.len(), "{error}");
+                }
+            });
+        }
+        sweep
+    }
+
     /// Sweeps the flow table and takes away what nothing needs any more.
     fn sweep(&mut self) {
-        let sweep = self.loaded.maps.sweep(clock::now());
+        let sweep = self.sweep_flows();
         let [_, newer] = std::mem::take(&mut self.sweeps);
         self.sweeps = [newer, sweep];
         // Flows that began before the last change must have been seen by both sweeps.

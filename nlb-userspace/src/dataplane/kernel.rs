@@ -1,15 +1,16 @@
 //! The kernel's maps: taking the steps of a plan, reading what is there, counting.
 
-use std::{collections::BTreeSet, os::fd::AsFd as _};
+use std::{collections::BTreeSet, net::SocketAddr, os::fd::AsFd as _};
 
 use aya::{
     Ebpf,
     maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
 use nlb_common::{
+    address::Address,
     counter::Traffic,
-    flow::{Bucket, Choice},
-    listener::{Listener, ListenerId, ListenerKey, ListenerPolicy},
+    flow::{Bucket, Choice, FlowEntry, FlowState, Progress},
+    listener::{Listener, ListenerId, ListenerKey, ListenerPolicy, Stranded},
     maps::{Header, Prefilter},
     next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot, VlanLink},
     plain::Plain,
@@ -20,7 +21,7 @@ use nlb_common::{
     tick::Tick,
     tunnel::{Tunnel, TunnelSlot},
 };
-use zerocopy::FromZeros as _;
+use zerocopy::{FromZeros as _, big_endian::U16};
 
 use super::{Dataplane, DataplaneError, Step, shared::Shared};
 use crate::plan::Limits;
@@ -85,7 +86,24 @@ pub struct Sweep {
     pub by_target: Vec<u64>,
     /// Entries that were emptied because their time had run out.
     pub forgotten: u64,
+    /// Flows whose ends are to be told so ([`Stranded::RESET_AT_EXPIRY`]). Their entries stay until
+    /// the next sweep, so that what the ends say to that finds them.
+    pub expired: Vec<ExpiredFlow>,
 }
+
+/// A TCP flow whose time has run out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpiredFlow {
+    /// The client's end.
+    pub client: SocketAddr,
+    /// The VIP and its port.
+    pub vip: SocketAddr,
+    /// The target's end.
+    pub target: SocketAddr,
+}
+
+/// Flows whose ends one sweep tells; the next one goes on.
+const EXPIRED_AT_ONCE: usize = 10_000;
 
 fn map_error(action: &'static str, map: &'static str) -> impl Fn(MapError) -> DataplaneError {
     move |source| DataplaneError::Map {
@@ -330,14 +348,26 @@ impl KernelMaps {
                 continue;
             }
             let choice = Choice::of_word(word);
-            let idle_ticks = self
+            let policy = self
                 .listeners
                 .get(usize::from(choice.listener.0))
-                .map_or(0, |listener| listener.policy().idle_ticks);
+                .map(Listener::policy)
+                .unwrap_or_default();
             let progress = entry.progress();
             // A tick of grace: a packet may have stamped the entry just after `now` was read.
             let silent = now.since(progress.last_seen);
-            if silent > progress.state.idle_ticks(idle_ticks).saturating_add(1) {
+            if silent
+                > progress
+                    .state
+                    .idle_ticks(policy.idle_ticks)
+                    .saturating_add(1)
+            {
+                if policy.expired == Stranded::RESET_AT_EXPIRY && progress.state.is_protected() {
+                    if sweep.expired.len() < EXPIRED_AT_ONCE {
+                        sweep.expired.extend(self.expire(entry, choice, progress));
+                    }
+                    continue;
+                }
                 if entry.choice.swap(word, Choice::EMPTY) {
                     sweep.forgotten += 1;
                 }
@@ -352,6 +382,30 @@ impl KernelMaps {
             }
         }
         sweep
+    }
+
+    /// Marks a flow as over, unless a packet of it came in the meantime; who is to be told.
+    ///
+    /// Its time stays run out: whatever its ends send is answered as a segment of an expired flow.
+    fn expire(&self, entry: &FlowEntry, choice: Choice, progress: Progress) -> Option<ExpiredFlow> {
+        let client = entry.client();
+        let over = progress.after(
+            progress.state.with(FlowState::RESET),
+            progress.last_seen,
+            progress.epoch,
+        );
+        if !entry.progress.swap(progress.to_word(), over.to_word()) {
+            return None;
+        }
+        let listener = self.listeners.get(usize::from(choice.listener.0))?;
+        let vip = listener.key()?;
+        let target = self.targets.get(choice.target.0 as usize)?;
+        let end = |address: Address, port: U16| SocketAddr::new(address.into(), port.get());
+        Some(ExpiredFlow {
+            client: end(client.address, client.port),
+            vip: end(vip.address, vip.port),
+            target: end(target.address(), target.port()),
+        })
     }
 
     fn replace_ring(&mut self, group: u16, slots: &[u32]) -> Result<(), DataplaneError> {

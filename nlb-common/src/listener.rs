@@ -64,8 +64,7 @@ pub struct Listener {
 /// Bit of `endpoint` that says the record was written.
 const WRITTEN: u64 = 1 << 24;
 
-/// What becomes of a TCP segment that opens nothing and has no live flow; a wire number, of which
-/// the packet path knows these and takes any other for [`Self::DROP`].
+/// What becomes of a TCP segment that opens nothing and has no live flow; a wire number of two bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Stranded(pub u8);
@@ -77,6 +76,16 @@ impl Stranded {
     pub const RESET: Self = Self(1);
     /// It is dropped.
     pub const DROP: Self = Self(2);
+    /// It is answered with an RST; and the daemon sees to it that both ends get one when the flow's
+    /// time runs out.
+    pub const RESET_AT_EXPIRY: Self = Self(3);
+
+    /// Whether it is answered with an RST.
+    #[inline(always)]
+    pub const fn resets(self) -> bool {
+        // Both of them are odd.
+        self.0 & Self::RESET.0 != 0
+    }
 }
 
 /// What a listener does with flows, in one word.

@@ -5,7 +5,7 @@ use nlb_common::{
     answer::{Answer, Notice},
     flow::{Choice, Client, FlowEntry, FlowState},
     fragment::Way,
-    listener::ListenerId,
+    listener::{ListenerId, Stranded},
     next_hop::{Epoch, NeighbourKey, NextHop},
     stop::Stop,
     target::Mode,
@@ -32,8 +32,8 @@ use crate::{
 /// Sends a target's answer back to its client, from the VIP; [`Stop::NotOurs`] if it answers no
 /// flow of ours.
 ///
-/// A flow whose idle time has run out but whose entry nobody has needed is still answered: letting
-/// the answer through untranslated would help nobody.
+/// A flow whose idle time has run out, but whose entry nobody has needed, is one that ended, as the
+/// client's packets are told ([`Stranded`]); what is not TCP goes on with it.
 ///
 /// Where `ALL` is false the way back must be remembered; where it is not, the packet goes on to
 /// [`Stage::Back`].
@@ -66,16 +66,38 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
     }
     let choice = Choice::of_word(found.word);
     if is_reset && packet.protocol == protocol::TCP {
-        return Err(terminated::<ALL, T>(packet, tables, choice.listener));
+        return Err(ended::<ALL, T>(
+            packet,
+            tables,
+            choice.listener,
+            Stop::Terminated,
+            true,
+        ));
     }
     let listener = tables
         .listener(choice.listener)
         .ok_or(Stop::UnwrittenListener)?;
     let key = listener.key().ok_or(Stop::UnwrittenListener)?;
+    let progress = entry.progress();
+    let now = tables.now();
+    if packet.protocol == protocol::TCP {
+        let policy = listener.policy();
+        let is_over_time =
+            now.since(progress.last_seen) > progress.state.idle_ticks(policy.idle_ticks);
+        if is_over_time && policy.expired != Stranded::FORWARD {
+            let resets = policy.expired.resets();
+            return Err(ended::<ALL, T>(
+                packet,
+                tables,
+                choice.listener,
+                Stop::IdleExpired,
+                resets,
+            ));
+        }
+    }
     has_a_hop_left(packet).map_err(|stop| {
         refused::<ALL, T>(tables, stop, choice.listener, Notice::TIME_EXCEEDED, 0)
     })?;
-    let progress = entry.progress();
     let (next_hop, epoch) =
         way::<ALL, F, T>(frame, packet, tables, entry, found.word, progress.epoch)?;
     fits(packet, 0, &next_hop).map_err(|stop| {
@@ -83,12 +105,7 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
         refused::<ALL, T>(tables, stop, choice.listener, Notice::TOO_BIG, mtu_bytes)
     })?;
     let state = advance(progress.state, packet);
-    flows::note(
-        tables,
-        entry,
-        progress,
-        progress.after(state, tables.now(), epoch),
-    );
+    flows::note(tables, entry, progress, progress.after(state, now, epoch));
     if ALL && packet.kind == Kind::FirstFragment {
         fragment::remember(
             packet,
@@ -153,17 +170,20 @@ fn refused<const ALL: bool, T: Tables>(
     tell(tables, stop, answer)
 }
 
-/// The answer of a target whose connections end: the target gets its RST too.
+/// The answer of a connection that has ended: the target may get its RST, too.
 #[inline(always)]
-fn terminated<const ALL: bool, T: Tables>(
+fn ended<const ALL: bool, T: Tables>(
     packet: &Packet,
     tables: &T,
     listener: ListenerId,
+    stop: Stop,
+    resets: bool,
 ) -> Exit {
-    if ALL && packet.tcp_flags & RST != 0 {
-        return Exit::Stop(Stop::Terminated);
+    // Nobody resets a reset (RFC 9293 §3.10.7.1).
+    if ALL && (!resets || packet.tcp_flags & RST != 0) {
+        return Exit::Stop(stop);
     }
-    refused::<ALL, T>(tables, Stop::Terminated, listener, Notice::RESET, 0)
+    refused::<ALL, T>(tables, stop, listener, Notice::RESET, 0)
 }
 
 /// How far a flow has come with one more packet of the target.

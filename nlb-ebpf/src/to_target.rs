@@ -332,7 +332,7 @@ fn stranded<T: Tables>(
         return Ok(());
     }
     // Nobody resets a reset (RFC 9293 §3.10.7.1).
-    if policy != Stranded::RESET || packet.tcp_flags & RST != 0 {
+    if !policy.resets() || packet.tcp_flags & RST != 0 {
         return Err(Exit::Stop(stop));
     }
     let answer = Answer {

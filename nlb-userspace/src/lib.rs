@@ -16,6 +16,8 @@
 //! 6. [`daemon`]: the loop. [`api`] and [`client`] are the two ends of the control socket,
 //!    [`status`] is what they speak of, [`cli`] is what a person types.
 //!
+//! [`farewell`] has the ends of expired connections told.
+//!
 //! [`decap`] is apart: the command that runs on targets of the tunnelled modes.
 
 pub mod api;
@@ -26,6 +28,7 @@ pub mod config;
 pub mod daemon;
 pub mod dataplane;
 pub mod decap;
+pub mod farewell;
 pub mod forward;
 pub mod health;
 pub mod next_hop;

@@ -2,7 +2,9 @@
 
 use std::io::ErrorKind;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Array, Map, MapData};
+use nlb_common::flow::{Bucket, Choice, Progress, WAYS};
 use nlb_tests::lab::{Lab, udp::UdpClient, wait::wait_until};
 
 use super::{
@@ -111,6 +113,63 @@ fn a_client_learns_the_mtu_of_the_link_to_the_targets() -> Result<()> {
                 let route = client.run(&format!("ip route get {ip}"));
                 is_sent && route.is_ok_and(|route| route.contains("mtu 1300"))
             })?;
+        }
+        Ok(())
+    })
+}
+
+/// An entry's words: choice, client, client, progress.
+const _: () = assert!(size_of::<Bucket>() == WAYS * 32);
+
+/// Makes all flows silent for as long as a tick can tell.
+fn age_flows(lab: &Lab) -> Result<()> {
+    let pin = lab.bpffs().join("nlb/FLOWS");
+    let map = Map::Array(MapData::from_pin(&pin).with_context(|| pin.display().to_string())?);
+    let mut flows = Array::<_, [[u64; 4]; WAYS]>::try_from(map)?;
+    for index in 0..flows.len() {
+        let mut bucket = flows.get(&index, 0)?;
+        let mut is_empty = true;
+        for [choice, .., word] in &mut bucket {
+            if *choice == Choice::EMPTY || *choice == Choice::BUSY {
+                continue;
+            }
+            is_empty = false;
+            let mut progress = Progress::of_word(*word);
+            progress.last_seen.0 = progress.last_seen.0.wrapping_sub(u16::MAX / 2);
+            *word = progress.to_word();
+        }
+        if !is_empty {
+            flows.set(index, bucket, 0)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn both_ends_of_an_idle_connection_are_told_when_its_time_runs_out() -> Result<()> {
+    with_nlb("expiry", |lab, daemon| {
+        let listener = "  protocol = \"TCP\"\n  port = 80\n";
+        let told = format!("{listener}  tcp.idle_timeout.action = \"reset_at_expiry\"\n");
+        // The first two are those of `nat`.
+        lab.write_config(&configuration().replacen(listener, &told, 2))?;
+        ensure!(daemon.reload()?.status.success(), "both ends are told");
+        let vips = http_vips().into_iter().take(2);
+        let connections = vips
+            .map(|vip| connection_to(lab, vip, "target1"))
+            .collect::<Result<Vec<_>>>()?;
+        age_flows(lab)?;
+        for mut connection in connections {
+            let port = connection.local()?.port();
+            let hosts = [lab.client(), &lab.target(0).host];
+            let line = format!("ss -tnH state established ( sport = :{port} or dport = :{port} )");
+            wait_until("both ends are closed", SOON, || {
+                hosts.iter().all(|host| {
+                    host.run(&line)
+                        .is_ok_and(|connections| connections.trim().is_empty())
+                })
+            })?;
+            let ended = connection.get("/").expect_err("the connection ended");
+            assert_eq!(ended.kind(), ErrorKind::ConnectionReset, "{ended}");
         }
         Ok(())
     })

@@ -64,13 +64,6 @@ fn strays() -> Vec<Row> {
         .stops(&v4.request().rst(), Stop::Stray)
         .stops(&v4.request().syn_ack(), Stop::Stray)
         .remembers(0),
-        policy(
-            row("a word that means nothing drops stray segments"),
-            1,
-            Stranded(3),
-            RESET,
-        )
-        .stops(&v4.request(), Stop::Stray),
         v4.opens(policy(
             row("a syn is no stray, nor what follows it"),
             1,
@@ -167,7 +160,33 @@ fn expired() -> Vec<Row> {
                 Stop::IdleExpired,
             )
     };
+    let told = |row: Row, connection: Connection| {
+        let answer = connection.answer().sequence(5, 9).payload(b"data");
+        let reset = connection.target_reset().flags(RST).sequence(9, 0);
+        row.answers(&answer, &reset, Stop::IdleExpired)
+            .stops(&answer.rst(), Stop::IdleExpired)
+    };
+    let late = |claim, expired| opened(claim, v4, expired);
     vec![
+        told(
+            opened("a target of a flow whose time ran out is told", v4, RESET),
+            v4,
+        ),
+        told(
+            opened("a target over ipv6, too", v6, Stranded::RESET_AT_EXPIRY),
+            v6,
+        ),
+        late(
+            "a target's answer after the time is dropped in silence",
+            DROP,
+        )
+        .stops(&v4.answer(), Stop::IdleExpired),
+        late("a target's answer after the time goes on", FORWARD).sends(
+            &v4.answer(),
+            &v4.answer_translated(),
+            v4.ids,
+            Return,
+        ),
         v4.is_reset(
             opened("a segment of a flow whose time ran out is reset", v4, RESET),
             Stop::IdleExpired,

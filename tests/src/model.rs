@@ -572,6 +572,18 @@ impl Model {
         if segment.protocol == TCP && self.ending.contains(&flow.target) {
             return segment.reset(to_target());
         }
+        if segment.protocol == TCP && now - flow.last_seen > flow.patience() {
+            let (_, expired) = self
+                .stranded
+                .get(&flow.listener)
+                .copied()
+                .unwrap_or_default();
+            match expired {
+                Stranded::FORWARD => {}
+                Stranded::RESET => return segment.reset(to_target()),
+                _ => return Fate::Dropped,
+            }
+        }
         let id = flow.listener;
         let listener = LISTENERS.iter().find(|listener| listener.0 == id);
         let &(_, vip, _, port, _) = listener.expect("a listener of the world");

@@ -692,7 +692,7 @@ pub fn sweep(tables: &MemoryTables) {
         tables.buckets.iter().flat_map(|bucket| &bucket.entries),
         &tables.listeners,
         &tables.admissions,
-        tables.targets.len(),
+        &tables.targets,
         Tick(tables.now.get()),
     );
     for (source, record) in tables.sources.borrow().iter() {

@@ -220,6 +220,8 @@ pub enum StrandedAction {
     Forward,
     /// Its sender gets an RST.
     Reset,
+    /// The same, and both ends of an established flow get one when its time runs out.
+    ResetAtExpiry,
     /// It is dropped.
     Drop,
 }

@@ -291,6 +291,9 @@ pub enum Problem {
     /// A timeout of the other protocol.
     #[error("is set on a {0} listener, where it means nothing")]
     TimeoutOfOther(Protocol),
+    /// Telling targets that answer past us.
+    #[error("tells both ends, and targets of mode \"{0}\" answer past this node")]
+    ResetAtExpiryOf(Mode),
 
     // Target groups.
     /// A draining interval that connection termination leaves no room for.

@@ -176,6 +176,9 @@ pub enum Remedy {
          versions"
     )]
     OtherPort,
+    /// An action at a flow's expiry.
+    #[error("write \"reset\", \"silent\" or \"forward\", or use groups of mode \"nat\"")]
+    OtherIdleAction,
     /// A server ID.
     #[error("write \"0x\" and {0} hexadecimal digits, such as \"0x{example}\"", example = server_id(*.0))]
     WriteServerId(u8),

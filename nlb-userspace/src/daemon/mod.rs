@@ -32,6 +32,7 @@ use crate::{
         load::{self, Attached, Loaded},
         sweep::Sweep,
     },
+    farewell,
     health::ProbeOutcome,
     next_hop::{Change, NextHopError, Resolution, Unresolved, Watch, book::Book},
     plan::{self, Actual, Limits, PlanError, Wish},
@@ -557,11 +558,26 @@ impl Daemon {
         }
     }
 
+    /// Sweeps the flow table, and has the ends of flows told that expired.
+    fn sweep_flows(&self) -> Sweep {
+        let mut sweep = self.loaded.maps.sweep(clock::now());
+        let expired = std::mem::take(&mut sweep.expired);
+        if !expired.is_empty() {
+            // Thousands of system calls, perhaps, and nobody waits for them.
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = farewell::tell(&expired) {
+                    tracing::error!(flows = expired.len(), "{error}");
+                }
+            });
+        }
+        sweep
+    }
+
     /// Sweeps the flow table and takes away what nothing needs any more.
     fn sweep(&mut self) {
+        let before = self.loaded.maps.flows_of_sources();
+        let sweep = self.sweep_flows();
         let maps = &mut self.loaded.maps;
-        let before = maps.flows_of_sources();
-        let sweep = maps.sweep(clock::now());
         if let Err(error) = before.and_then(|before| maps.settle_sources(&before, &sweep)) {
             tracing::error!("cannot settle how many flows sources have: {error}");
         }

@@ -22,7 +22,7 @@ use crate::{
 impl Daemon {
     /// How things are now.
     pub(super) async fn report(&self) -> Status {
-        let active = self.loaded.maps.sweep(crate::clock::now()).active;
+        let active = self.sweep_flows().active;
         let mut warnings: Vec<String> = self
             .desired
             .warnings

@@ -199,6 +199,7 @@ const fn stranded(action: StrandedAction) -> Stranded {
     match action {
         StrandedAction::Forward => Stranded::FORWARD,
         StrandedAction::Reset => Stranded::RESET,
+        StrandedAction::ResetAtExpiry => Stranded::RESET_AT_EXPIRY,
         StrandedAction::Drop => Stranded::DROP,
     }
 }

@@ -345,7 +345,7 @@ impl KernelMaps {
             self.flows.iter().flat_map(|bucket| &bucket.entries),
             &self.listeners,
             &self.admissions,
-            self.targets.len(),
+            &self.targets,
             now,
         )
     }

@@ -3,14 +3,17 @@
 //! Limits of active flows are settled here. A packet only ever counts a flow that begins; that flows
 //! have ended, nobody sees but the sweep.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::SocketAddr};
 
 use nlb_common::{
+    address::Address,
     admission::{Admission, Source},
-    flow::{Choice, FlowEntry},
-    listener::Listener,
+    flow::{Choice, FlowEntry, FlowState, Progress},
+    listener::{Listener, Stranded},
+    target::Target,
     tick::Tick,
 };
+use zerocopy::big_endian::U16;
 
 /// How many flows sources have.
 pub type FlowsBySource = HashMap<Source, u64>;
@@ -28,7 +31,24 @@ pub struct Sweep {
     pub by_source: FlowsBySource,
     /// Entries that were emptied because their time had run out.
     pub forgotten: u64,
+    /// Flows whose ends are to be told so ([`Stranded::RESET_AT_EXPIRY`]). Their entries stay until
+    /// the next sweep, so that what the ends say to that finds them.
+    pub expired: Vec<ExpiredFlow>,
 }
+
+/// A TCP flow whose time has run out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpiredFlow {
+    /// The client's end.
+    pub client: SocketAddr,
+    /// The VIP and its port.
+    pub vip: SocketAddr,
+    /// The target's end.
+    pub target: SocketAddr,
+}
+
+/// Flows whose ends one sweep tells; the next one goes on.
+const EXPIRED_AT_ONCE: usize = 10_000;
 
 /// Whether a listener limits the active flows of its sources, and what a source is to it.
 fn source_bits(record: &Admission) -> Option<u8> {
@@ -51,7 +71,7 @@ pub fn sweep<'m>(
     entries: impl Iterator<Item = &'m FlowEntry>,
     listeners: &[Listener],
     admissions: &[Admission],
-    targets: usize,
+    targets: &[Target],
     now: Tick,
 ) -> Sweep {
     let before: Vec<u64> = admissions
@@ -61,7 +81,7 @@ pub fn sweep<'m>(
     let source_bits: Vec<Option<u8>> = admissions.iter().map(source_bits).collect();
     let mut sweep = Sweep {
         by_listener: vec![0; listeners.len()],
-        by_target: vec![0; targets],
+        by_target: vec![0; targets.len()],
         ..Sweep::default()
     };
     for entry in entries {
@@ -71,13 +91,22 @@ pub fn sweep<'m>(
         }
         let choice = Choice::of_word(word);
         let listener = usize::from(choice.listener.0);
-        let idle_ticks = listeners
+        let policy = listeners
             .get(listener)
-            .map_or(0, |listener| listener.policy().idle_ticks);
+            .map(Listener::policy)
+            .unwrap_or_default();
         let progress = entry.progress();
         // A tick of grace: a packet may have stamped the entry just after `now` was read.
         let silent = now.since(progress.last_seen);
-        if silent > progress.state.idle_ticks(idle_ticks).saturating_add(1) {
+        let patience = progress.state.idle_ticks(policy.idle_ticks);
+        if silent > patience.saturating_add(1) {
+            if policy.expired == Stranded::RESET_AT_EXPIRY && progress.state.is_protected() {
+                if sweep.expired.len() < EXPIRED_AT_ONCE {
+                    let expired = expire(entry, choice, progress, listeners, targets);
+                    sweep.expired.extend(expired);
+                }
+                continue;
+            }
             if entry.choice.swap(word, Choice::EMPTY) {
                 sweep.forgotten += 1;
             }
@@ -101,4 +130,33 @@ pub fn sweep<'m>(
         }
     }
     sweep
+}
+
+/// Marks a flow as over, unless a packet of it came in the meantime; who is to be told.
+///
+/// Its time stays run out: whatever its ends send is answered as a segment of an expired flow.
+fn expire(
+    entry: &FlowEntry,
+    choice: Choice,
+    progress: Progress,
+    listeners: &[Listener],
+    targets: &[Target],
+) -> Option<ExpiredFlow> {
+    let client = entry.client();
+    let over = progress.after(
+        progress.state.with(FlowState::RESET),
+        progress.last_seen,
+        progress.epoch,
+    );
+    if !entry.progress.swap(progress.to_word(), over.to_word()) {
+        return None;
+    }
+    let vip = listeners.get(usize::from(choice.listener.0))?.key()?;
+    let target = targets.get(choice.target.0 as usize)?;
+    let end = |address: Address, port: U16| SocketAddr::new(address.into(), port.get());
+    Some(ExpiredFlow {
+        client: end(client.address, client.port),
+        vip: end(vip.address, vip.port),
+        target: end(target.address(), target.port()),
+    })
 }

@@ -157,9 +157,9 @@ pub(super) fn resolve_listeners(
             .iter()
             .filter_map(|share| groups.get(share.index?)?.mode)
             .collect();
-        let is_dsr = modes.contains(&Mode::DsrL2);
-        let mode = Some(if is_dsr { Mode::DsrL2 } else { Mode::Nat });
-        let tcp_idle_timeout_action = idle_timeout_action(raw, mode);
+        let sees_answers = modes.iter().all(|mode| !mode.is_dsr());
+        check_expiry(raw, &modes, report);
+        let tcp_idle_timeout_action = idle_timeout_action(raw, sees_answers);
         balancer.listeners.push(Listener {
             name: format!("{}/{protocol}/{port}", balancer.name),
             protocol,
@@ -212,13 +212,26 @@ fn hash_input(
 }
 
 /// What a listener does with segments of expired flows.
-fn idle_timeout_action(raw: &RawListener, mode: Option<Mode>) -> StrandedAction {
+fn idle_timeout_action(raw: &RawListener, sees_answers: bool) -> StrandedAction {
     let written = raw.tcp_idle_timeout_action.value();
-    match (written.map(|at| at.value.as_str()), mode) {
-        (Some("reset"), _) => StrandedAction::Reset,
-        (Some("silent"), _) => StrandedAction::Drop,
-        (Some("forward"), _) | (_, Some(Mode::DsrL2)) => StrandedAction::Forward,
-        _ => StrandedAction::Reset,
+    match written.map(|at| at.value.as_str()) {
+        Some("reset") => StrandedAction::Reset,
+        Some("reset_at_expiry") => StrandedAction::ResetAtExpiry,
+        Some("silent") => StrandedAction::Drop,
+        Some("forward") => StrandedAction::Forward,
+        _ if sees_answers => StrandedAction::Reset,
+        _ => StrandedAction::Forward,
+    }
+}
+
+/// Whether both ends of a flow can be told that its time has run out: not where targets answer past us.
+fn check_expiry(raw: &RawListener, modes: &[Mode], report: &mut Report<'_>) {
+    if let Some(at) = raw.tcp_idle_timeout_action.value()
+        && at.value == "reset_at_expiry"
+        && let Some(mode) = modes.iter().find(|mode| **mode != Mode::Nat)
+    {
+        let problem = Problem::ResetAtExpiryOf(*mode);
+        report.fault(&at.spot, problem, Remedy::OtherIdleAction);
     }
 }
 
@@ -229,6 +242,7 @@ fn stray_action(raw: &RawListener, expired: StrandedAction) -> StrandedAction {
         Some("reset") => StrandedAction::Reset,
         Some("drop") => StrandedAction::Drop,
         Some("forward") => StrandedAction::Forward,
+        _ if expired == StrandedAction::ResetAtExpiry => StrandedAction::Reset,
         _ => expired,
     }
 }

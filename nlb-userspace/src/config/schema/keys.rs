@@ -229,12 +229,12 @@ pub const KEYS: &[Key] = &[
     key(
         "load_balancer.listener.tcp.idle_timeout.action",
         Kind::Word {
-            takes: &["reset", "silent", "forward"],
+            takes: &["reset", "reset_at_expiry", "silent", "forward"],
             later: &[],
         },
-        Absent::Depends("`\"reset\"`; `\"forward\"` where the group's mode is `dsr-l2`"),
+        Absent::Depends("`\"reset\"`; `\"forward\"` where a group's mode is a `dsr` one"),
         "",
-        "What the next TCP segment of a flow meets whose time-out has run out, unless it is a SYN: `reset` answers it with an RST (as NLB does), `silent` drops it, `forward` begins a flow with it. It holds while the flow's entry has not been swept, some seconds; afterwards `tcp.stray.action` does.",
+        "What the next TCP segment of a flow meets whose time-out has run out, unless it is a SYN: `reset` answers it with an RST (as NLB does), `silent` drops it, `forward` begins a flow with it. `reset_at_expiry` is `reset`, and both ends get an RST at once when an established flow's time runs out, within some seconds; for groups of mode `nat` only. It holds while the flow's entry has not been swept, some seconds; afterwards `tcp.stray.action` does.",
     ),
     key(
         "load_balancer.listener.tcp.stray.action",

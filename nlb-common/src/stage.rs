@@ -10,11 +10,24 @@ pub enum Stage {
     Begin,
     /// It may be a target's answer, and its way to the client is not remembered.
     Back,
+    /// It is addressed to a listener, and of a flow whose source is translated.
+    SnatKnown,
+    /// It begins a flow whose source must be translated.
+    SnatBegin,
+    /// It is addressed to an address of the pool.
+    SnatBack,
 }
 
 impl Stage {
     /// All stages, in the order of their numbers.
-    pub const ALL: &[Self] = &[Self::Classify, Self::Begin, Self::Back];
+    pub const ALL: &[Self] = &[
+        Self::Classify,
+        Self::Begin,
+        Self::Back,
+        Self::SnatKnown,
+        Self::SnatBegin,
+        Self::SnatBack,
+    ];
 
     /// The program that interfaces run: the front stage.
     pub const FRONT_PROGRAM: &str = "nlb";
@@ -25,6 +38,9 @@ impl Stage {
             Self::Classify => "nlb_classify",
             Self::Begin => "nlb_begin",
             Self::Back => "nlb_back",
+            Self::SnatKnown => "nlb_snat_known",
+            Self::SnatBegin => "nlb_snat_begin",
+            Self::SnatBack => "nlb_snat_back",
         }
     }
 }

@@ -19,7 +19,21 @@ impl Mode {
     pub const NAT: Self = Self(1);
     /// Only the destination MAC changes; the target owns the VIP and answers directly.
     pub const DSR_L2: Self = Self(2);
+    /// Both ends are translated: the target answers an address of ours.
+    pub const FULL_NAT: Self = Self(3);
+
+    /// Whether the destination is translated, so that answers come back through us.
+    #[inline(always)]
+    pub const fn is_translated(self) -> bool {
+        // Bit 1 is all that the two numbers differ in.
+        self.0 & !2 == Self::NAT.0
+    }
 }
+
+const _: () = assert!(
+    Mode::NAT.0 | 2 == Mode::FULL_NAT.0,
+    "`is_translated` compares once"
+);
 
 /// The identity of a target: what an id stands for as long as the data plane lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

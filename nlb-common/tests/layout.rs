@@ -17,6 +17,7 @@ use nlb_common::{
     next_hop::{MacPair, NeighbourKey, NextHop, NextHopId, NextHopSlot},
     ring::Ring,
     settings::Settings,
+    source::{Pool, SourceBucket, Translations},
     stop::Stop,
     target::{Mode, Target, TargetControl, TargetId, TargetIdentity},
     tick::Tick,
@@ -61,7 +62,10 @@ fn sizes() {
     assert_eq!(size_of::<Header>(), 64);
     assert_eq!(size_of::<Settings>(), 112);
     assert_eq!(size_of::<Key>(), 48);
-    assert_eq!(Stop::COUNT, 15);
+    assert_eq!(Stop::COUNT, 21);
+    assert_eq!((size_of::<Pool>(), align_of::<Pool>()), (3072, 64));
+    assert_eq!(size_of::<Translations>(), 32);
+    assert_eq!(size_of::<SourceBucket>(), 64);
 }
 
 #[test]

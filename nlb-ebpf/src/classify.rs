@@ -33,6 +33,8 @@ pub fn classify<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdic
         to_target::<false, F, T>(frame, &forgotten(packet, tables), tables)
     } else if may_be_an_answer(&packet, tables) {
         to_client::<false, F, T>(frame, &forgotten(packet, tables), tables)
+    } else if may_be_for_the_pool(&packet, tables) {
+        Err(Exit::Go(Stage::SnatBack))
     } else {
         Err(Exit::Stop(Stop::NotOurs))
     }
@@ -46,6 +48,9 @@ pub fn begin<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, 
     match to_target::<true, F, T>(frame, &forgotten(packet, tables), tables) {
         Err(Exit::Stop(Stop::NotOurs)) if may_be_an_answer(&packet, tables) => {
             Err(Exit::Go(Stage::Back))
+        }
+        Err(Exit::Stop(Stop::NotOurs)) if may_be_for_the_pool(&packet, tables) => {
+            Err(Exit::Go(Stage::SnatBack))
         }
         told => told,
     }
@@ -83,11 +88,18 @@ pub fn may_be_an_answer<T: Tables>(packet: &Packet, tables: &T) -> bool {
     tables.prefilter(word, mask)
 }
 
+/// Whether the prefilter admits a packet's destination as an address of the pool.
+#[inline(always)]
+pub fn may_be_for_the_pool<T: Tables>(packet: &Packet, tables: &T) -> bool {
+    let (word, mask) = Prefilter::bit(Side::Pool, packet.destination, 0, U16::ZERO);
+    tables.translates_sources() && tables.prefilter(word, mask)
+}
+
 /// The same packet, of which the verifier no longer knows how it was parsed.
 ///
 /// VERIFIER: or it follows the rest of the program once for each way there.
 #[inline(always)]
-fn forgotten<T: Tables>(packet: Packet, tables: &T) -> Packet {
+pub(crate) fn forgotten<T: Tables>(packet: Packet, tables: &T) -> Packet {
     // Bytes of an address, whichever version it has.
     let unknown = packet.source.words[1] >> 32;
     let forget = |value: u8| {

@@ -15,6 +15,7 @@ use nlb_ebpf::{
     Exit, Verdict,
     classify::{back, begin, classify},
     front::front,
+    snat::{answer, begin as snat_begin, known},
     stopped,
 };
 
@@ -71,6 +72,27 @@ fn nlb_begin(context: XdpContext) -> u32 {
 #[inline(always)]
 fn nlb_back(context: XdpContext) -> u32 {
     run!(back, context)
+}
+
+/// [`nlb_ebpf::Stage::SnatKnown`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_snat_known(context: XdpContext) -> u32 {
+    run!(known, context)
+}
+
+/// [`nlb_ebpf::Stage::SnatBegin`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_snat_begin(context: XdpContext) -> u32 {
+    run!(snat_begin, context)
+}
+
+/// [`nlb_ebpf::Stage::SnatBack`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_snat_back(context: XdpContext) -> u32 {
+    run!(answer, context)
 }
 
 #[panic_handler]

@@ -1,7 +1,8 @@
 //! From a translated target back to the client.
 
 use nlb_common::{
-    flow::{Choice, Client, FlowEntry, FlowState},
+    address::Address,
+    flow::{Choice, Client, FlowEntry, FlowState, Progress},
     next_hop::{Epoch, NeighbourKey, NextHop},
     stop::Stop,
     target::Mode,
@@ -10,6 +11,7 @@ use nlb_common::{
 
 use crate::{
     Exit, Stage, Verdict,
+    classify::may_be_for_the_pool,
     emit::{emit, fits, has_a_hop_left, route},
     flows::{self, Place},
     frame::Frame,
@@ -38,7 +40,7 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
         protocol: packet.protocol,
     };
     let place = Place::of(tables, &client);
-    let found = flows::find(tables, place, &client, |choice| {
+    let found = flows::find(tables, place, &client, |choice, entry| {
         match tables.target(choice.target) {
             Some(target) => {
                 target
@@ -46,11 +48,18 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
                     .is_some_and(|control| control.mode == Mode::NAT)
                     && target.port() == packet.source_port
                     && target.address() == packet.source
+                    && !(tables.translates_sources() && is_source_translated(entry))
             }
             None => false,
         }
     });
-    let entry = found.entry.ok_or(Stop::NotOurs)?;
+    let Some(entry) = found.entry else {
+        return Err(if may_be_for_the_pool(packet, tables) {
+            Exit::Go(Stage::SnatBack)
+        } else {
+            Exit::Stop(Stop::NotOurs)
+        });
+    };
     let choice = Choice::of_word(found.word);
     let listener = tables
         .listener(choice.listener)
@@ -58,8 +67,15 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
     let key = listener.key().ok_or(Stop::UnwrittenListener)?;
     has_a_hop_left(packet)?;
     let progress = entry.progress();
-    let (next_hop, epoch) =
-        way::<ALL, F, T>(frame, packet, tables, entry, found.word, progress.epoch)?;
+    let (next_hop, epoch) = way::<ALL, F, T>(
+        frame,
+        packet,
+        tables,
+        entry,
+        found.word,
+        &progress,
+        packet.destination,
+    )?;
     fits(packet, &next_hop)?;
     let state = advance(progress.state, packet);
     flows::note(
@@ -78,9 +94,15 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
     Ok(emit(frame, &next_hop)?)
 }
 
+/// Whether the flow's target answers an address of ours, and not the client's.
+#[inline(always)]
+pub(crate) fn is_source_translated(entry: &FlowEntry) -> bool {
+    entry.progress().state.has(FlowState::SOURCE_TRANSLATED)
+}
+
 /// How far a flow has come with one more packet of the target.
 #[inline(always)]
-const fn advance(state: FlowState, packet: &Packet) -> FlowState {
+pub(crate) const fn advance(state: FlowState, packet: &Packet) -> FlowState {
     let mut state = state.with(FlowState::ANSWERED);
     if packet.tcp_flags & FIN != 0 {
         state = state.with(FlowState::TARGET_CLOSED);
@@ -94,25 +116,26 @@ const fn advance(state: FlowState, packet: &Packet) -> FlowState {
 /// The way back to the client and its epoch: what the flow remembers, if nothing has changed since,
 /// or else what the kernel's routes say, which the flow then remembers.
 #[inline(always)]
-fn way<const ALL: bool, F: Frame, T: Tables>(
+pub(crate) fn way<const ALL: bool, F: Frame, T: Tables>(
     frame: &F,
     packet: &Packet,
     tables: &T,
     entry: &FlowEntry,
     word: u64,
-    remembered: Epoch,
+    progress: &Progress,
+    client: Address,
 ) -> Result<(NextHop, Epoch), Exit> {
     let choice = Choice::of_word(word);
     if let Some(slot) = tables.next_hop(choice.next_hop)
         && let Some((next_hop, epoch)) = slot.read()
-        && epoch == remembered
+        && epoch == progress.epoch
     {
         return Ok((next_hop, epoch));
     }
     if !ALL {
         return Err(Exit::Go(Stage::Back));
     }
-    let route = route(frame, tables, packet, packet.source, packet.destination)?;
+    let route = route(frame, tables, packet, packet.source, client)?;
     let neighbour = NeighbourKey::new(route.next_hop.interface, route.neighbour);
     if let Some(id) = tables.next_hop_id(&neighbour)
         && let Some(slot) = tables.next_hop(id)
@@ -127,5 +150,5 @@ fn way<const ALL: bool, F: Frame, T: Tables>(
             return Ok((route.next_hop, epoch));
         }
     }
-    Ok((route.next_hop, remembered))
+    Ok((route.next_hop, progress.epoch))
 }

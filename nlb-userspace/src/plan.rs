@@ -18,6 +18,7 @@ use nlb_common::{
     listener::{ListenerId, ListenerKey, ListenerPolicy},
     maps::{PREFILTER_WORDS, Prefilter, Side},
     next_hop::NextHopId,
+    source::{MAX_SOURCES, SourceId},
     target::{Mode, TargetControl, TargetId, TargetIdentity},
     wire::protocol,
 };
@@ -35,6 +36,8 @@ pub struct Wish {
     pub listeners: Vec<WishedListener>,
     /// The target groups.
     pub groups: Vec<WishedGroup>,
+    /// Addresses of ours that sources are translated to.
+    pub sources: Vec<IpAddr>,
 }
 
 /// A listener that should be.
@@ -86,6 +89,9 @@ pub struct Actual {
     /// What each ring was built from; unknown after adoption, so that rings are built anew.
     rings: BTreeMap<u16, Vec<RingEntry>>,
     prefilter: Vec<u64>,
+    sources: BTreeMap<SourceId, Address>,
+    /// Those that new flows get.
+    turns: BTreeSet<SourceId>,
 }
 
 /// Sizes that a plan must keep to.
@@ -120,6 +126,12 @@ pub enum PlanError {
          that were removed but whose targets still have flows"
     )]
     Groups(usize),
+    /// No number of the pool is free.
+    #[error(
+        "no room for another address in node.snat_addresses: there is room for {0}, counting \
+         addresses that were removed but still have flows"
+    )]
+    Sources(usize),
 }
 
 /// A number that stands for a target group's name in the maps, so that a daemon that finds them
@@ -165,6 +177,8 @@ impl Actual {
                 .collect(),
             rings: BTreeMap::new(),
             prefilter: found.prefilter.clone(),
+            sources: found.sources.iter().copied().collect(),
+            turns: found.turns.clone(),
         }
     }
 
@@ -229,6 +243,22 @@ impl Actual {
                 if let Some(word) = self.prefilter.get_mut(*index) {
                     *word = *bits;
                 }
+            }
+            Step::WriteSource { id, address } => {
+                self.sources.insert(*id, *address);
+            }
+            Step::TakeTurns { is_v4, ids } => {
+                let sources = &self.sources;
+                let is_other = |id: &SourceId| {
+                    sources
+                        .get(id)
+                        .is_some_and(|address| address.is_v4() != *is_v4)
+                };
+                self.turns.retain(is_other);
+                self.turns.extend(ids);
+            }
+            Step::ClearSource { id } => {
+                self.sources.remove(id);
             }
             Step::Publish { generation } => self.generation = *generation,
             Step::ReplaceRing { .. }
@@ -369,6 +399,7 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
             ring: Some(ring),
         });
     }
+    plan_sources(wish, &mut after, &mut steps)?;
     plan_listeners(wish, &group_ids, limits, &mut after, &mut steps)?;
     if !steps.is_empty() {
         steps.push(
@@ -397,6 +428,45 @@ fn unwished(after: &Actual, wished: &HashSet<TargetId>) -> Vec<(TargetId, Target
             )
         })
         .collect()
+}
+
+/// Gives numbers to new addresses of the pool; their turns come when the prefilter admits answers.
+fn plan_sources(
+    wish: &Wish,
+    after: &mut Actual,
+    steps: &mut Vec<Planned>,
+) -> Result<(), PlanError> {
+    for address in wish.sources.iter().copied().map(Address::from) {
+        if after.sources.values().all(|known| *known != address) {
+            let id = (1..MAX_SOURCES)
+                .filter_map(|id| u8::try_from(id).ok().map(SourceId))
+                .find(|id| !after.sources.contains_key(id))
+                .ok_or(PlanError::Sources(MAX_SOURCES - 1))?;
+            push(steps, after, Step::WriteSource { id, address });
+        }
+    }
+    Ok(())
+}
+
+fn plan_turns(wish: &Wish, after: &mut Actual, steps: &mut Vec<Planned>) {
+    for is_v4 in [true, false] {
+        let of_version = |id: &SourceId| {
+            let address = after.sources.get(id);
+            address.is_some_and(|address| address.is_v4() == is_v4)
+        };
+        let old: Vec<SourceId> = after.turns.iter().copied().filter(of_version).collect();
+        let ids: Vec<SourceId> = after
+            .sources
+            .iter()
+            .filter(|(id, address)| {
+                of_version(id) && wish.sources.contains(&IpAddr::from(**address))
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        if ids != old {
+            push(steps, after, Step::TakeTurns { is_v4, ids });
+        }
+    }
 }
 
 fn plan_listeners(
@@ -440,6 +510,7 @@ fn plan_listeners(
     for (word, bits) in changed_words(&after.prefilter, &bitmap(after)) {
         push(steps, after, Step::Prefilter { index: word, bits });
     }
+    plan_turns(wish, after, steps);
     for (key, id) in &index {
         if after.index.get(key) != Some(id) {
             push(steps, after, Step::IndexListener { key: *key, id: *id });
@@ -534,6 +605,9 @@ fn bitmap(actual: &Actual) -> Vec<u64> {
             }
         }
     }
+    for address in actual.sources.values() {
+        set(Prefilter::bit(Side::Pool, *address, 0, U16::ZERO));
+    }
     words
 }
 
@@ -574,6 +648,14 @@ pub fn retire(actual: &Actual, wish: &Wish, sweeps: [&Sweep; 2]) -> Vec<Step> {
     for id in actual.targets.keys() {
         if !wished.contains(id) && !has_flows(|sweep| &sweep.by_target, id.0 as usize) {
             steps.push(Step::ClearTarget { id: *id });
+        }
+    }
+    for (id, address) in &actual.sources {
+        if !wish.sources.contains(&IpAddr::from(*address))
+            && !actual.turns.contains(id)
+            && !has_flows(|sweep| &sweep.by_source, id.0.into())
+        {
+            steps.push(Step::ClearSource { id: *id });
         }
     }
     for step in &steps {

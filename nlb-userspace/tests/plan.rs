@@ -140,6 +140,7 @@ fn broken(tables: &MemoryTables) -> u64 {
 fn the_same_wish_again_takes_no_step() {
     let (mut tables, mut actual) = (tables(), Actual::default());
     let wish = Wish {
+        sources: Vec::new(),
         listeners: vec![listener(1, 0)],
         groups: vec![group("web", &[1, 2])],
     };
@@ -153,6 +154,7 @@ fn the_same_wish_again_takes_no_step() {
 fn a_target_that_takes_no_new_flows_leaves_the_ring_and_keeps_its_id() {
     let (mut tables, mut actual) = (tables(), Actual::default());
     let mut wish = Wish {
+        sources: Vec::new(),
         listeners: vec![listener(1, 0)],
         groups: vec![group("web", &[1, 2])],
     };
@@ -198,12 +200,14 @@ fn a_target_that_takes_no_new_flows_leaves_the_ring_and_keeps_its_id() {
 fn a_removed_listener_keeps_its_record_until_no_flow_needs_it() {
     let (mut tables, mut actual) = (tables(), Actual::default());
     let both = Wish {
+        sources: Vec::new(),
         listeners: vec![listener(1, 0), listener(2, 0)],
         groups: vec![group("web", &[1])],
     };
     apply(&mut tables, &mut actual, &both);
     assert!(destination(&tables, 7, 2).is_some());
     let one = Wish {
+        sources: Vec::new(),
         listeners: vec![listener(1, 0)],
         groups: both.groups.clone(),
     };
@@ -247,6 +251,7 @@ fn a_removed_listener_keeps_its_record_until_no_flow_needs_it() {
 fn a_group_that_changes_its_mode_gets_new_targets_and_old_flows_keep_theirs() {
     let (mut tables, mut actual) = (tables(), Actual::default());
     let mut wish = Wish {
+        sources: Vec::new(),
         listeners: vec![listener(1, 0)],
         groups: vec![group("web", &[1])],
     };
@@ -269,6 +274,7 @@ fn a_group_that_changes_its_mode_gets_new_targets_and_old_flows_keep_theirs() {
 fn a_client_that_opens_its_flow_anew_leaves_a_target_that_was_taken_out() {
     let (mut tables, mut actual) = (tables(), Actual::default());
     let mut wish = Wish {
+        sources: Vec::new(),
         listeners: vec![listener(1, 0)],
         groups: vec![group("web", &[1, 2])],
     };
@@ -291,6 +297,7 @@ fn a_client_that_opens_its_flow_anew_leaves_a_target_that_was_taken_out() {
 fn a_group_without_targets_keeps_its_id() {
     let (mut tables, mut actual) = (tables(), Actual::default());
     let wish = Wish {
+        sources: Vec::new(),
         listeners: vec![listener(1, 0)],
         groups: vec![group("web", &[])],
     };
@@ -305,6 +312,7 @@ fn ids_of_groups_that_nothing_names_are_given_again() {
     let (mut tables, mut actual) = (tables(), Actual::default());
     for round in 0..20 {
         let wish = Wish {
+            sources: Vec::new(),
             listeners: vec![],
             groups: vec![group(&format!("round-{round}"), &[])],
         };
@@ -318,6 +326,7 @@ fn what_does_not_fit_is_refused_whole() {
     let actual = Actual::default();
     let many: Vec<u8> = (1..=64).collect();
     let wish = Wish {
+        sources: Vec::new(),
         listeners: vec![],
         groups: vec![group("web", &many)],
     };
@@ -326,12 +335,14 @@ fn what_does_not_fit_is_refused_whole() {
         .map(|index| group(&format!("group-{index}"), &[]))
         .collect();
     let wish = Wish {
+        sources: Vec::new(),
         listeners: vec![],
         groups,
     };
     assert_eq!(plan(&actual, &wish, LIMITS), Err(PlanError::Groups(7)));
     let listeners = (1..=64).map(|last| listener(last, 0)).collect();
     let wish = Wish {
+        sources: Vec::new(),
         listeners,
         groups: vec![group("web", &[1])],
     };
@@ -339,9 +350,45 @@ fn what_does_not_fit_is_refused_whole() {
 }
 
 #[test]
+fn an_address_of_the_pool_takes_turns_at_once_and_goes_when_its_flows_have_gone() {
+    let (mut tables, mut actual) = (tables(), Actual::default());
+    let [one, other] = [50, 51].map(|last| IpAddr::from([192, 0, 2, last]));
+    let mut wish = Wish {
+        sources: vec![one, other],
+        listeners: vec![],
+        groups: vec![],
+    };
+    assert!(apply(&mut tables, &mut actual, &wish) > 0);
+    assert_eq!(apply(&mut tables, &mut actual, &wish), 0);
+    let turns = |tables: &MemoryTables| {
+        let ids = (0..64).filter_map(|number| tables.pool.turn(true, number));
+        ids.map(|id| IpAddr::from(tables.pool.address(id)))
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(turns(&tables), [one, other].into());
+
+    wish.sources.remove(0);
+    apply(&mut tables, &mut actual, &wish);
+    assert_eq!(turns(&tables), [other].into());
+    let idle = Sweep {
+        by_source: vec![0; 128],
+        ..Sweep::default()
+    };
+    let mut busy = idle.clone();
+    busy.by_source[1] = 1;
+    assert_eq!(retire(&actual, &wish, [&busy, &idle]), vec![]);
+    for step in retire(&actual, &wish, [&idle, &idle]) {
+        tables.take(&step).unwrap();
+        actual.note(&step);
+    }
+    assert_eq!(tables.pool.all().count(), 1);
+}
+
+#[test]
 fn adopted_maps_need_their_rings_only() {
     let (mut tables, mut actual) = (tables(), Actual::default());
     let wish = Wish {
+        sources: Vec::new(),
         listeners: vec![listener(1, 0)],
         groups: vec![group("web", &[1, 2])],
     };
@@ -382,6 +429,7 @@ fn wishes() -> impl Strategy<Value = Wish> {
     let target_sets = prop::collection::vec(prop::collection::btree_set(1u8..8, 1..5), 3);
     let listeners = prop::collection::btree_map(1u8..5, 0usize..3, 1..5);
     (target_sets, listeners, any::<[bool; 3]>()).prop_map(|(sets, listeners, dsr)| Wish {
+        sources: Vec::new(),
         listeners: listeners
             .into_iter()
             .map(|(last, index)| listener(last, index))

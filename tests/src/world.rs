@@ -14,6 +14,7 @@ use std::net::IpAddr;
 
 use nlb_common::{
     address::Address,
+    flow::Client,
     hash::{Key, Secret as _},
     listener::{ListenerId, ListenerKey, ListenerPolicy},
     next_hop::{MacPair, NextHop, NextHopId},
@@ -26,7 +27,12 @@ use nlb_common::{
         protocol::{TCP, UDP},
     },
 };
-use nlb_ebpf::{memory::MemoryTables, tables::Route};
+use nlb_ebpf::{
+    flows::Place,
+    memory::MemoryTables,
+    snat::allocate::{port, spread, turn},
+    tables::Route,
+};
 use zerocopy::big_endian::U16;
 
 use crate::packet::{Sentence, eth};
@@ -64,6 +70,13 @@ pub const VIP_V6: &str = "2001:db8::10";
 pub const DSR_VIP: &str = "192.0.2.20";
 /// The VIP of the dsr-l2 listeners.
 pub const DSR_VIP_V6: &str = "2001:db8::20";
+
+/// The VIP of the listeners whose targets see an address of the pool.
+pub const FULL_VIP: &str = "192.0.2.30";
+/// The VIP of the listeners whose targets see an address of the pool.
+pub const FULL_VIP_V6: &str = "2001:db8::30";
+/// The pool.
+pub const POOL: &[&str] = &["192.0.2.50", "192.0.2.51", "2001:db8::50"];
 
 /// What becomes of a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,6 +192,7 @@ const fn group(id: u16, mode: Mode, protocol: u8, targets: &'static [TargetRow])
 
 const NAT: Mode = Mode::NAT;
 const DSR: Mode = Mode::DSR_L2;
+const FULL: Mode = Mode::FULL_NAT;
 
 /// All target groups. 7 has a ring without targets, 8 has no ring, 15's ring names a target
 /// without a record.
@@ -237,6 +251,15 @@ pub const GROUPS: &[Group] = &[
     group(16, NAT, TCP, &[(39, "fd00::99", 8080, false)]),
     group(17, DSR, TCP, &[(38, "10.0.0.21", 92, false)]),
     group(18, NAT, TCP, &[(37, "fd09::5", 8080, false)]),
+    group(
+        19,
+        FULL,
+        TCP,
+        &[(41, "10.0.0.11", 8080, true), (42, "10.0.0.12", 8080, true)],
+    ),
+    group(20, FULL, UDP, &[(43, "10.0.0.11", 5353, true)]),
+    group(21, FULL, TCP, &[(44, "fd00::11", 8080, true)]),
+    group(22, FULL, UDP, &[(45, "fd09::5", 5353, false)]),
 ];
 
 /// The group whose ring names [`UNWRITTEN_TARGET`].
@@ -268,6 +291,12 @@ pub const LISTENERS: &[(u16, &str, u8, u16, u16)] = &[
     (19, VIP_V6, TCP, 84, 16),
     (20, DSR_VIP, TCP, 92, 17),
     (21, VIP_V6, TCP, 87, 18),
+    (22, FULL_VIP, TCP, 80, 19),
+    (23, FULL_VIP, UDP, 53, 20),
+    (24, FULL_VIP_V6, TCP, 80, 21),
+    (25, FULL_VIP_V6, UDP, 53, 22),
+    // As listener 1, so that a client's port may have two flows to one target.
+    (26, VIP, TCP, 93, 1),
 ];
 
 /// The port of [`VIP`] whose listener has no record.
@@ -373,8 +402,27 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
         orphan.protocol,
         orphan.port,
     );
+    let pool: Vec<Address> = POOL.iter().map(|text| address(text)).collect();
+    tables.set_pool(&pool);
     tables.now.set(1000);
     tables
+}
+
+/// The pool's (address, port) that a client's flow tries at first, or after so many attempts.
+pub fn source_of(
+    tables: &MemoryTables,
+    client: (&str, u16),
+    protocol: u8,
+    attempt: u64,
+) -> (&'static str, u16) {
+    let client = Client {
+        address: address(client.0),
+        port: U16::new(client.1),
+        protocol,
+    };
+    let spread = spread(Place::of(tables, &client), attempt);
+    let id = turn(&tables.pool, client.address.is_v4(), spread).expect("a pool");
+    (POOL[usize::from(id.0) - 1], port(spread).get())
 }
 
 /// The id of the target that a flow takes when it begins, as the documentation has it: the keyed

@@ -22,5 +22,5 @@ pub(crate) fn go(context: &XdpContext, stage: Stage) {
             }
         };
     }
-    jump!(Classify, Begin, Back);
+    jump!(Classify, Begin, Back, SnatKnown, SnatBegin, SnatBack);
 }

@@ -46,6 +46,8 @@ pub struct Node {
     pub socket: PathBuf,
     /// Sizes of the maps.
     pub capacity: Capacity,
+    /// Addresses of ours that sources are translated to; each once, none a VIP or a target.
+    pub snat_addresses: Vec<IpAddr>,
 }
 
 impl Node {
@@ -248,6 +250,8 @@ pub enum Mode {
     Nat,
     /// The destination MAC is rewritten; the target answers the client directly.
     DsrL2,
+    /// Both ends are rewritten; the target answers an address of [`Node::snat_addresses`].
+    FullNat,
 }
 
 impl fmt::Display for Mode {
@@ -255,6 +259,7 @@ impl fmt::Display for Mode {
         out.write_str(match self {
             Self::Nat => "nat",
             Self::DsrL2 => "dsr-l2",
+            Self::FullNat => "full-nat",
         })
     }
 }

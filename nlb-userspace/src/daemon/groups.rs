@@ -160,6 +160,7 @@ impl Groups {
                 .iter()
                 .map(|group| group.wish(&next_hop))
                 .collect(),
+            sources: desired.node.snat_addresses.clone(),
         }
     }
 }
@@ -238,6 +239,7 @@ impl Group {
             mode: match self.configured.mode {
                 Mode::Nat => WireMode::NAT,
                 Mode::DsrL2 => WireMode::DSR_L2,
+                Mode::FullNat => WireMode::FULL_NAT,
             },
             targets: self
                 .targets

@@ -14,6 +14,7 @@ use nlb_common::{
     listener::Listener,
     maps::{Header, Prefilter},
     next_hop::NextHopSlot,
+    source::{Pool, SourceBucket, Translations},
     target::Target,
 };
 
@@ -32,7 +33,17 @@ macro_rules! records {
     )+};
 }
 
-records!(Bucket, Header, Listener, NextHopSlot, Prefilter, Target);
+records!(
+    Bucket,
+    Header,
+    Listener,
+    NextHopSlot,
+    Pool,
+    Prefilter,
+    SourceBucket,
+    Target,
+    Translations
+);
 
 /// All records of an array map that was made with `BPF_F_MMAPABLE`.
 #[derive(Debug)]

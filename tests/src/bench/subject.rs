@@ -54,15 +54,17 @@ pub struct Kind {
 impl Kind {
     /// All kinds, in the order of their listeners.
     pub fn all() -> impl Iterator<Item = Self> {
-        [Mode::NAT, Mode::DSR_L2].into_iter().flat_map(|mode| {
-            [false, true].into_iter().flat_map(move |is_v6| {
-                [TCP, UDP].into_iter().map(move |protocol| Self {
-                    mode,
-                    is_v6,
-                    protocol,
+        [Mode::NAT, Mode::DSR_L2, Mode::FULL_NAT]
+            .into_iter()
+            .flat_map(|mode| {
+                [false, true].into_iter().flat_map(move |is_v6| {
+                    [TCP, UDP].into_iter().map(move |protocol| Self {
+                        mode,
+                        is_v6,
+                        protocol,
+                    })
                 })
             })
-        })
     }
 
     /// The VIP.
@@ -70,6 +72,8 @@ impl Kind {
         match (self.mode, self.is_v6) {
             (Mode::NAT, false) => "192.0.2.10",
             (Mode::NAT, true) => "2001:db8::10",
+            (Mode::FULL_NAT, false) => "192.0.2.30",
+            (Mode::FULL_NAT, true) => "2001:db8::30",
             (_, false) => "192.0.2.20",
             (_, true) => "2001:db8::20",
         }
@@ -139,11 +143,13 @@ impl Subject {
             bucket_mask: buckets - 1,
             log_faults: 1,
             tick_shift: nlb_userspace::clock::of_this_kernel().shift,
-            zero: 0,
+            translates_sources: 1,
         });
         let mut ebpf = EbpfLoader::new()
             .override_global("SETTINGS", &settings, true)
             .map_max_entries("FLOWS", buckets)
+            .map_max_entries("TRANSLATIONS", buckets)
+            .map_max_entries("SOURCES", buckets)
             .load(XDP_OBJECT)
             .context("loading the packet program")?;
         let stages = stages::load(&mut ebpf).context("the verifier")?;
@@ -180,6 +186,10 @@ impl Subject {
             },
         })?;
         let mut wish = Wish::default();
+        for last in 50..54 {
+            wish.sources.push(format!("192.0.2.{last}").parse()?);
+            wish.sources.push(format!("2001:db8::{last}").parse()?);
+        }
         for (group, kind) in Kind::all().enumerate() {
             wish.groups.push(WishedGroup {
                 fingerprint: u32::try_from(group)? + 1,

@@ -9,7 +9,7 @@ use super::{
         error::{Problem, Remedy, Suspicion},
         raw::{RawTarget, RawTargetGroup},
         reader::Field,
-        report::{At, Report, Spot},
+        report::{Report, Spot},
     },
     Vips, health_check,
     name::Names,
@@ -77,6 +77,7 @@ impl Group {
 pub(super) fn resolve(
     groups: &[RawTargetGroup],
     vips: &Vips,
+    sources: Option<&[IpAddr]>,
     report: &mut Report<'_>,
 ) -> Vec<Group> {
     let mut names = Names::new("target group");
@@ -86,24 +87,26 @@ pub(super) fn resolve(
             if let Some(name) = raw.name.value() {
                 names.check(name, report);
             }
-            resolve_one(raw, vips, report)
+            resolve_one(raw, vips, sources, report)
         })
         .collect()
 }
 
-fn resolve_one(raw: &RawTargetGroup, vips: &Vips, report: &mut Report<'_>) -> Group {
-    if let Some(At {
-        value: false, spot, ..
-    }) = raw.preserve_client_ip.value()
-    {
-        report.fault(spot, Problem::NeedsFullNat, Remedy::Remove);
-    }
+fn resolve_one(
+    raw: &RawTargetGroup,
+    vips: &Vips,
+    sources: Option<&[IpAddr]>,
+    report: &mut Report<'_>,
+) -> Group {
     let protocol = protocol(&raw.protocol);
     let mode = raw.mode.value().map(|at| match at.value.as_str() {
         "dsr-l2" => Mode::DsrL2,
+        "full-nat" => Mode::FullNat,
         _ => Mode::Nat,
     });
+    check_client_ip(raw, mode, report);
     let targets = Targets::resolve(raw, vips, report);
+    check_sources(raw, mode, &targets, sources, report);
     let name = raw.name.value().map(|at| at.value.clone());
     let seconds = raw.deregistration_delay_seconds.copied().unwrap_or(0);
     Group {
@@ -128,6 +131,50 @@ fn resolve_one(raw: &RawTargetGroup, vips: &Vips, report: &mut Report<'_>) -> Gr
         target_ports: targets.ports,
         user: None,
         check_port_written: raw.health_check.port.value().is_some_and(|at| at.written),
+    }
+}
+
+/// Whether targets see the client's address is the mode's to say.
+fn check_client_ip(raw: &RawTargetGroup, mode: Option<Mode>, report: &mut Report<'_>) {
+    let (Some(mode), Some(at)) = (mode, raw.preserve_client_ip.value()) else {
+        return;
+    };
+    if mode != Mode::FullNat && !at.value {
+        report.fault(&at.spot, Problem::NeedsFullNat, Remedy::FullNatOrRemove);
+    }
+    if mode == Mode::FullNat && at.value && at.written {
+        report.fault(&at.spot, Problem::FullNatHidesClients, Remedy::Remove);
+    }
+}
+
+fn check_sources(
+    raw: &RawTargetGroup,
+    mode: Option<Mode>,
+    targets: &Targets,
+    sources: Option<&[IpAddr]>,
+    report: &mut Report<'_>,
+) {
+    let Some(sources) = sources else {
+        return;
+    };
+    if let (Some(Mode::FullNat), Versions::One(version), Some(at)) =
+        (mode, targets.versions, raw.mode.value())
+        && !sources
+            .iter()
+            .any(|source| IpVersion::of(*source) == version)
+    {
+        let problem = Problem::NoSourceOfVersion { version };
+        report.fault(&at.spot, problem, Remedy::AddSource);
+    }
+    for target in &raw.targets {
+        if let Some(at) = target.address.value()
+            && at
+                .value
+                .parse()
+                .is_ok_and(|address| sources.contains(&address))
+        {
+            report.fault(&at.spot, Problem::TargetIsSource, Remedy::WriteTarget);
+        }
     }
 }
 

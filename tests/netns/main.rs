@@ -8,6 +8,7 @@ mod daemon_life;
 mod forwarding;
 mod health;
 mod next_hops;
+mod snat;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 

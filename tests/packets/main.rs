@@ -6,6 +6,7 @@ mod flows;
 mod nat;
 mod not_ours;
 mod row;
+mod snat;
 mod stopped;
 mod ways;
 
@@ -24,6 +25,7 @@ fn table() -> Vec<Row> {
     rows.extend(stopped::rows());
     rows.extend(flows::rows());
     rows.extend(ways::rows());
+    rows.extend(snat::rows());
     rows
 }
 

@@ -2,6 +2,7 @@
 
 mod corpus;
 mod oracle;
+mod snat;
 
 use nlb_common::{
     flow::{Choice, Client, FlowState},

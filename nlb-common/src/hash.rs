@@ -80,7 +80,24 @@ pub trait Secret {
         vip_port: U16,
         protocol: u8,
     ) -> u64 {
-        let meta = raw(client_port) | raw(vip_port) << 16 | u64::from(protocol) << 32;
+        self.select_with_sequence(client, client_port, vip, vip_port, protocol, 0)
+    }
+
+    /// The same with a TCP sequence number; 0 changes nothing.
+    #[inline(always)]
+    fn select_with_sequence(
+        &self,
+        client: Address,
+        client_port: U16,
+        vip: Address,
+        vip_port: U16,
+        protocol: u8,
+        sequence: u32,
+    ) -> u64 {
+        // One word holds it all: the protocol of packets that have a sequence number is a constant.
+        let meta = raw(client_port)
+            | raw(vip_port) << 16
+            | (u64::from(protocol) ^ u64::from(sequence)) << 32;
         if client.is_v4() {
             let addresses = (client.words[1] >> 32) | (vip.words[1] >> 32) << 32;
             self.hash(&[addresses, meta])
@@ -238,15 +255,19 @@ mod tests {
             key.table(v6(1), port, 17),
             key.select(v4(1), port, v4(2), web, 6),
             key.select(v6(1), port, v6(2), web, 17),
+            key.select_with_sequence(v4(1), port, v4(2), web, 6, 0xdead_beef),
+            key.select(v4(1), U16::ZERO, Address::UNSPECIFIED, U16::ZERO, 0),
         ];
         assert_eq!(found, GOLDEN, "found {found:#018x?}");
     }
 
-    const GOLDEN: [u64; 4] = [
+    const GOLDEN: [u64; 6] = [
         0xc0ca_2b6c_c050_6082,
         0xe2b1_ca69_6411_e80f,
         0x6c6c_cec6_3baf_7c38,
         0x520a_bd0b_7a9e_c99c,
+        0x7658_5394_432a_b8b0,
+        0x57bc_b1cf_bb2d_2730,
     ];
 
     #[test]

@@ -6,6 +6,7 @@
 //! * [`hash`]: the keyed hash that both sides compute.
 //! * [`stop`], [`counter`], [`event`]: what the packet program tells.
 //! * [`settings`]: constants patched in when the program is loaded.
+//! * [`decap`]: the words of the other program, which takes tunnels' headers off on targets.
 //! * [`bench`]: the words of the benchmark.
 //! * [`maps`]: every map's name, and the layout version of all of this.
 //!
@@ -22,6 +23,7 @@
 pub mod address;
 pub mod bench;
 pub mod counter;
+pub mod decap;
 pub mod event;
 pub mod flow;
 pub mod hash;

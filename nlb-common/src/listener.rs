@@ -52,7 +52,7 @@ pub struct Listener {
     address: [Word; 2],
     /// port (raw, low 16 bits), protocol (bits 16–23), 1 in bit 24: written
     endpoint: Word,
-    /// target group (low 16 bits), idle ticks (16–31)
+    /// target group (low 16 bits), idle ticks (16–31), flags (32–47); bits 48–63 are free, zero
     policy: Word,
     /// Room for what listeners will be able to do, zero.
     zero: [Word; 4],
@@ -62,12 +62,54 @@ pub struct Listener {
 const WRITTEN: u64 = 1 << 24;
 
 /// What a listener does with flows, in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListenerPolicy {
-    /// The target group that takes new flows; names a ring.
+    /// The ring that new flows choose from: a target group's, or the listener's own if it forwards
+    /// to several.
     pub group: u16,
     /// How long an established flow may be silent, in ticks.
     pub idle_ticks: u16,
+    /// The rest.
+    pub flags: ListenerFlags,
+}
+
+/// A listener's choices of one or two bits each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct ListenerFlags(u16);
+
+/// What a new flow's choice of a target depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HashInput {
+    /// Protocol, both addresses and both ports: a client that opens the same connection again gets
+    /// the same target.
+    #[default]
+    FiveTuple,
+    /// The same and a SYN's sequence number, as NLB has it.
+    FiveTupleAndSequence,
+    /// The client's address alone: NLB's `stickiness.type` `source_ip`.
+    Source,
+}
+
+impl ListenerFlags {
+    const HASH_INPUT: u16 = 0b11;
+
+    /// With this input of the hash.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_hash_input(self, input: HashInput) -> Self {
+        Self(self.0 & !Self::HASH_INPUT | input as u16)
+    }
+
+    /// What a new flow's choice of a target depends on.
+    #[inline(always)]
+    pub const fn hash_input(self) -> HashInput {
+        match self.0 & Self::HASH_INPUT {
+            1 => HashInput::FiveTupleAndSequence,
+            2 => HashInput::Source,
+            _ => HashInput::FiveTuple,
+        }
+    }
 }
 
 impl Listener {
@@ -83,7 +125,9 @@ impl Listener {
 
     /// Replaces what the listener does with its flows: one store.
     pub fn set_policy(&self, policy: ListenerPolicy) {
-        let word = u64::from(policy.group) | u64::from(policy.idle_ticks) << 16;
+        let word = u64::from(policy.group)
+            | u64::from(policy.idle_ticks) << 16
+            | u64::from(policy.flags.0) << 32;
         self.policy.store(word);
     }
 
@@ -123,10 +167,11 @@ impl Listener {
     /// What the listener does with its flows.
     #[inline(always)]
     pub fn policy(&self) -> ListenerPolicy {
-        let [a, b, c, d, ..] = self.policy.load().to_le_bytes();
+        let [a, b, c, d, e, f, ..] = self.policy.load().to_le_bytes();
         ListenerPolicy {
             group: u16::from_le_bytes([a, b]),
             idle_ticks: u16::from_le_bytes([c, d]),
+            flags: ListenerFlags(u16::from_le_bytes([e, f])),
         }
     }
 }
@@ -149,6 +194,7 @@ mod tests {
         let policy = ListenerPolicy {
             group: 7,
             idle_ticks: 327,
+            flags: ListenerFlags::default().with_hash_input(HashInput::Source),
         };
         record.write(&key, policy);
         assert_eq!(record.key(), Some(key));
@@ -156,5 +202,19 @@ mod tests {
         assert!(record.is(key.address, 6, key.port));
         assert!(!record.is(key.address, 17, key.port));
         assert!(!record.is(key.address, 6, U16::new(444)));
+    }
+
+    #[test]
+    fn every_hash_input_reads_back_and_replaces_the_one_before() {
+        let mut flags = ListenerFlags::default();
+        assert_eq!(flags.hash_input(), HashInput::FiveTuple);
+        for input in [
+            HashInput::Source,
+            HashInput::FiveTupleAndSequence,
+            HashInput::FiveTuple,
+        ] {
+            flags = flags.with_hash_input(input);
+            assert_eq!(flags.hash_input(), input);
+        }
     }
 }

@@ -9,6 +9,7 @@
 //! | `TARGETS` | target id → [`Target`](crate::target::Target) | daemon | packet |
 //! | `NEXT_HOPS` | next hop id → [`NextHopSlot`](crate::next_hop::NextHopSlot) | daemon | packet |
 //! | `NEXT_HOP_INDEX` | [`NeighbourKey`](crate::next_hop::NeighbourKey) → next hop id | daemon | a flow's first answer |
+//! | `VLAN_LINKS` | VLAN interface's index → [`VlanLink`](crate::next_hop::VlanLink) | daemon | a flow's first answer |
 //! | `FLOWS` | bucket → [`Bucket`](crate::flow::Bucket) | packet | packet, daemon |
 //! | `TRANSLATIONS` | the same → [`Translations`](crate::source::Translations) | packet | packet, daemon |
 //! | `SOURCES` | hash of what a flow owns → [`SourceBucket`](crate::source::SourceBucket) | packet | packet |
@@ -31,6 +32,8 @@ pub const PREFILTER_WORDS: usize = 1024;
 
 /// Next hops: as many as an id can name.
 pub const MAX_NEXT_HOPS: u32 = 1 << 16;
+/// VLAN interfaces: as many as one carrier can have.
+pub const MAX_VLAN_LINKS: u32 = 1 << 12;
 /// Bytes of the events' ring buffer.
 pub const EVENT_BYTES: u32 = 1 << 16;
 

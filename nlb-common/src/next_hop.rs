@@ -76,15 +76,56 @@ impl MacPair {
     }
 }
 
+/// The VLAN that frames of a next hop carry a tag of (IEEE 802.1Q): 1 to 4094, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct VlanId(pub u16);
+
+impl VlanId {
+    /// Frames are untagged.
+    pub const NONE: Self = Self(0);
+}
+
+/// What stands behind a VLAN interface: the value of `VLAN_LINKS`, whose key is the interface's
+/// index. Programs cannot send through a VLAN interface, only through what carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VlanLink {
+    /// The index of the interface that carries the VLAN's frames.
+    pub carrier: u32,
+    /// Which VLAN.
+    pub vlan: VlanId,
+}
+
+impl VlanLink {
+    /// As the map's value.
+    #[inline(always)]
+    pub const fn to_word(self) -> u64 {
+        self.carrier as u64 | (self.vlan.0 as u64) << 32
+    }
+
+    /// Out of the map's value.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "takes the word apart")]
+    pub const fn of_word(word: u64) -> Self {
+        Self {
+            carrier: word as u32,
+            vlan: VlanId((word >> 32) as u16),
+        }
+    }
+}
+
 /// Where a frame goes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextHop {
     /// The neighbour's MAC address, and ours on the interface.
     pub macs: MacPair,
-    /// The index of the interface that the frame leaves through.
+    /// The index of the interface that the frame leaves through: for a VLAN, of the one that
+    /// carries it.
     pub interface: u32,
     /// The largest IP packet that the link takes, in bytes.
     pub mtu_bytes: u16,
+    /// The tag that the frame leaves with.
+    pub vlan: VlanId,
 }
 
 /// A next hop's record.
@@ -94,7 +135,7 @@ pub struct NextHop {
 #[derive(Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout)]
 #[repr(C, align(32))]
 pub struct NextHopSlot {
-    /// MTU (low 16 bits), epoch (16–31), 1 in bit 32: valid
+    /// MTU (low 16 bits), epoch (16–31), 1 in bit 32: valid, VLAN (48–63)
     control: Word,
     /// destination MAC, first two bytes of the source MAC: as the first eight bytes of a frame
     macs: Word,
@@ -119,7 +160,10 @@ impl NextHopSlot {
         self.macs.store(next_hop.macs.head);
         let tail = u64::from(next_hop.macs.tail);
         self.rest.store(tail | u64::from(next_hop.interface) << 32);
-        let control = u64::from(next_hop.mtu_bytes) | u64::from(epoch.0) << 16 | VALID;
+        let control = u64::from(next_hop.mtu_bytes)
+            | u64::from(epoch.0) << 16
+            | VALID
+            | u64::from(next_hop.vlan.0) << 48;
         self.control.store(control);
     }
 
@@ -164,6 +208,7 @@ impl NextHopSlot {
             },
             interface: (rest >> 32) as u32,
             mtu_bytes: control as u16,
+            vlan: VlanId((control >> 48) as u16),
         };
         Some((next_hop, Epoch((control >> 16) as u16)))
     }
@@ -180,6 +225,7 @@ mod tests {
         ),
         interface: 0x0102_0304,
         mtu_bytes: 9001,
+        vlan: VlanId(4094),
     };
 
     #[test]

@@ -10,15 +10,18 @@ pub enum StopVerdict {
 }
 
 macro_rules! stops {
-    ($($(#[doc = $meaning:literal])+ $name:ident $text:literal $verdict:ident,)+) => {
+    (enum $stop:ident; $($(#[doc = $meaning:literal])+ $name:ident $text:literal $verdict:ident,)+) => {
         /// A reason. The number is its index in the counters' map.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
-        pub enum Stop {
+        pub enum $stop {
             $($(#[doc = $meaning])+ $name,)+
         }
 
-        impl Stop {
+        impl $stop {
+            /// How many reasons there are.
+            pub const COUNT: usize = Self::ALL.len();
+
             /// All reasons, in the order of their numbers.
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
@@ -34,14 +37,16 @@ macro_rules! stops {
 
             /// What becomes of the packet.
             #[inline(always)]
-            pub const fn verdict(self) -> StopVerdict {
-                match self { $(Self::$name => StopVerdict::$verdict,)+ }
+            pub const fn verdict(self) -> $crate::stop::StopVerdict {
+                match self { $(Self::$name => $crate::stop::StopVerdict::$verdict,)+ }
             }
         }
     };
 }
+pub(crate) use stops;
 
 stops! {
+    enum Stop;
     /// Not addressed to a listener and no packet of a flow; passed on untouched and not counted.
     NotOurs "not_ours" Pass,
     /// Addressed to a VIP with a protocol header that is cut short or contradicts itself.
@@ -50,8 +55,6 @@ stops! {
     Fragment "fragment" Drop,
     /// ICMP addressed to a VIP; left to the host's stack, which answers echo if it owns the VIP.
     Icmp "icmp" Pass,
-    /// A VLAN-tagged frame for a VIP; left to the host's stack, tags are not handled yet.
-    VlanTagged "vlan_tagged" Pass,
     /// The listener's target group has no target that takes new flows.
     NoTarget "no_target" Drop,
     /// The index names a listener without a record: a fault of the daemon.
@@ -64,7 +67,7 @@ stops! {
     TtlExpired "ttl_expired" Drop,
     /// The packet is larger than the next hop's MTU.
     TooBig "too_big" Drop,
-    /// The kernel has no route to the target or the client, or the route forbids it.
+    /// The kernel has no route to the target or the client, or the route forbids it, or leads through a VLAN inside of another.
     NoRoute "no_route" Drop,
     /// IP forwarding is off on the interface, so the kernel's routes cannot be asked.
     ForwardingOff "forwarding_off" Drop,
@@ -84,11 +87,6 @@ stops! {
     CollisionWithoutPool "collision_without_pool" Drop,
     /// An RST of no remembered flow to a target that would have to see a source of ours.
     ResetWithoutFlow "reset_without_flow" Drop,
-}
-
-impl Stop {
-    /// How many reasons there are.
-    pub const COUNT: usize = Self::ALL.len();
 }
 
 #[cfg(test)]

@@ -12,13 +12,12 @@ use nlb_common::{
     event::Event,
     flow::{Bucket, Choice, Client, FlowEntry, FlowState},
     hash::Key,
-    listener::{Listener, ListenerId, ListenerKey, ListenerPolicy},
+    listener::{HashInput, Listener, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy},
     maps::{Header, LAYOUT_VERSION, Prefilter},
-    next_hop::{MacPair, NeighbourKey, NextHop, NextHopId, NextHopSlot},
+    next_hop::{MacPair, NeighbourKey, NextHop, NextHopId, NextHopSlot, VlanId},
     ring::Ring,
     settings::Settings,
     source::{Pool, SourceBucket, Translations},
-    stop::Stop,
     target::{Mode, Target, TargetControl, TargetId, TargetIdentity},
     tick::Tick,
     wire::ethernet::MacAddress,
@@ -62,7 +61,6 @@ fn sizes() {
     assert_eq!(size_of::<Header>(), 64);
     assert_eq!(size_of::<Settings>(), 112);
     assert_eq!(size_of::<Key>(), 48);
-    assert_eq!(Stop::COUNT, 21);
     assert_eq!((size_of::<Pool>(), align_of::<Pool>()), (3072, 64));
     assert_eq!(size_of::<Translations>(), 32);
     assert_eq!(size_of::<SourceBucket>(), 64);
@@ -81,11 +79,12 @@ fn a_listener() {
         ListenerPolicy {
             group: 0x0102,
             idle_ticks: 0x0304,
+            flags: ListenerFlags::default().with_hash_input(HashInput::Source),
         },
     );
     assert_eq!(
         hex(record),
-        "20010db800000000 0000000000001234 1f90060100000000 0201040300000000 \
+        "20010db800000000 0000000000001234 1f90060100000000 0201040302000000 \
          0000000000000000 0000000000000000 0000000000000000 0000000000000000"
     );
 }
@@ -128,10 +127,11 @@ fn a_next_hop() {
         ),
         interface: 0x0102_0304,
         mtu_bytes: 0x0506,
+        vlan: VlanId(0x0708),
     });
     assert_eq!(
         hex(slot),
-        "0605010001000000 1112131415162122 2324252604030201 0000000000000000"
+        "0605010001000807 1112131415162122 2324252604030201 0000000000000000"
     );
 }
 

@@ -43,6 +43,17 @@ impl Change {
     }
 }
 
+/// Whether the sum of all 4-byte words under a checksum, itself among them, is the one of intact
+/// bytes: all ones.
+#[inline(always)]
+pub const fn is_right(sum: u64) -> bool {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    sum == 0xffff
+}
+
 /// A word as it stands in memory.
 #[inline(always)]
 fn raw(word: U16) -> u16 {

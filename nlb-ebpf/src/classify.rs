@@ -23,9 +23,6 @@ use crate::{
 #[inline(always)]
 pub fn classify<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
     let packet = parse(frame)?;
-    if packet.is_tagged {
-        return Err(Exit::Stop(tagged(&packet, tables)));
-    }
     if packet.kind != Kind::Transport {
         return Err(Exit::Stop(without_ports(&packet, tables)));
     }
@@ -112,27 +109,6 @@ pub(crate) fn forgotten<T: Tables>(packet: Packet, tables: &T) -> Packet {
         transport: Offset(forget(packet.transport.0)),
         is_v4: forget(u8::from(packet.is_v4)) != 0,
         ..packet
-    }
-}
-
-/// What to do with a packet behind VLAN tags, which are not handled yet: it must not be half
-/// handled.
-///
-/// Apart from the others, and before them, so that everything else knows where the headers stand.
-#[inline(always)]
-fn tagged<T: Tables>(packet: &Packet, tables: &T) -> Stop {
-    let key = if packet.kind == Kind::Transport {
-        ListenerKey::new(packet.destination, packet.protocol, packet.destination_port)
-    } else if packet.kind == Kind::Other {
-        return Stop::NotOurs;
-    } else {
-        ListenerKey::vip(packet.destination)
-    };
-    let (word, mask) = Prefilter::bit(Side::Listener, key.address, key.protocol, key.port);
-    if tables.prefilter(word, mask) && tables.listener_id(&key).is_some() {
-        Stop::VlanTagged
-    } else {
-        Stop::NotOurs
     }
 }
 

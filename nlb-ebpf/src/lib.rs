@@ -31,11 +31,14 @@
 //! All of it is safe code over two small traits, [`frame::Frame`] and [`tables::Tables`], with two
 //! bodies each: `kernel/` (in the binary) and [`memory`]. The same text runs under `cargo test` and
 //! in the kernel, and a differential test holds the two together.
+//!
+//! [`decap`] is another, shorter story: what a target does with the packets of tunnelled modes.
 #![no_std]
 #![forbid(unsafe_code)]
 
 pub mod checksum;
 pub mod classify;
+pub mod decap;
 pub mod emit;
 pub mod flows;
 pub mod frame;

@@ -201,13 +201,19 @@ impl MemoryTables {
         self.rings.insert(group, slots.to_vec());
     }
 
-    /// Adds a next hop that the index knows.
-    pub fn add_next_hop(&mut self, id: NextHopId, neighbour: Address, next_hop: &NextHop) {
+    /// Adds a next hop that the index knows, to a neighbour on this interface.
+    pub fn add_next_hop(
+        &mut self,
+        id: NextHopId,
+        interface: u32,
+        neighbour: Address,
+        next_hop: &NextHop,
+    ) {
         if let Some(slot) = self.next_hops.get(usize::from(id.0)) {
             slot.write(next_hop);
         }
         self.next_hop_index
-            .insert(NeighbourKey::new(next_hop.interface, neighbour), id);
+            .insert(NeighbourKey::new(interface, neighbour), id);
     }
 
     /// Makes these the pool, numbered from 1.

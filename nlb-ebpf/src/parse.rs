@@ -57,8 +57,6 @@ pub struct Packet {
     pub ttl: u8,
     /// Whether it is IPv4.
     pub is_v4: bool,
-    /// Whether the frame carries VLAN tags.
-    pub is_tagged: bool,
     /// Where the IP header stands.
     pub network: Offset,
     /// Where the TCP or UDP header stands.
@@ -80,7 +78,6 @@ impl Packet {
         traffic_class: 0,
         ttl: 0,
         is_v4: false,
-        is_tagged: false,
         network: Offset(0),
         transport: Offset(0),
         length_bytes: 0,
@@ -166,7 +163,6 @@ fn read<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Stop> {
             let tag = frame.get::<VlanTag>(network).ok_or(Stop::NotOurs)?;
             ether_type = tag.ether_type;
             network = network.plus(4).ok_or(Stop::NotOurs)?;
-            packet.is_tagged = true;
         }
     }
     packet.network = network;

@@ -1,14 +1,20 @@
 //! 3. Which target? The ring says, once per flow.
 
 use nlb_common::{
+    address::Address,
     hash::Secret as _,
-    listener::ListenerId,
+    listener::{HashInput, ListenerId},
     ring,
     stop::Stop,
     target::{Target, TargetControl, TargetId},
+    wire::{
+        protocol,
+        tcp::{ACK, SYN, Tcp},
+    },
 };
+use zerocopy::big_endian::U16;
 
-use crate::{parse::Packet, tables::Tables};
+use crate::{frame::Frame, parse::Packet, tables::Tables};
 
 /// A target, as one packet sees it.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +43,8 @@ impl<'t> Chosen<'t> {
 
 /// The target for a flow that begins with this packet.
 #[inline(always)]
-pub fn select<'t, T: Tables>(
+pub fn select<'t, F: Frame, T: Tables>(
+    frame: &F,
     tables: &'t T,
     packet: &Packet,
     listener: ListenerId,
@@ -47,15 +54,51 @@ pub fn select<'t, T: Tables>(
     if !record.is(packet.destination, packet.protocol, packet.destination_port) {
         return Err(Stop::UnwrittenListener);
     }
-    let hash = tables.select_key().select(
-        packet.source,
-        packet.source_port,
-        packet.destination,
-        packet.destination_port,
-        packet.protocol,
-    );
+    let policy = record.policy();
+    let hash = hash(frame, tables, packet, policy.flags.hash_input());
     let id = tables
-        .ring_slot(record.policy().group, ring::slot(hash))
+        .ring_slot(policy.group, ring::slot(hash))
         .ok_or(Stop::NoTarget)?;
     Chosen::of(tables, id)
+}
+
+/// The hash of what the listener looks at. All else is zero, so that listeners that look at the
+/// source alone agree if they choose from the same ring.
+#[inline(always)]
+fn hash<F: Frame, T: Tables>(frame: &F, tables: &T, packet: &Packet, input: HashInput) -> u64 {
+    let key = tables.select_key();
+    let mut source_port = packet.source_port;
+    let mut destination = packet.destination;
+    let mut destination_port = packet.destination_port;
+    let mut protocol = packet.protocol;
+    let mut sequence = 0;
+    match input {
+        HashInput::FiveTuple => {}
+        HashInput::FiveTupleAndSequence => sequence = opening_sequence(frame, packet),
+        HashInput::Source => {
+            source_port = U16::ZERO;
+            destination = Address::UNSPECIFIED;
+            destination_port = U16::ZERO;
+            protocol = 0;
+        }
+    }
+    key.select_with_sequence(
+        packet.source,
+        source_port,
+        destination,
+        destination_port,
+        protocol,
+        sequence,
+    )
+}
+
+/// The sequence number of a packet that opens a connection. Any other's says nothing: zero.
+#[inline(always)]
+fn opening_sequence<F: Frame>(frame: &F, packet: &Packet) -> u32 {
+    if packet.protocol != protocol::TCP || packet.tcp_flags & (SYN | ACK) != SYN {
+        return 0;
+    }
+    frame
+        .get::<Tcp>(packet.transport)
+        .map_or(0, |tcp| tcp.sequence.get())
 }

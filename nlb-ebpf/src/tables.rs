@@ -36,6 +36,9 @@ pub struct Route {
     pub next_hop: NextHop,
     /// The neighbour's address: the destination itself, or the gateway.
     pub neighbour: Address,
+    /// The index of the interface that the neighbour is on: a VLAN's own, where `next_hop` has that
+    /// of its carrier.
+    pub interface: u32,
 }
 
 /// What is counted about a packet that was sent on.

@@ -91,7 +91,7 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
         length_bytes: packet.length_bytes,
         kind: PassageKind::Return,
     });
-    Ok(emit(frame, &next_hop)?)
+    Ok(emit(frame, packet.network, &next_hop)?)
 }
 
 /// Whether the flow's target answers an address of ours, and not the client's.
@@ -136,7 +136,7 @@ pub(crate) fn way<const ALL: bool, F: Frame, T: Tables>(
         return Err(Exit::Go(Stage::Back));
     }
     let route = route(frame, tables, packet, packet.source, client)?;
-    let neighbour = NeighbourKey::new(route.next_hop.interface, route.neighbour);
+    let neighbour = NeighbourKey::new(route.interface, route.neighbour);
     if let Some(id) = tables.next_hop_id(&neighbour)
         && let Some(slot) = tables.next_hop(id)
         && let Some((known, epoch)) = slot.read()

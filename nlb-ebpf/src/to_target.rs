@@ -57,7 +57,7 @@ pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
     };
     let place = Place::of(tables, &client);
     let now = tables.now();
-    let decision = decide::<ALL, T>(packet, tables, place, &client, now)?;
+    let decision = decide::<ALL, F, T>(frame, packet, tables, place, &client, now)?;
     if tables.translates_sources() && decision.state.has(FlowState::SOURCE_TRANSLATED) {
         return Err(Exit::Go(Stage::SnatKnown));
     }
@@ -107,12 +107,13 @@ pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
         length_bytes: packet.length_bytes,
         kind,
     });
-    Ok(emit(frame, &next_hop)?)
+    Ok(emit(frame, packet.network, &next_hop)?)
 }
 
 /// Which flow is it, and where does it go?
 #[inline(always)]
-pub(crate) fn decide<'t, const ALL: bool, T: Tables>(
+pub(crate) fn decide<'t, const ALL: bool, F: Frame, T: Tables>(
+    frame: &F,
     packet: &Packet,
     tables: &'t T,
     place: Place,
@@ -156,7 +157,7 @@ pub(crate) fn decide<'t, const ALL: bool, T: Tables>(
     let listener = listener_of(packet, tables)?;
     Ok(Decision {
         listener,
-        target: select(tables, packet, listener)?,
+        target: select(frame, tables, packet, listener)?,
         entry: found,
         progress,
         state: FlowState::NEW,

@@ -16,6 +16,7 @@ use crate::{
     api, client, config,
     daemon::{Daemon, DaemonError, Reloaded},
     dataplane::load,
+    decap,
     status::Status,
 };
 
@@ -98,6 +99,15 @@ pub enum Command {
         #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
         bpffs: PathBuf,
     },
+    /// Take tunnels' headers off on a target
+    ///
+    /// Runs on a target of the modes dsr-ipip, dsr-gue and dsr-geneve, in the foreground, until
+    /// SIGINT or SIGTERM; needs neither a daemon nor a configuration file. An XDP program takes the
+    /// outer headers off packets that are for an address of this host and have a packet for a VIP
+    /// inside, and hands that to the host's own stack. Everything else passes untouched.
+    ///
+    /// SIGUSR1 prints the counters. docs/decap.md says what else a target needs.
+    Decap(decap::Options),
     /// Print the version
     Version {
         /// Print JSON
@@ -122,6 +132,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Status { socket, json } => status(&socket.socket, json).await,
         Command::Reload { socket, json } => reload(&socket.socket, json).await,
         Command::Detach { bpffs } => detach(&bpffs),
+        Command::Decap(options) => decapsulate(&options).await,
         Command::Version { json } => version(json),
     };
     match result {
@@ -276,6 +287,11 @@ fn detach(bpffs: &Path) -> Result<String, Failure> {
         count(detached.links, "interface"),
         count(detached.pins - detached.links, "map")
     ))
+}
+
+async fn decapsulate(options: &decap::Options) -> Result<String, Failure> {
+    decap::run(options).await?;
+    Ok(String::new())
 }
 
 fn version(json: bool) -> Result<String, Failure> {

@@ -7,12 +7,15 @@
 //! ```
 //!
 //! 1. [`config`]: text becomes meaning, in two steps.
-//! 2. [`health`], [`target_state`], [`next_hop`]: facts about targets join the wish.
-//! 3. [`ring`]: builds the selection table.
+//! 2. [`health`], [`target_state`], [`slow_start`], [`next_hop`]: facts about targets join the wish.
+//! 3. [`ring`]: builds the selection table of a target group, [`forward`] that of a listener with
+//!    several.
 //! 4. [`plan`]: wish minus actual = ordered steps.
 //! 5. [`dataplane`]: steps become map writes.
 //! 6. [`daemon`]: the loop. [`api`] and [`client`] are the two ends of the control socket,
 //!    [`status`] is what they speak of, [`cli`] is what a person types.
+//!
+//! [`decap`] is apart: the command that runs on targets of the tunnelled modes.
 
 pub mod api;
 pub mod cli;
@@ -21,10 +24,13 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod dataplane;
+pub mod decap;
+pub mod forward;
 pub mod health;
 pub mod next_hop;
 pub mod plan;
 pub mod ring;
 pub mod secret;
+pub mod slow_start;
 pub mod status;
 pub mod target_state;

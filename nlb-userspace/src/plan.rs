@@ -8,6 +8,8 @@
 //! came to a listener, goes on until it ends. [`retire`] takes the records away when a sweep over
 //! the flow table has found no flow that needs them.
 
+mod rings;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
@@ -15,7 +17,7 @@ use std::{
 
 use nlb_common::{
     address::Address,
-    listener::{ListenerId, ListenerKey, ListenerPolicy},
+    listener::{HashInput, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy},
     maps::{PREFILTER_WORDS, Prefilter, Side},
     next_hop::NextHopId,
     source::{MAX_SOURCES, SourceId},
@@ -24,9 +26,11 @@ use nlb_common::{
 };
 use zerocopy::big_endian::U16;
 
+use self::rings::ResolvedGroup;
+pub use self::rings::{ForwardShare, PlannedRing, RingSource};
 use crate::{
-    dataplane::{RingSlots, Step, kernel::Found, kernel::Sweep},
-    ring::{self, RingEntry},
+    dataplane::{Step, kernel::Found, kernel::Sweep},
+    ring::RingEntry,
 };
 
 /// What should be, resolved down to what the maps hold.
@@ -38,6 +42,24 @@ pub struct Wish {
     pub groups: Vec<WishedGroup>,
     /// Addresses of ours that sources are translated to.
     pub sources: Vec<IpAddr>,
+    /// What listeners forward to that have several groups.
+    pub forwards: Vec<WishedForward>,
+}
+
+/// Several target groups by weight.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WishedForward {
+    /// Indexes into [`Wish::groups`], and each one's share of new flows; 0 for none.
+    pub shares: Vec<(usize, u16)>,
+}
+
+/// Where a listener's new flows choose from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WishedRing {
+    /// A target group: an index into [`Wish::groups`].
+    Group(usize),
+    /// Several: an index into [`Wish::forwards`].
+    Forward(usize),
 }
 
 /// A listener that should be.
@@ -45,10 +67,12 @@ pub struct Wish {
 pub struct WishedListener {
     /// What packets are addressed to.
     pub key: ListenerKey,
-    /// Its target group: an index into [`Wish::groups`].
-    pub group: usize,
+    /// Where its new flows choose from.
+    pub ring: WishedRing,
     /// How long an established flow may be silent.
     pub idle_ticks: u16,
+    /// What a new flow's choice depends on.
+    pub hash_input: HashInput,
 }
 
 /// A target group that should be.
@@ -87,7 +111,7 @@ pub struct Actual {
     target_ids: HashMap<(TargetIdentity, Mode), TargetId>,
     groups: BTreeMap<u32, u16>,
     /// What each ring was built from; unknown after adoption, so that rings are built anew.
-    rings: BTreeMap<u16, Vec<RingEntry>>,
+    rings: BTreeMap<u16, RingSource>,
     prefilter: Vec<u64>,
     sources: BTreeMap<SourceId, Address>,
     /// Those that new flows get.
@@ -120,10 +144,10 @@ pub enum PlanError {
          removed but still have flows"
     )]
     Targets(usize),
-    /// No group id is free.
+    /// No ring's id is free.
     #[error(
-        "no room for another target group: node.capacity.target_groups is {0}, counting groups \
-         that were removed but whose targets still have flows"
+        "no room for another target group: node.capacity.target_groups is {0}, counting listeners \
+         that forward to several, and groups that were removed but whose targets still have flows"
     )]
     Groups(usize),
     /// No number of the pool is free.
@@ -266,14 +290,18 @@ impl Actual {
             | Step::InvalidateNextHop { .. }
             | Step::RenewNextHop { .. }
             | Step::IndexNextHop { .. }
-            | Step::UnindexNextHop { .. } => {}
+            | Step::UnindexNextHop { .. }
+            | Step::WriteVlanLink { .. }
+            | Step::RemoveVlanLink { .. } => {}
         }
     }
 
     /// Notes what a ring was built from.
     pub fn note_ring(&mut self, ring: PlannedRing) {
-        self.groups.insert(ring.fingerprint, ring.group);
-        self.rings.insert(ring.group, ring.entries);
+        if let RingSource::Group { fingerprint, .. } = &ring.source {
+            self.groups.insert(*fingerprint, ring.group);
+        }
+        self.rings.insert(ring.group, ring.source);
     }
 
     /// Gives the ids of groups back that nothing names any more: no wish, no target, no listener.
@@ -288,7 +316,8 @@ impl Actual {
         self.groups
             .retain(|name, id| wished.contains(name) || named.contains(id));
         let kept: HashSet<u16> = self.groups.values().copied().collect();
-        self.rings.retain(|id, _| kept.contains(id));
+        self.rings
+            .retain(|id, _| kept.contains(id) || named.contains(id));
     }
 }
 
@@ -299,17 +328,6 @@ pub struct Planned {
     pub step: Step,
     /// For [`Step::ReplaceRing`].
     pub ring: Option<PlannedRing>,
-}
-
-/// What a ring is built from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlannedRing {
-    /// The target group's id.
-    pub group: u16,
-    /// Of the target group's name.
-    pub fingerprint: u32,
-    /// The targets that take new flows.
-    pub entries: Vec<RingEntry>,
 }
 
 impl From<Step> for Planned {
@@ -332,12 +350,10 @@ fn identity(group: &WishedGroup, id: u16, address: IpAddr, port: u16) -> TargetI
 pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>, PlanError> {
     let mut steps: Vec<Planned> = Vec::new();
     let mut after = actual.clone();
-    let mut group_ids = Vec::with_capacity(wish.groups.len());
+    let mut groups = Vec::with_capacity(wish.groups.len());
     let mut wished_targets = HashSet::new();
-    let mut rings = Vec::new();
     for group in &wish.groups {
         let group_id = group_id(&mut after, group.fingerprint, limits)?;
-        group_ids.push(group_id);
         let mut entries = Vec::new();
         for target in &group.targets {
             let identity = identity(group, group_id, target.address, target.port);
@@ -377,30 +393,22 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
                 });
             }
         }
-        if actual.rings.get(&group_id) != Some(&entries) {
-            rings.push(PlannedRing {
-                group: group_id,
-                fingerprint: group.fingerprint,
-                entries,
-            });
-        }
+        groups.push(ResolvedGroup {
+            id: group_id,
+            fingerprint: group.fingerprint,
+            entries,
+        });
     }
     for (id, control) in unwished(&after, &wished_targets) {
         push(&mut steps, &mut after, Step::ControlTarget { id, control });
     }
-    for ring in rings {
-        let slots = RingSlots(ring::build(&ring.entries, ring::SLOTS).into());
-        let step = Step::ReplaceRing {
-            group: ring.group,
-            slots,
-        };
-        steps.push(Planned {
-            step,
-            ring: Some(ring),
-        });
-    }
+    let ids = RingIds {
+        groups: groups.iter().map(|group| group.id).collect(),
+        forwards: rings::forward_ids(&after, wish, limits)?,
+    };
+    steps.extend(rings::changed(actual, wish, groups, &ids.forwards));
     plan_sources(wish, &mut after, &mut steps)?;
-    plan_listeners(wish, &group_ids, limits, &mut after, &mut steps)?;
+    plan_listeners(wish, &ids, limits, &mut after, &mut steps)?;
     if !steps.is_empty() {
         steps.push(
             Step::Publish {
@@ -469,21 +477,37 @@ fn plan_turns(wish: &Wish, after: &mut Actual, steps: &mut Vec<Planned>) {
     }
 }
 
+/// The ids of rings, in the order of the wish.
+struct RingIds {
+    groups: Vec<u16>,
+    forwards: Vec<u16>,
+}
+
+impl RingIds {
+    fn get(&self, ring: WishedRing) -> Option<u16> {
+        match ring {
+            WishedRing::Group(index) => self.groups.get(index).copied(),
+            WishedRing::Forward(index) => self.forwards.get(index).copied(),
+        }
+    }
+}
+
 fn plan_listeners(
     wish: &Wish,
-    group_ids: &[u16],
+    ids: &RingIds,
     limits: Limits,
     after: &mut Actual,
     steps: &mut Vec<Planned>,
 ) -> Result<(), PlanError> {
     let mut index = Vec::new();
     for listener in &wish.listeners {
-        let Some(group) = group_ids.get(listener.group).copied() else {
+        let Some(group) = ids.get(listener.ring) else {
             continue;
         };
         let policy = ListenerPolicy {
             group,
             idle_ticks: listener.idle_ticks,
+            flags: ListenerFlags::default().with_hash_input(listener.hash_input),
         };
         let key = listener.key;
         let id = if let Some(id) = after.listener_id(&key) {
@@ -546,12 +570,16 @@ fn group_id(after: &mut Actual, fingerprint: u32, limits: Limits) -> Result<u16,
         .copied()
         .chain(after.listeners.values().map(|(_, policy)| policy.group))
         .collect();
-    let id = (1..limits.groups)
-        .filter_map(|id| u16::try_from(id).ok())
-        .find(|id| !used.contains(id))
-        .ok_or(PlanError::Groups(limits.groups - 1))?;
+    let id = free_ring(&used, limits)?;
     after.groups.insert(fingerprint, id);
     Ok(id)
+}
+
+fn free_ring(used: &BTreeSet<u16>, limits: Limits) -> Result<u16, PlanError> {
+    (1..limits.groups)
+        .filter_map(|id| u16::try_from(id).ok())
+        .find(|id| !used.contains(id))
+        .ok_or(PlanError::Groups(limits.groups - 1))
 }
 
 fn free_listener(after: &Actual, limits: Limits) -> Result<ListenerId, PlanError> {

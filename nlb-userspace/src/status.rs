@@ -82,11 +82,23 @@ pub struct Listener {
     pub port: u16,
     /// The VIPs that it answers on.
     pub addresses: Vec<IpAddr>,
-    /// Its target group.
-    pub target_group: String,
+    /// Its target groups.
+    pub target_groups: Vec<ForwardShare>,
+    /// What a new flow's choice depends on: `five_tuple`, `five_tuple_and_sequence`, or `source_ip`
+    /// with stickiness.
+    pub hash: String,
     /// What was counted.
     #[serde(flatten)]
     pub counters: Counters,
+}
+
+/// A target group's share of a listener.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ForwardShare {
+    /// The group's name.
+    pub name: String,
+    /// Its share of new flows against the listener's other groups.
+    pub weight: u16,
 }
 
 /// A target group.
@@ -98,8 +110,10 @@ pub struct TargetGroup {
     pub protocol: String,
     /// How packets get to its targets.
     pub mode: String,
-    /// Whether new flows go to all targets because none is healthy.
+    /// Whether new flows go to all targets because too few are healthy (`unhealthy_state_routing`).
     pub fail_open: bool,
+    /// Whether enough targets are healthy for the group to count as available (`dns_failover`).
+    pub available: bool,
     /// Its targets.
     pub targets: Vec<Target>,
 }
@@ -115,6 +129,8 @@ pub struct Target {
     pub port: u16,
     /// Its share of new flows.
     pub weight: u16,
+    /// The same, as it is now: 0 if it takes none, less than `weight` in slow start.
+    pub effective_weight: f64,
     /// NLB's target health state.
     pub state: String,
     /// NLB's reason code.

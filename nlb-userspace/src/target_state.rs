@@ -152,38 +152,76 @@ impl Serialize for Reason {
     }
 }
 
+/// How many healthy targets are enough (NLB's `minimum_healthy_targets`): both numbers must be
+/// reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Minimum {
+    /// So many targets.
+    pub count: Option<u32>,
+    /// So many percent of the registered ones.
+    pub percentage: Option<u8>,
+}
+
+impl Minimum {
+    /// NLB's default: one healthy target.
+    pub const ONE: Self = Self {
+        count: Some(1),
+        percentage: None,
+    };
+
+    /// Whether so many healthy targets of so many registered ones are enough.
+    pub fn is_met(&self, healthy: usize, registered: usize) -> bool {
+        self.count
+            .is_none_or(|count| healthy as u64 >= u64::from(count))
+            && self.percentage.is_none_or(|percentage| {
+                healthy as u64 * 100 >= u64::from(percentage) * registered as u64
+            })
+    }
+}
+
 /// Which targets of a group take new flows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Selection {
-    /// No target is fit for new flows, so that all registered ones take them. Also the case of a
+    /// Too few targets are healthy, so that all registered ones take new flows. Also the case of a
     /// group without targets; not of one that no listener uses, which gets no flows to route.
     pub fail_open: bool,
+    /// Whether enough targets are healthy for the group to count as available: NLB's DNS failover
+    /// looks at this. A group that no listener uses is not looked at.
+    pub is_available: bool,
     /// Positions in the list given to [`routable`], ascending.
     pub members: Vec<usize>,
 }
 
-/// Chooses among all targets of one group, given by their states: those that are healthy or not
-/// checked; if there are none, all that are registered ("fail open", NLB's routing failover at its
-/// default threshold of one healthy target).
-pub fn routable(states: &[TargetState]) -> Selection {
+/// Chooses among all targets of one group, given by their states and weights: those that are healthy
+/// or not checked; if these are fewer than `routing` asks for, all that are registered ("fail open",
+/// NLB's `unhealthy_state_routing`).
+///
+/// A target of weight 0 was taken out by the operator: it takes no new flows, and is neither healthy
+/// nor registered to the minimums.
+pub fn routable(
+    targets: &[(TargetState, u16)],
+    routing: Minimum,
+    dns_failover: Minimum,
+) -> Selection {
     let positions = |fit: fn(TargetState) -> bool| -> Vec<usize> {
         (0..)
-            .zip(states)
-            .filter(|(_, state)| fit(**state))
+            .zip(targets)
+            .filter(|(_, (state, weight))| *weight > 0 && fit(*state))
             .map(|(position, _)| position)
             .collect()
     };
-    let members = positions(TargetState::takes_new_flows);
-    if !members.is_empty() {
-        return Selection {
-            fail_open: false,
-            members,
-        };
-    }
-    let in_use = states.is_empty() || states.iter().any(|state| *state != TargetState::Unused);
+    let healthy = positions(TargetState::takes_new_flows);
+    let registered = positions(TargetState::takes_new_flows_in_fail_open);
+    let in_use = targets.is_empty()
+        || targets
+            .iter()
+            .any(|(state, _)| *state != TargetState::Unused);
+    let is_met = |minimum: Minimum| !in_use || minimum.is_met(healthy.len(), registered.len());
+    let fail_open = !is_met(routing);
     Selection {
-        fail_open: in_use,
-        members: positions(TargetState::takes_new_flows_in_fail_open),
+        fail_open,
+        is_available: is_met(dns_failover),
+        members: if fail_open { registered } else { healthy },
     }
 }
 
@@ -196,9 +234,14 @@ mod tests {
     };
     use super::*;
 
+    fn at_weight_1(states: &[TargetState]) -> Vec<(TargetState, u16)> {
+        states.iter().map(|state| (*state, 1)).collect()
+    }
+
     fn selection(fail_open: bool, members: &[usize]) -> Selection {
         Selection {
             fail_open,
+            is_available: !fail_open,
             members: members.to_vec(),
         }
     }
@@ -222,8 +265,48 @@ mod tests {
             (&[Unused, Unused], selection(false, &[])),
             (&[], selection(true, &[])),
         ] {
-            assert_eq!(routable(states), expected, "{states:?}");
+            let found = routable(&at_weight_1(states), Minimum::ONE, Minimum::ONE);
+            assert_eq!(found, expected, "{states:?}");
         }
+    }
+
+    #[test]
+    fn a_group_fails_open_below_either_minimum_and_is_unavailable_below_the_other_two() {
+        let minimum = |count, percentage| Minimum { count, percentage };
+        let states = at_weight_1(&[Healthy, Healthy, Unhealthy, Initial, Draining]);
+        for (routing, dns_failover, fail_open, is_available) in [
+            (minimum(Some(2), None), minimum(Some(2), None), false, true),
+            (minimum(Some(2), None), minimum(Some(3), None), false, false),
+            (minimum(Some(3), None), minimum(None, None), true, true),
+            (
+                minimum(None, Some(50)),
+                minimum(None, Some(51)),
+                false,
+                false,
+            ),
+            (
+                minimum(Some(1), Some(51)),
+                minimum(Some(1), None),
+                true,
+                true,
+            ),
+        ] {
+            let found = routable(&states, routing, dns_failover);
+            assert_eq!(found.fail_open, fail_open, "{routing:?}");
+            assert_eq!(found.is_available, is_available, "{dns_failover:?}");
+            let members: &[usize] = if fail_open { &[0, 1, 2, 3] } else { &[0, 1] };
+            assert_eq!(found.members, members);
+        }
+    }
+
+    #[test]
+    fn a_target_of_weight_0_takes_no_new_flows_and_does_not_count() {
+        let found = |targets| routable(targets, Minimum::ONE, Minimum::ONE);
+        assert_eq!(found(&[(Healthy, 1), (Healthy, 0)]), selection(false, &[0]));
+        assert_eq!(
+            found(&[(Unhealthy, 1), (Healthy, 0)]),
+            selection(true, &[0])
+        );
     }
 
     #[test]
@@ -242,7 +325,7 @@ mod tests {
         fn a_draining_or_unused_target_never_takes_new_flows(
             states in proptest::collection::vec(proptest::sample::select(&TargetState::ALL), 0..12),
         ) {
-            let selection = routable(&states);
+            let selection = routable(&at_weight_1(&states), Minimum::ONE, Minimum::ONE);
             for &member in &selection.members {
                 prop_assert!(!matches!(states[member], Draining | Unused));
                 prop_assert_eq!(selection.fail_open, !states[member].takes_new_flows());

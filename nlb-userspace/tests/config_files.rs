@@ -9,10 +9,11 @@ use std::{
     time::Duration,
 };
 
+use nlb_common::listener::HashInput;
 use nlb_userspace::config::{
     self, Capacity, Desired, HashKey, HashKeySource, HealthCheck, HealthCheckPort,
-    HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Mode, Node, Problem,
-    Protocol, Suspicion, Target, TargetGroup, XdpMode, schema,
+    HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Minimum, Mode, Node,
+    Problem, Protocol, Share, Suspicion, Target, TargetGroup, XdpMode, schema,
 };
 use proptest::prelude::*;
 
@@ -154,8 +155,12 @@ fn a_minimal_file_gets_every_default() {
                 protocol: Protocol::Tcp,
                 port: 80,
                 addresses: vec![address("192.0.2.10")],
-                target_group: 0,
-                target_group_name: "web".to_owned(),
+                forward: vec![Share {
+                    target_group: 0,
+                    name: "web".to_owned(),
+                    weight: 1,
+                }],
+                hash_input: HashInput::FiveTuple,
                 tcp_idle_timeout: Duration::from_secs(350),
                 udp_idle_timeout: Duration::from_mins(2),
             }],
@@ -167,6 +172,10 @@ fn a_minimal_file_gets_every_default() {
             mode: Mode::Nat,
             ip_version: Some(IpVersion::Ipv4),
             deregistration_delay: Duration::from_mins(5),
+            is_sticky: false,
+            slow_start: Duration::ZERO,
+            dns_failover: Minimum::ONE,
+            unhealthy_state_routing: Minimum::ONE,
             health_check: HealthCheck {
                 enabled: true,
                 protocol: HealthCheckProtocol::Tcp,
@@ -185,6 +194,79 @@ fn a_minimal_file_gets_every_default() {
         warnings: Vec::new(),
     };
     assert_eq!(parse(MINIMAL), expected);
+}
+
+/// The minimal file with another forward, other keys of the group, and a second group.
+fn two_groups(forward: &str, web: &str, canary: &str) -> Desired {
+    let text = MINIMAL
+        .replace("target_group = \"web\"", forward)
+        .replace(
+            "port = 80\n\n  [[target_group.target]]",
+            &format!("port = 80\n{web}\n"),
+        )
+        .replace("  address = \"10.0.0.11\"\n", "");
+    parse(&format!(
+        "{text}\n[[target_group]]\nname = \"canary\"\nprotocol = \"TCP\"\nport = 80\n{canary}\n"
+    ))
+}
+
+const BOTH: &str =
+    "target_groups = [{ name = \"web\", weight = 90 }, { name = \"canary\", weight = 0 }]";
+
+#[test]
+fn a_listener_forwards_to_several_groups_by_weight() {
+    let desired = two_groups(BOTH, "", "");
+    let share = |target_group, name: &str, weight| Share {
+        target_group,
+        name: name.to_owned(),
+        weight,
+    };
+    assert_eq!(
+        desired.load_balancers[0].listeners[0].forward,
+        [share(0, "web", 90), share(1, "canary", 0)]
+    );
+    let one = two_groups("target_groups = [{ name = \"canary\" }]", "", "");
+    assert_eq!(
+        one.load_balancers[0].listeners[0].forward,
+        [share(1, "canary", 1)]
+    );
+}
+
+#[test]
+fn stickiness_of_its_groups_decides_over_a_listeners_hash() {
+    let sequence = format!("{BOTH}\nhash = \"five_tuple_and_sequence\"");
+    let sticky = "stickiness.enabled = true\nstickiness.type = \"source_ip\"";
+    for (forward, group, input) in [
+        (BOTH, "", HashInput::FiveTuple),
+        (&*sequence, "", HashInput::FiveTupleAndSequence),
+        (BOTH, sticky, HashInput::Source),
+        (&*sequence, sticky, HashInput::Source),
+    ] {
+        let desired = two_groups(forward, group, group);
+        assert_eq!(desired.load_balancers[0].listeners[0].hash_input, input);
+    }
+}
+
+#[test]
+fn minimums_of_healthy_targets_follow_each_other() {
+    let of = |keys: &str| {
+        let desired = two_groups(BOTH, &format!("target_group_health = {{ {keys} }}"), "");
+        let group = &desired.target_groups[0];
+        (group.unhealthy_state_routing, group.dns_failover)
+    };
+    let minimum = |count, percentage| Minimum { count, percentage };
+    let routing = "unhealthy_state_routing.minimum_healthy_targets";
+    let dns = "dns_failover.minimum_healthy_targets";
+    assert_eq!(
+        of(&format!("{routing} = {{ count = 2, percentage = 50 }}")),
+        (minimum(Some(2), Some(50)), minimum(Some(2), Some(50)))
+    );
+    assert_eq!(
+        of(&format!(
+            "{routing}.percentage = 50, {dns} = {{ count = \"off\", percentage = 60 }}"
+        )),
+        (minimum(Some(1), Some(50)), minimum(None, Some(60)))
+    );
 }
 
 #[test]
@@ -223,7 +305,7 @@ fn listeners_answer_on_the_addresses_of_their_groups_version() {
         .map(|listener| {
             (
                 listener.name.as_str(),
-                listener.target_group,
+                listener.forward[0].target_group,
                 listener.addresses.clone(),
             )
         })
@@ -261,6 +343,10 @@ fn a_full_target_group_is_taken_as_written() {
         mode: Mode::Nat,
         ip_version: Some(IpVersion::Ipv4),
         deregistration_delay: Duration::ZERO,
+        is_sticky: false,
+        slow_start: Duration::ZERO,
+        dns_failover: Minimum::ONE,
+        unhealthy_state_routing: Minimum::ONE,
         health_check: HealthCheck {
             enabled: true,
             protocol: HealthCheckProtocol::Http {

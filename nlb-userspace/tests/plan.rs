@@ -9,8 +9,8 @@ use std::{
 use nlb_common::{
     address::Address,
     hash::Key,
-    listener::{ListenerId, ListenerKey},
-    next_hop::{MacPair, NextHop, NextHopId},
+    listener::{HashInput, ListenerId, ListenerKey},
+    next_hop::{MacPair, NextHop, NextHopId, VlanId},
     stop::Stop,
     target::{Mode, TargetId},
     wire::{ethernet::MacAddress, protocol},
@@ -22,8 +22,8 @@ use nlb_ebpf::{
 use nlb_userspace::{
     dataplane::{Dataplane as _, Step, kernel::Sweep},
     plan::{
-        Actual, Limits, PlanError, Planned, Wish, WishedGroup, WishedListener, WishedTarget,
-        fingerprint, plan, retire,
+        Actual, Limits, PlanError, Planned, Wish, WishedForward, WishedGroup, WishedListener,
+        WishedRing, WishedTarget, fingerprint, plan, retire,
     },
 };
 use proptest::prelude::*;
@@ -61,8 +61,9 @@ fn group(name: &str, targets: &[u8]) -> WishedGroup {
 fn listener(last: u8, group: usize) -> WishedListener {
     WishedListener {
         key: vip(last),
-        group,
+        ring: WishedRing::Group(group),
         idle_ticks: 100,
+        hash_input: HashInput::FiveTuple,
     }
 }
 
@@ -94,6 +95,7 @@ fn tables() -> MemoryTables {
         ),
         interface: 2,
         mtu_bytes: 1500,
+        vlan: VlanId::NONE,
     });
     tables
 }
@@ -140,9 +142,9 @@ fn broken(tables: &MemoryTables) -> u64 {
 fn the_same_wish_again_takes_no_step() {
     let (mut tables, mut actual) = (tables(), Actual::default());
     let wish = Wish {
-        sources: Vec::new(),
         listeners: vec![listener(1, 0)],
         groups: vec![group("web", &[1, 2])],
+        ..Wish::default()
     };
     assert!(apply(&mut tables, &mut actual, &wish) > 0);
     assert_eq!(actual.generation, 1);
@@ -154,9 +156,9 @@ fn the_same_wish_again_takes_no_step() {
 fn a_target_that_takes_no_new_flows_leaves_the_ring_and_keeps_its_id() {
     let (mut tables, mut actual) = (tables(), Actual::default());
     let mut wish = Wish {
-        sources: Vec::new(),
         listeners: vec![listener(1, 0)],
         groups: vec![group("web", &[1, 2])],
+        ..Wish::default()
     };
     apply(&mut tables, &mut actual, &wish);
     let before = actual.target_id(&wish.groups[0], IpAddr::from([10, 0, 0, 2]), 8080);
@@ -200,16 +202,16 @@ fn a_target_that_takes_no_new_flows_leaves_the_ring_and_keeps_its_id() {
 fn a_removed_listener_keeps_its_record_until_no_flow_needs_it() {
     let (mut tables, mut actual) = (tables(), Actual::default());
     let both = Wish {
-        sources: Vec::new(),
         listeners: vec![listener(1, 0), listener(2, 0)],
         groups: vec![group("web", &[1])],
+        ..Wish::default()
     };
     apply(&mut tables, &mut actual, &both);
     assert!(destination(&tables, 7, 2).is_some());
     let one = Wish {
-        sources: Vec::new(),
         listeners: vec![listener(1, 0)],
         groups: both.groups.clone(),
+        ..Wish::default()
     };
     apply(&mut tables, &mut actual, &one);
     // New flows find nothing and pass on; the old one goes on.
@@ -251,9 +253,9 @@ fn a_removed_listener_keeps_its_record_until_no_flow_needs_it() {
 fn a_group_that_changes_its_mode_gets_new_targets_and_old_flows_keep_theirs() {
     let (mut tables, mut actual) = (tables(), Actual::default());
     let mut wish = Wish {
-        sources: Vec::new(),
         listeners: vec![listener(1, 0)],
         groups: vec![group("web", &[1])],
+        ..Wish::default()
     };
     apply(&mut tables, &mut actual, &wish);
     assert!(destination(&tables, 7, 1).is_some());
@@ -274,9 +276,9 @@ fn a_group_that_changes_its_mode_gets_new_targets_and_old_flows_keep_theirs() {
 fn a_client_that_opens_its_flow_anew_leaves_a_target_that_was_taken_out() {
     let (mut tables, mut actual) = (tables(), Actual::default());
     let mut wish = Wish {
-        sources: Vec::new(),
         listeners: vec![listener(1, 0)],
         groups: vec![group("web", &[1, 2])],
+        ..Wish::default()
     };
     apply(&mut tables, &mut actual, &wish);
     let first = destination(&tables, 7, 1);
@@ -297,9 +299,9 @@ fn a_client_that_opens_its_flow_anew_leaves_a_target_that_was_taken_out() {
 fn a_group_without_targets_keeps_its_id() {
     let (mut tables, mut actual) = (tables(), Actual::default());
     let wish = Wish {
-        sources: Vec::new(),
         listeners: vec![listener(1, 0)],
         groups: vec![group("web", &[])],
+        ..Wish::default()
     };
     assert!(apply(&mut tables, &mut actual, &wish) > 0);
     assert_eq!(apply(&mut tables, &mut actual, &wish), 0);
@@ -312,9 +314,8 @@ fn ids_of_groups_that_nothing_names_are_given_again() {
     let (mut tables, mut actual) = (tables(), Actual::default());
     for round in 0..20 {
         let wish = Wish {
-            sources: Vec::new(),
-            listeners: vec![],
             groups: vec![group(&format!("round-{round}"), &[])],
+            ..Wish::default()
         };
         apply(&mut tables, &mut actual, &wish);
         actual.forget_groups(&wish);
@@ -326,25 +327,24 @@ fn what_does_not_fit_is_refused_whole() {
     let actual = Actual::default();
     let many: Vec<u8> = (1..=64).collect();
     let wish = Wish {
-        sources: Vec::new(),
         listeners: vec![],
         groups: vec![group("web", &many)],
+        ..Wish::default()
     };
     assert_eq!(plan(&actual, &wish, LIMITS), Err(PlanError::Targets(63)));
     let groups = (0..8)
         .map(|index| group(&format!("group-{index}"), &[]))
         .collect();
     let wish = Wish {
-        sources: Vec::new(),
-        listeners: vec![],
         groups,
+        ..Wish::default()
     };
     assert_eq!(plan(&actual, &wish, LIMITS), Err(PlanError::Groups(7)));
     let listeners = (1..=64).map(|last| listener(last, 0)).collect();
     let wish = Wish {
-        sources: Vec::new(),
         listeners,
         groups: vec![group("web", &[1])],
+        ..Wish::default()
     };
     assert_eq!(plan(&actual, &wish, LIMITS), Err(PlanError::Listeners(63)));
 }
@@ -355,8 +355,7 @@ fn an_address_of_the_pool_takes_turns_at_once_and_goes_when_its_flows_have_gone(
     let [one, other] = [50, 51].map(|last| IpAddr::from([192, 0, 2, last]));
     let mut wish = Wish {
         sources: vec![one, other],
-        listeners: vec![],
-        groups: vec![],
+        ..Wish::default()
     };
     assert!(apply(&mut tables, &mut actual, &wish) > 0);
     assert_eq!(apply(&mut tables, &mut actual, &wish), 0);
@@ -388,12 +387,29 @@ fn an_address_of_the_pool_takes_turns_at_once_and_goes_when_its_flows_have_gone(
 fn adopted_maps_need_their_rings_only() {
     let (mut tables, mut actual) = (tables(), Actual::default());
     let wish = Wish {
-        sources: Vec::new(),
         listeners: vec![listener(1, 0)],
         groups: vec![group("web", &[1, 2])],
+        ..Wish::default()
     };
     apply(&mut tables, &mut actual, &wish);
-    let found = nlb_userspace::dataplane::kernel::Found {
+    let steps = plan(&Actual::adopt(&found(&tables)), &wish, LIMITS).unwrap();
+    let kinds: Vec<bool> = steps
+        .iter()
+        .map(|planned| matches!(planned.step, Step::ReplaceRing { .. }))
+        .collect();
+    assert_eq!(kinds, [true, false]);
+    assert_eq!(steps.last().unwrap().step, Step::Publish { generation: 6 });
+}
+
+fn forward(shares: &[(usize, u16)]) -> WishedForward {
+    WishedForward {
+        shares: shares.to_vec(),
+    }
+}
+
+/// What a daemon finds that starts over these tables.
+fn found(tables: &MemoryTables) -> nlb_userspace::dataplane::kernel::Found {
+    nlb_userspace::dataplane::kernel::Found {
         generation: 5,
         listeners: tables
             .listeners
@@ -414,51 +430,170 @@ fn adopted_maps_need_their_rings_only() {
             .collect(),
         prefilter: tables.prefilter.iter().map(std::cell::Cell::get).collect(),
         ..Default::default()
-    };
-    let steps = plan(&Actual::adopt(&found), &wish, LIMITS).unwrap();
-    let kinds: Vec<bool> = steps
-        .iter()
-        .map(|planned| matches!(planned.step, Step::ReplaceRing { .. }))
-        .collect();
-    assert_eq!(kinds, [true, false]);
-    assert_eq!(steps.last().unwrap().step, Step::Publish { generation: 6 });
+    }
 }
 
-/// A small world: three groups over eight targets, listeners on four VIPs.
+/// Two listeners on one forward ring, and a third on a group of it.
+fn canary(weights: [u16; 2]) -> Wish {
+    let on = |last, ring| WishedListener {
+        ring,
+        ..listener(last, 0)
+    };
+    Wish {
+        listeners: vec![
+            on(1, WishedRing::Forward(0)),
+            on(2, WishedRing::Forward(0)),
+            listener(3, 0),
+        ],
+        groups: vec![group("web", &[1, 2]), group("canary", &[3])],
+        forwards: vec![forward(&[(0, weights[0]), (1, weights[1])])],
+    }
+}
+
+fn rings(steps: &[Planned]) -> Vec<u16> {
+    steps
+        .iter()
+        .filter_map(|planned| match planned.step {
+            Step::ReplaceRing { group, .. } => Some(group),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_listener_with_two_groups_reads_one_ring_and_a_weight_changes_that_ring_alone() {
+    let (mut tables, mut actual) = (tables(), Actual::default());
+    apply(&mut tables, &mut actual, &canary([1, 1]));
+    assert_eq!(apply(&mut tables, &mut actual, &canary([1, 1])), 0);
+    let to = |tables: &MemoryTables, vip| -> BTreeSet<u8> {
+        (1000..1200)
+            .filter_map(|port| destination(tables, port, vip))
+            .map(|address| address.octets()[3])
+            .collect()
+    };
+    for vip in [1, 2] {
+        assert_eq!(to(&tables, vip), BTreeSet::from([1, 2, 3]));
+    }
+    assert_eq!(to(&tables, 3), BTreeSet::from([1, 2]));
+    let steps = plan(&actual, &canary([9, 1]), LIMITS).unwrap();
+    assert_eq!(rings(&steps), [3]);
+    assert_eq!(steps.len(), 2, "and publishing");
+    // A failing target changes its group's ring and the forward ring, and nothing else.
+    let mut failed = canary([1, 1]);
+    failed.groups[0].targets[1].weight = 0;
+    let steps = plan(&actual, &failed, LIMITS).unwrap();
+    assert_eq!(rings(&steps), [1, 3]);
+}
+
+#[test]
+fn a_group_of_weight_0_takes_no_new_flows_and_keeps_those_it_has() {
+    let (mut tables, mut actual) = (tables(), Actual::default());
+    apply(&mut tables, &mut actual, &canary([0, 1]));
+    let canaries = Ipv4Addr::new(10, 0, 0, 3);
+    assert_eq!(destination(&tables, 7, 1), Some(canaries));
+    apply(&mut tables, &mut actual, &canary([1, 0]));
+    let mut later = syn(7, 1);
+    later.bytes[47] = 16;
+    assert_eq!(handle(&mut later, &tables), Verdict::Redirect(2));
+    assert_eq!(later.bytes[30..34], canaries.octets(), "old flow");
+    for port in 1000..1200 {
+        assert_ne!(destination(&tables, port, 1), Some(canaries));
+    }
+}
+
+#[test]
+fn adopted_forward_rings_keep_their_ids() {
+    let (mut tables, mut actual) = (tables(), Actual::default());
+    apply(&mut tables, &mut actual, &canary([3, 1]));
+    let exact = Limits {
+        groups: 4,
+        ..LIMITS
+    };
+    let steps = plan(&Actual::adopt(&found(&tables)), &canary([3, 1]), exact).unwrap();
+    assert_eq!(rings(&steps), [1, 2, 3]);
+    assert_eq!(steps.len(), 4, "rings and publishing only");
+}
+
+#[test]
+fn a_forward_ring_that_another_listener_still_names_is_left_alone() {
+    let (mut tables, mut actual) = (tables(), Actual::default());
+    apply(&mut tables, &mut actual, &canary([1, 1]));
+    let mut parted = canary([1, 1]);
+    parted.forwards.push(forward(&[(0, 1), (1, 5)]));
+    parted.listeners[1].ring = WishedRing::Forward(1);
+    let steps = plan(&actual, &parted, LIMITS).unwrap();
+    assert_eq!(rings(&steps), [4, 5]);
+    for planned in &steps {
+        take(&mut tables, &mut actual, planned);
+    }
+    assert_eq!(apply(&mut tables, &mut actual, &parted), 0);
+    // The old one's id is free for the next.
+    actual.forget_groups(&parted);
+    parted.groups.push(group("new", &[]));
+    assert_eq!(rings(&plan(&actual, &parted, LIMITS).unwrap()), [3]);
+}
+
+/// A small world: three groups over eight targets, two ways to forward to several of them, and
+/// listeners on four VIPs.
 fn wishes() -> impl Strategy<Value = Wish> {
     let target_sets = prop::collection::vec(prop::collection::btree_set(1u8..8, 1..5), 3);
-    let listeners = prop::collection::btree_map(1u8..5, 0usize..3, 1..5);
-    (target_sets, listeners, any::<[bool; 3]>()).prop_map(|(sets, listeners, dsr)| Wish {
-        sources: Vec::new(),
-        listeners: listeners
-            .into_iter()
-            .map(|(last, index)| listener(last, index))
-            .collect(),
-        groups: ["red", "green", "blue"]
-            .iter()
-            .zip(sets)
-            .zip(dsr)
-            .map(|((name, targets), dsr)| WishedGroup {
-                mode: if dsr { Mode::DSR_L2 } else { Mode::NAT },
-                ..group(name, &targets.into_iter().collect::<Vec<_>>())
-            })
-            .collect(),
-    })
+    let listeners = prop::collection::btree_map(1u8..5, 0usize..5, 1..5);
+    let weights = prop::collection::vec(1u16..10, 4);
+    (target_sets, listeners, any::<[bool; 3]>(), weights).prop_map(
+        |(sets, listeners, dsr, weights)| Wish {
+            listeners: listeners
+                .into_iter()
+                .map(|(last, index)| WishedListener {
+                    ring: match index.checked_sub(3) {
+                        Some(forward) => WishedRing::Forward(forward),
+                        None => WishedRing::Group(index),
+                    },
+                    ..listener(last, 0)
+                })
+                .collect(),
+            groups: ["red", "green", "blue"]
+                .iter()
+                .zip(sets)
+                .zip(dsr)
+                .map(|((name, targets), dsr)| WishedGroup {
+                    mode: if dsr { Mode::DSR_L2 } else { Mode::NAT },
+                    ..group(name, &targets.into_iter().collect::<Vec<_>>())
+                })
+                .collect(),
+            sources: Vec::new(),
+            forwards: vec![
+                forward(&[(0, weights[0]), (1, weights[1])]),
+                forward(&[(1, weights[2]), (2, weights[3]), (0, 0)]),
+            ],
+        },
+    )
 }
 
-/// Where new flows of a listener may go, if its group is as `listeners` and the groups are as
+/// Where new flows of a listener may go, if its groups are as `listeners` and the groups are as
 /// `groups` wish.
 fn allowed(listeners: &Wish, groups: &Wish, last: u8) -> Option<BTreeSet<IpAddr>> {
     let listener = listeners
         .listeners
         .iter()
         .find(|listener| listener.key == vip(last))?;
-    let group = groups.groups.get(listener.group)?;
-    Some(if group.mode == Mode::NAT {
-        group.targets.iter().map(|target| target.address).collect()
-    } else {
-        BTreeSet::from([IpAddr::from([192, 0, 2, last])])
-    })
+    let indexes = match listener.ring {
+        WishedRing::Group(index) => vec![index],
+        WishedRing::Forward(index) => {
+            let shares = &groups.forwards.get(index)?.shares;
+            let some = shares.iter().filter(|(_, weight)| *weight > 0);
+            some.map(|(index, _)| *index).collect()
+        }
+    };
+    let mut addresses = BTreeSet::new();
+    for index in indexes {
+        let group = groups.groups.get(index)?;
+        if group.mode == Mode::NAT {
+            addresses.extend(group.targets.iter().map(|target| target.address));
+        } else {
+            addresses.insert(IpAddr::from([192, 0, 2, last]));
+        }
+    }
+    Some(addresses)
 }
 
 proptest! {

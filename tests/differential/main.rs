@@ -227,10 +227,10 @@ fn run() -> Result<()> {
         ("v4 udp", 2),
         ("v6 tcp", 3),
         ("v6 udp", 4),
-        ("full-nat v4 tcp", 22),
-        ("full-nat v4 udp", 23),
-        ("full-nat v6 tcp", 24),
-        ("full-nat v6 udp", 25),
+        ("full-nat v4 tcp", 28),
+        ("full-nat v4 udp", 29),
+        ("full-nat v6 tcp", 30),
+        ("full-nat v6 udp", 31),
     ] {
         let Traffic {
             packets,

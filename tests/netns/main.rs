@@ -5,9 +5,11 @@
 
 mod changes;
 mod daemon_life;
+mod decap;
 mod forwarding;
 mod health;
 mod next_hops;
+mod selection;
 mod snat;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};

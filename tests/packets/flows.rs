@@ -375,13 +375,6 @@ fn edges() -> Vec<Row> {
                 .tcp(8080, web.0),
         ),
         web.goes(
-            row("a tagged answer is left to the host"),
-            2,
-            At::Eleven,
-            New,
-        )
-        .passes(&answer.clone().vlan(5)),
-        web.goes(
             row("a fragment of an answer is left to the host"),
             2,
             At::Eleven,

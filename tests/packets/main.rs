@@ -1,13 +1,16 @@
 //! The packet table: frames in, and what must become of them, through the memory body always and
 //! through the loaded kernel program where there is the right to load it.
 
+mod decap;
 mod dsr;
 mod flows;
 mod nat;
 mod not_ours;
 mod row;
+mod selection;
 mod snat;
 mod stopped;
+mod vlan;
 mod ways;
 
 use nlb_tests::{
@@ -25,6 +28,8 @@ fn table() -> Vec<Row> {
     rows.extend(stopped::rows());
     rows.extend(flows::rows());
     rows.extend(ways::rows());
+    rows.extend(vlan::rows());
+    rows.extend(selection::rows());
     rows.extend(snat::rows());
     rows
 }

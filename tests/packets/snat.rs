@@ -52,14 +52,14 @@ fn segment(
 
 impl Flow {
     fn tcp_v4(nth: usize) -> Self {
-        let port = port_to(&tables(), CLIENT, (FULL_VIP, 80), TCP, 41, nth);
+        let port = port_to(&tables(), CLIENT, (FULL_VIP, 80), TCP, 46, nth);
         Self {
             client: (CLIENT, port),
             vip: (FULL_VIP, 80),
             target: ("10.0.0.11", 8080),
             router: "10.0.0.11",
             protocol: TCP,
-            ids: (22, 41),
+            ids: (28, 46),
         }
     }
 
@@ -70,7 +70,7 @@ impl Flow {
             target: ("10.0.0.11", 5353),
             router: "10.0.0.11",
             protocol: UDP,
-            ids: (23, 43),
+            ids: (29, 48),
         }
     }
 
@@ -81,7 +81,7 @@ impl Flow {
             target: ("fd00::11", 8080),
             router: "fd00::11",
             protocol: TCP,
-            ids: (24, 44),
+            ids: (30, 49),
         }
     }
 
@@ -92,7 +92,7 @@ impl Flow {
             target: ("fd09::5", 5353),
             router: "fd00::fe",
             protocol: UDP,
-            ids: (25, 45),
+            ids: (31, 56),
         }
     }
 
@@ -384,7 +384,7 @@ impl Collision {
         let port = (0..)
             .map(|nth| port_to(&tables, CLIENT, (VIP, 80), TCP, 11, nth))
             .find(|port| {
-                nlb_tests::world::chosen(&tables, (CLIENT, *port), (VIP, 93), TCP) == Some(11)
+                nlb_tests::world::chosen(&tables, (CLIENT, *port), (VIP, 97), TCP) == Some(11)
             })
             .expect("one in nine");
         Self {
@@ -421,7 +421,7 @@ fn collision() -> Row {
         .tcp(it.source.1, 8080);
     row("two flows of one client's port to one target are kept apart by the source of the second")
         .sends(&it.request(80), &it.first(), (1, 11), New)
-        .sends(&it.request(93), &second, (26, 11), New)
+        .sends(&it.request(97), &second, (32, 11), New)
         .sends(
             &Collision::answer_to((CLIENT, it.port)),
             &it.back(80),
@@ -430,12 +430,12 @@ fn collision() -> Row {
         )
         .sends(
             &Collision::answer_to(it.source),
-            &it.back(93),
-            (26, 11),
+            &it.back(97),
+            (32, 11),
             Return,
         )
         .sends(&it.request(80), &it.first(), (1, 11), Known)
-        .sends(&it.request(93), &second, (26, 11), Known)
+        .sends(&it.request(97), &second, (32, 11), Known)
         .remembers(2)
 }
 
@@ -444,11 +444,11 @@ fn no_collision() -> Row {
     row("a flow whose time has run out does not collide with a new one")
         .sends(&it.request(80), &it.first(), (1, 11), New)
         .silence(TCP_IDLE_TICKS + 2)
-        .sends(&it.request(93), &it.first(), (26, 11), New)
+        .sends(&it.request(97), &it.first(), (32, 11), New)
         .sends(
             &Collision::answer_to((CLIENT, it.port)),
-            &it.back(93),
-            (26, 11),
+            &it.back(97),
+            (32, 11),
             Return,
         )
         .remembers(1)
@@ -465,7 +465,7 @@ fn without_pool() -> Vec<Row> {
         row("two flows of one client's port to one target cannot be kept apart without a pool")
             .change(no_pool)
             .sends(&it.request(80), &it.first(), (1, 11), New)
-            .stops(&it.request(93), Stop::CollisionWithoutPool)
+            .stops(&it.request(97), Stop::CollisionWithoutPool)
             .sends(&it.request(80), &it.first(), (1, 11), Known)
             .remembers(1),
     ]

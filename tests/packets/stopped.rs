@@ -152,20 +152,7 @@ fn not_sent_on() -> Vec<Row> {
     let to = |port| from_client().ipv4(CLIENT, VIP).tcp(40_000, port);
     let web = to(80);
     let web_v6 = from_client().ipv6(CLIENT_V6, VIP_V6).tcp(40_000, 80);
-    let dns = from_client()
-        .ipv4(CLIENT, VIP)
-        .udp(40_000, 53)
-        .payload(b"query");
     vec![
-        row("a tagged frame for a vip is left to the host and counted")
-            .stops(&web.clone().vlan(5), Stop::VlanTagged)
-            .stops(&web_v6.clone().vlan(5), Stop::VlanTagged)
-            .remembers(0),
-        row("a frame with two tags for a vip is left to the host and counted")
-            .stops(&dns.clone().service_vlan(7).vlan(5), Stop::VlanTagged),
-        row("a tagged frame for a vip is left to the host whatever is in it")
-            .stops(&web.clone().data_words(4).vlan(5), Stop::VlanTagged)
-            .stops(&web_v6.clone().data_words(4).vlan(5), Stop::VlanTagged),
         row("a ttl that would expire here stops a translated packet")
             .stops(&web.clone().ttl(1), Stop::TtlExpired)
             .stops(&web.clone().ttl(0), Stop::TtlExpired),

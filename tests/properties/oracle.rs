@@ -60,7 +60,14 @@ fn request(random: &mut Random, is_v6: bool) -> Segment {
     } else {
         [VIP, DSR_VIP]
     };
-    let (protocol, port) = random.pick(&[(TCP, 80), (TCP, 80), (UDP, 53), (TCP, 8443)]);
+    let (protocol, port) = random.pick(&[
+        (TCP, 80),
+        (TCP, 80),
+        (TCP, 93),
+        (TCP, 95),
+        (UDP, 53),
+        (TCP, 8443),
+    ]);
     let source = client(random, is_v6);
     let vip = random.pick(&vips);
     segment(random, source, (vip, port), protocol)

@@ -17,8 +17,16 @@ use aya::{
     programs::{TestRun as _, TestRunOptions, Xdp, xdp::XdpMode},
 };
 use nlb_common::{
-    counter::Traffic, flow::Progress, listener::ListenerKey, maps::PREFILTER_WORDS,
-    next_hop::NeighbourKey, plain::Plain, ring, settings::Settings, stage::Stage, stop::Stop,
+    counter::Traffic,
+    flow::Progress,
+    listener::ListenerKey,
+    maps::PREFILTER_WORDS,
+    next_hop::{NeighbourKey, VlanId, VlanLink},
+    plain::Plain,
+    ring,
+    settings::Settings,
+    stage::Stage,
+    stop::Stop,
     tick::Tick,
 };
 use nlb_ebpf::{Verdict, memory::MemoryTables};
@@ -26,7 +34,7 @@ use nlb_userspace::dataplane::stages;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use zerocopy::{FromBytes, FromZeros as _, IntoBytes, KnownLayout};
 
-use crate::world::{ETH0, ETH1, FAR, Known, MAC0, MAC1, NEIGHBOURS, neighbour_of};
+use crate::world::{ETH0, ETH1, FAR, Known, MAC0, MAC1, NEIGHBOURS, VLANS, neighbour_of};
 
 /// The shortest frame that the kernel runs a program on, in bytes.
 pub const SHORTEST_FRAME_BYTES: usize = 14;
@@ -68,6 +76,18 @@ impl Drop for Lab {
     }
 }
 
+/// An interface's name.
+fn device(index: u32) -> &'static str {
+    match index {
+        ETH0 => "eth0",
+        ETH1 => "eth1",
+        index => VLANS
+            .iter()
+            .find(|vlan| vlan.1 == index)
+            .map_or("", |vlan| vlan.0),
+    }
+}
+
 /// Builds the world's interfaces, neighbours and routes in the thread's namespace.
 fn build_links() -> Result<()> {
     ip("link set lo up")?;
@@ -93,16 +113,29 @@ fn build_links() -> Result<()> {
             ip(&format!("addr add {address} dev {name} {nodad}"))?;
         }
     }
+    // Stand-ins: not every kernel has VLAN interfaces, and the program knows one by what the
+    // routes say and by `VLAN_LINKS` only.
+    for (name, index, carrier, _, addresses) in VLANS {
+        let last = if *carrier == ETH0 { MAC0 } else { MAC1 }[5];
+        ip(&format!(
+            "link add {name} index {index} address 02:00:00:00:00:{last:02x} \
+             type veth peer name {name}-far index {}",
+            index + 10
+        ))?;
+        ip(&format!("link set {name}-far up"))?;
+        sysctl(&format!("ipv6/conf/{name}/accept_dad"), "0")?;
+        ip(&format!("link set {name} up"))?;
+        for address in addresses {
+            let nodad = if address.contains(':') { "nodad" } else { "" };
+            ip(&format!("addr add {address} dev {name} {nodad}"))?;
+        }
+    }
     for neighbour in NEIGHBOURS {
         if neighbour.known == Known::Nobody {
             continue;
         }
         let [a, b, c, d, e, f] = neighbour.mac();
-        let device = if neighbour.interface == ETH0 {
-            "eth0"
-        } else {
-            "eth1"
-        };
+        let device = device(neighbour.interface);
         ip(&format!(
             "neigh replace {} lladdr {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} \
              dev {device} nud permanent",
@@ -110,11 +143,7 @@ fn build_links() -> Result<()> {
         ))?;
     }
     for (far, router) in FAR {
-        let device = if neighbour_of(router).interface == ETH0 {
-            "eth0"
-        } else {
-            "eth1"
-        };
+        let device = device(neighbour_of(router).interface);
         ip(&format!("route add {far} via {router} dev {device}"))?;
     }
     set_forwarding(true)
@@ -287,6 +316,15 @@ impl Kernel {
             .map(|(key, id)| (Plain(*key), u32::from(id.0)))
             .collect();
         self.write_hash("NEXT_HOP_INDEX", &index)?;
+        let map = self.ebpf.map_mut("VLAN_LINKS").context("no VLAN_LINKS")?;
+        let mut map = KernelHashMap::<_, u32, u64>::try_from(map)?;
+        for (_, index, carrier, vlan, _) in VLANS {
+            let link = VlanLink {
+                carrier: *carrier,
+                vlan: VlanId(*vlan),
+            };
+            map.insert(index, link.to_word(), 0)?;
+        }
         for (group, slots) in &tables.rings {
             self.write_ring(*group, slots)?;
         }

@@ -18,7 +18,7 @@ use nlb_ebpf::memory::MemoryTables;
 
 use crate::{
     packet::Sentence,
-    world::{ETH0, ETH1, FAR, GROUPS, LISTENERS, MTU_BYTES, chosen, on_to},
+    world::{ETH0, ETH1, FAR, GROUPS, LISTENERS, MTU_BYTES, SEQUENCE, chosen_by, on_to},
 };
 
 /// What both ends of a packet and its transport header say.
@@ -166,11 +166,13 @@ impl Model {
         });
         let id = if let Some(index) = alive {
             self.flows[index].target
-        } else if let Some(id) = chosen(
+        } else if let Some(id) = chosen_by(
             tables,
             segment.source,
             segment.destination,
             segment.protocol,
+            // Only a SYN's sequence number means anything.
+            if segment.opens() { SEQUENCE } else { 0 },
         ) {
             id
         } else {

@@ -16,8 +16,8 @@ use nlb_common::{
     address::Address,
     flow::Client,
     hash::{Key, Secret as _},
-    listener::{ListenerId, ListenerKey, ListenerPolicy},
-    next_hop::{MacPair, NextHop, NextHopId},
+    listener::{HashInput, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy},
+    next_hop::{MacPair, NextHop, NextHopId, VlanId},
     ring::{SLOTS, slot},
     stop::Stop,
     target::{Mode, TargetControl, TargetId, TargetIdentity},
@@ -41,6 +41,30 @@ use crate::packet::{Sentence, eth};
 pub const ETH0: u32 = 10;
 /// The interface towards the targets.
 pub const ETH1: u32 = 12;
+/// A VLAN interface on [`ETH0`].
+pub const ETH0_VLAN: u32 = 20;
+/// A VLAN interface on [`ETH1`].
+pub const ETH1_VLAN: u32 = 21;
+/// A VLAN interface: `(name, index, index of the carrier, VLAN, addresses)`.
+type VlanRow = (&'static str, u32, u32, u16, [&'static str; 2]);
+
+/// All VLAN interfaces.
+pub const VLANS: &[VlanRow] = &[
+    (
+        "eth0.200",
+        ETH0_VLAN,
+        ETH0,
+        200,
+        ["198.18.0.1/24", "2001:db8:e::1/64"],
+    ),
+    (
+        "eth1.100",
+        ETH1_VLAN,
+        ETH1,
+        100,
+        ["10.1.0.1/24", "fd01::1/64"],
+    ),
+];
 /// Our MAC address on [`ETH0`].
 pub const MAC0: [u8; 6] = [2, 0, 0, 0, 0, 0x10];
 /// Our MAC address on [`ETH1`].
@@ -62,6 +86,8 @@ pub const UNKNOWN_CLIENT: &str = "198.51.100.77";
 pub const CLIENT_V6: &str = "2001:db8:c::7";
 /// A client behind a router.
 pub const FAR_CLIENT_V6: &str = "2001:db8:f::9";
+/// A client in the VLAN 200.
+pub const VLAN_CLIENT: &str = "198.18.0.7";
 /// The VIP of the translated listeners.
 pub const VIP: &str = "192.0.2.10";
 /// The VIP of the translated listeners.
@@ -110,11 +136,17 @@ impl Neighbour {
 
     /// The way to it.
     pub const fn next_hop(&self) -> NextHop {
-        let source = if self.interface == ETH0 { MAC0 } else { MAC1 };
+        let (source, interface, vlan) = match self.interface {
+            ETH0 => (MAC0, ETH0, 0),
+            ETH0_VLAN => (MAC0, ETH0, 200),
+            ETH1_VLAN => (MAC1, ETH1, 100),
+            _ => (MAC1, ETH1, 0),
+        };
         NextHop {
             macs: MacPair::new(MacAddress(self.mac()), MacAddress(source)),
-            interface: self.interface,
+            interface,
             mtu_bytes: MTU_BYTES,
+            vlan: VlanId(vlan),
         }
     }
 }
@@ -150,6 +182,11 @@ pub const NEIGHBOURS: &[Neighbour] = &[
     neighbour("10.0.0.41", 41, ETH1, Known::Both(25)),
     neighbour("10.0.0.99", 99, ETH1, Known::Nobody),
     neighbour("fd00::99", 99, ETH1, Known::Nobody),
+    neighbour(VLAN_CLIENT, 0x70, ETH0_VLAN, Known::Both(50)),
+    neighbour("10.1.0.11", 0x71, ETH1_VLAN, Known::Both(51)),
+    neighbour("10.1.0.12", 0x72, ETH1_VLAN, Known::Kernel),
+    neighbour("fd01::11", 0x71, ETH1_VLAN, Known::Both(52)),
+    neighbour("10.1.0.21", 0x73, ETH1_VLAN, Known::Both(53)),
     neighbour("10.0.0.254", 0xfe, ETH1, Known::Both(26)),
     neighbour("fd00::fe", 0xfe, ETH1, Known::Both(27)),
 ];
@@ -250,16 +287,36 @@ pub const GROUPS: &[Group] = &[
     group(14, NAT, TCP, &[(36, "10.0.0.41", 8080, true)]),
     group(16, NAT, TCP, &[(39, "fd00::99", 8080, false)]),
     group(17, DSR, TCP, &[(38, "10.0.0.21", 92, false)]),
+    group(40, NAT, TCP, &[(50, "10.1.0.11", 8080, true)]),
+    group(41, NAT, TCP, &[(51, "10.1.0.12", 8080, false)]),
+    group(42, NAT, UDP, &[(52, "fd01::11", 5353, true)]),
+    group(43, DSR, TCP, &[(53, "10.1.0.21", 9003, true)]),
     group(18, NAT, TCP, &[(37, "fd09::5", 8080, false)]),
     group(
         19,
+        NAT,
+        TCP,
+        &[
+            (41, "10.0.0.11", 8090, true),
+            (42, "10.0.0.12", 8090, true),
+            (43, "10.0.0.13", 8090, true),
+        ],
+    ),
+    group(
+        20,
+        NAT,
+        TCP,
+        &[(44, "fd00::11", 8090, true), (45, "fd00::12", 8090, true)],
+    ),
+    group(
+        30,
         FULL,
         TCP,
-        &[(41, "10.0.0.11", 8080, true), (42, "10.0.0.12", 8080, true)],
+        &[(46, "10.0.0.11", 8080, true), (47, "10.0.0.12", 8080, true)],
     ),
-    group(20, FULL, UDP, &[(43, "10.0.0.11", 5353, true)]),
-    group(21, FULL, TCP, &[(44, "fd00::11", 8080, true)]),
-    group(22, FULL, UDP, &[(45, "fd09::5", 5353, false)]),
+    group(31, FULL, UDP, &[(48, "10.0.0.11", 5353, true)]),
+    group(32, FULL, TCP, &[(49, "fd00::11", 8080, true)]),
+    group(33, FULL, UDP, &[(56, "fd09::5", 5353, false)]),
 ];
 
 /// The group whose ring names [`UNWRITTEN_TARGET`].
@@ -291,13 +348,36 @@ pub const LISTENERS: &[(u16, &str, u8, u16, u16)] = &[
     (19, VIP_V6, TCP, 84, 16),
     (20, DSR_VIP, TCP, 92, 17),
     (21, VIP_V6, TCP, 87, 18),
-    (22, FULL_VIP, TCP, 80, 19),
-    (23, FULL_VIP, UDP, 53, 20),
-    (24, FULL_VIP_V6, TCP, 80, 21),
-    (25, FULL_VIP_V6, UDP, 53, 22),
+    (50, VIP, TCP, 9000, 40),
+    (51, VIP, TCP, 9001, 41),
+    (52, VIP_V6, UDP, 9002, 42),
+    (53, DSR_VIP, TCP, 9003, 43),
+    (22, VIP, TCP, 93, 19),
+    (23, VIP, TCP, 94, 19),
+    (24, VIP, UDP, 93, 19),
+    (25, VIP, TCP, 95, 19),
+    (26, VIP_V6, TCP, 93, 20),
+    (27, VIP_V6, TCP, 95, 20),
+    (28, FULL_VIP, TCP, 80, 30),
+    (29, FULL_VIP, UDP, 53, 31),
+    (30, FULL_VIP_V6, TCP, 80, 32),
+    (31, FULL_VIP_V6, UDP, 53, 33),
     // As listener 1, so that a client's port may have two flows to one target.
-    (26, VIP, TCP, 93, 1),
+    (32, VIP, TCP, 97, 1),
 ];
+
+/// Listeners that do not hash the five-tuple.
+pub const HASH_INPUTS: &[(u16, HashInput)] = &[
+    (22, HashInput::Source),
+    (23, HashInput::Source),
+    (24, HashInput::Source),
+    (25, HashInput::FiveTupleAndSequence),
+    (26, HashInput::Source),
+    (27, HashInput::FiveTupleAndSequence),
+];
+
+/// The sequence number of a [`Sentence`] that names none.
+pub const SEQUENCE: u32 = 0x0102_0304;
 
 /// The port of [`VIP`] whose listener has no record.
 pub const UNWRITTEN_LISTENER_PORT: u16 = 91;
@@ -341,6 +421,7 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
         let route = Route {
             next_hop: neighbour.next_hop(),
             neighbour: address(neighbour.address),
+            interface: neighbour.interface,
         };
         let answer = if neighbour.known == Known::Nobody {
             Err(Stop::NeighbourUnknown)
@@ -349,7 +430,12 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
         };
         tables.routes.insert(route.neighbour, answer);
         if let Known::Both(id) = neighbour.known {
-            tables.add_next_hop(NextHopId(id), route.neighbour, &route.next_hop);
+            tables.add_next_hop(
+                NextHopId(id),
+                route.interface,
+                route.neighbour,
+                &route.next_hop,
+            );
         }
     }
     for (far, router) in FAR {
@@ -392,7 +478,14 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
         } else {
             UDP_IDLE_TICKS
         };
-        tables.add_listener(ListenerId(id), key, ListenerPolicy { group, idle_ticks });
+        let input = HASH_INPUTS.iter().find(|(other, _)| *other == id);
+        let input = input.map_or(HashInput::FiveTuple, |(_, input)| *input);
+        let policy = ListenerPolicy {
+            group,
+            idle_ticks,
+            flags: ListenerFlags::default().with_hash_input(input),
+        };
+        tables.add_listener(ListenerId(id), key, policy);
     }
     let orphan = ListenerKey::new(address(VIP), TCP, U16::new(UNWRITTEN_LISTENER_PORT));
     tables.listener_index.insert(orphan, UNWRITTEN_LISTENER);
@@ -426,24 +519,50 @@ pub fn source_of(
 }
 
 /// The id of the target that a flow takes when it begins, as the documentation has it: the keyed
-/// hash of the five-tuple, scaled to the group's ring.
+/// hash of what the listener looks at, scaled to the ring. A TCP flow begins with a SYN whose
+/// sequence number is [`SEQUENCE`].
 pub fn chosen(
     tables: &MemoryTables,
     client: (&str, u16),
     vip: (&str, u16),
     protocol: u8,
 ) -> Option<u32> {
+    chosen_by(tables, client, vip, protocol, SEQUENCE)
+}
+
+/// The same for another sequence number; 0 for a flow that does not begin with a SYN.
+pub fn chosen_by(
+    tables: &MemoryTables,
+    client: (&str, u16),
+    vip: (&str, u16),
+    protocol: u8,
+    sequence: u32,
+) -> Option<u32> {
     let key = ListenerKey::new(address(vip.0), protocol, U16::new(vip.1));
     let listener = tables.listener_index.get(&key)?;
-    let group = tables.listeners[usize::from(listener.0)].policy().group;
-    let hash = tables.select_key.select(
-        address(client.0),
-        U16::new(client.1),
-        key.address,
-        key.port,
-        protocol,
-    );
-    let id = tables.rings.get(&group)?[slot(hash)];
+    let policy = tables.listeners[usize::from(listener.0)].policy();
+    let (source, port) = (address(client.0), U16::new(client.1));
+    let hash = match policy.flags.hash_input() {
+        HashInput::FiveTuple => {
+            (tables.select_key).select(source, port, key.address, key.port, protocol)
+        }
+        HashInput::FiveTupleAndSequence => {
+            let sequence = if protocol == TCP { sequence } else { 0 };
+            (tables.select_key).select_with_sequence(
+                source,
+                port,
+                key.address,
+                key.port,
+                protocol,
+                sequence,
+            )
+        }
+        HashInput::Source => {
+            let (zero, nowhere) = (U16::ZERO, Address::UNSPECIFIED);
+            tables.select_key.select(source, zero, nowhere, zero, 0)
+        }
+    };
+    let id = tables.rings.get(&policy.group)?[slot(hash)];
     (id != 0).then_some(id)
 }
 
@@ -476,5 +595,10 @@ pub fn from_target(sender: &str) -> Sentence {
 pub fn on_to(receiver: &str) -> Sentence {
     let neighbour = neighbour_of(receiver);
     let hop = neighbour.next_hop();
-    eth().to(hop.macs.destination().0).from(hop.macs.source().0)
+    let sentence = eth().to(hop.macs.destination().0).from(hop.macs.source().0);
+    if hop.vlan == VlanId::NONE {
+        sentence
+    } else {
+        sentence.vlan(hop.vlan.0)
+    }
 }

@@ -8,12 +8,13 @@
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
+use aya::{Ebpf, programs::Xdp};
 use nlb_common::stage::Stage;
 use nlb_tests::{
     kernel::{self, Kernel, unavailable},
     stack, world,
 };
-use nlb_userspace::dataplane::XDP_OBJECT;
+use nlb_userspace::dataplane::{DECAP_OBJECT, XDP_OBJECT};
 use serde::{Deserialize, Serialize};
 
 /// What one program may use, or uses.
@@ -30,8 +31,36 @@ struct Use {
 
 const BUDGET: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/verifier/budget.toml");
 
-/// Programs of the object, by name.
+/// All programs, by name.
 fn used() -> Result<BTreeMap<String, Use>> {
+    let mut used = balancer()?;
+    used.insert(DECAP.to_owned(), decap()?);
+    Ok(used)
+}
+
+/// The targets' program.
+const DECAP: &str = "decap";
+
+fn decap() -> Result<Use> {
+    let size = stack::programs(DECAP_OBJECT)?
+        .remove(DECAP)
+        .with_context(|| format!("no symbol {DECAP}"))?;
+    let mut object = Ebpf::load(DECAP_OBJECT)?;
+    let program: &mut Xdp = object
+        .program_mut(DECAP)
+        .context("no program")?
+        .try_into()?;
+    program.load()?;
+    let verified_instructions = program.info()?.verified_instruction_count();
+    Ok(Use {
+        verified_instructions: verified_instructions.context("this kernel does not say")?,
+        instructions: size.instructions,
+        stack_bytes: size.stack_bytes,
+    })
+}
+
+/// The load balancer's programs.
+fn balancer() -> Result<BTreeMap<String, Use>> {
     let sizes = stack::programs(XDP_OBJECT)?;
     kernel::in_lab(|| {
         let kernel = Kernel::load(XDP_OBJECT, &mut world::tables())?;

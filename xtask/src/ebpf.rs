@@ -45,15 +45,17 @@ const INPUTS: [&str; 6] = [
 pub struct Objects {
     /// `nlb-xdp`: the load balancer.
     pub xdp: PathBuf,
+    /// `nlb-xdp-decap`: a target's end of the tunnelled modes.
+    pub decap: PathBuf,
     /// `nlb-xdp-pass`: passes everything; for the far end of a veth pair.
     pub pass: PathBuf,
 }
 
-/// Builds the kernel programs, leaves them as `nlb-xdp` and `nlb-xdp-pass` in `out_dir`, and tells
-/// cargo when to do so again.
+/// Builds the kernel programs, leaves them under their names in `out_dir`, and tells cargo when to do
+/// so again.
 pub fn build(out_dir: &Path) -> Result<Objects> {
-    let [xdp, pass] = build_binaries(out_dir, ["nlb-xdp", "nlb-xdp-pass"])?;
-    Ok(Objects { xdp, pass })
+    let [xdp, decap, pass] = build_binaries(out_dir, ["nlb-xdp", "nlb-xdp-decap", "nlb-xdp-pass"])?;
+    Ok(Objects { xdp, decap, pass })
 }
 
 /// Builds the benchmark's kernel programs, and leaves them as `nlb-xdp-bench` in `out_dir`.

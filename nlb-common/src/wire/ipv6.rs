@@ -1,6 +1,9 @@
 //! The IPv6 header (RFC 8200 §3) and the extension headers that we step over (§4).
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, big_endian::U16};
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    big_endian::{U16, U32},
+};
 
 /// The fixed header.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -43,6 +46,28 @@ pub struct Extension {
     pub next_header: u8,
     /// Length in units of 8 bytes, not counting the first.
     pub length: u8,
+}
+
+/// The fragment header (RFC 8200 §4.5).
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct FragmentHeader {
+    /// What follows, in the first fragment.
+    pub next_header: u8,
+    /// Zero.
+    pub zero: u8,
+    /// Offset in units of 8 bytes (13 bits), reserved (2), more fragments follow (1).
+    pub offset_and_more: U16,
+    /// Identifies the fragments of one packet.
+    pub identification: U32,
+}
+
+impl FragmentHeader {
+    /// Whether this is not the first.
+    #[inline(always)]
+    pub const fn is_later(&self) -> bool {
+        self.offset_and_more.get() & 0xfff8 != 0
+    }
 }
 
 /// Hop-by-hop options (RFC 8200 §4.3).

@@ -13,8 +13,8 @@ use nlb_common::{
     flow::Bucket,
     hash::{Key, Secret},
     listener::{Listener, ListenerId, ListenerKey},
-    maps::{EVENT_BYTES, Header, MAX_NEXT_HOPS, PREFILTER_WORDS, Prefilter},
-    next_hop::{NeighbourKey, NextHopId, NextHopSlot},
+    maps::{EVENT_BYTES, Header, MAX_NEXT_HOPS, MAX_VLAN_LINKS, PREFILTER_WORDS, Prefilter},
+    next_hop::{NeighbourKey, NextHopId, NextHopSlot, VlanLink},
     ring::Ring,
     settings::Settings,
     source::{Pool, SourceBucket, Translations},
@@ -51,6 +51,8 @@ static NEXT_HOPS: Array<NextHopSlot, { MAX_NEXT_HOPS as usize }, MMAPABLE> = Arr
 #[btf_map]
 static NEXT_HOP_INDEX: HashMap<NeighbourKey, u32, { MAX_NEXT_HOPS as usize }, NO_PREALLOC> =
     HashMap::new();
+#[btf_map]
+static VLAN_LINKS: HashMap<u32, u64, { MAX_VLAN_LINKS as usize }, NO_PREALLOC> = HashMap::new();
 #[btf_map]
 static FLOWS: Array<Bucket, 1024, MMAPABLE> = Array::new(); // set by the loader
 #[btf_map]
@@ -261,7 +263,11 @@ impl Tables for Maps<'_> {
 
     #[inline(always)]
     fn route(&self, query: &RouteQuery) -> Result<Route, Stop> {
-        route::look_up(self.context, query, |event| self.tell(event))
+        let vlan_link = |interface| {
+            // SAFETY: copied at once, eight bytes that change as a whole.
+            unsafe { VLAN_LINKS.get(&interface) }.map(|word| VlanLink::of_word(*word))
+        };
+        route::look_up(self.context, query, vlan_link, |event| self.tell(event))
     }
 
     #[inline(always)]

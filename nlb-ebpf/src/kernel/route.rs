@@ -11,7 +11,7 @@ use aya_ebpf::{
 use nlb_common::{
     address::Address,
     event::Event,
-    next_hop::{MacPair, NextHop},
+    next_hop::{MacPair, NextHop, VlanId, VlanLink},
     stop::Stop,
 };
 use nlb_ebpf::tables::{Route, RouteQuery};
@@ -49,6 +49,7 @@ const FAMILY_V6: u32 = 10;
 pub(crate) fn look_up(
     context: &XdpContext,
     query: &RouteQuery,
+    vlan_link: impl FnOnce(u32) -> Option<VlanLink>,
     tell: impl FnOnce(&Event),
 ) -> Result<Route, Stop> {
     let is_v4 = query.destination.is_v4();
@@ -100,13 +101,23 @@ pub(crate) fn look_up(
                 | u64::from(destination) << 16
                 | u64::from(source & 0xffff) << 48;
             let tail = source >> 16 | source_end << 16;
+            let interface = parameters[word::INTERFACE];
+            let link = vlan_link(interface).unwrap_or(VlanLink {
+                carrier: interface,
+                vlan: VlanId::NONE,
+            });
+            if link.carrier == 0 {
+                return Err(Stop::NoRoute);
+            }
             Ok(Route {
                 next_hop: NextHop {
                     macs: MacPair { head, tail },
-                    interface: parameters[word::INTERFACE],
+                    interface: link.carrier,
+                    vlan: link.vlan,
                     mtu_bytes: (parameters[word::MTU] >> 16) as u16,
                 },
                 neighbour,
+                interface,
             })
         }
         Ok(BPF_FIB_LKUP_RET_NO_NEIGH) => {

@@ -114,7 +114,7 @@ pub fn known<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, 
     let client = client_of(&packet);
     let place = Place::of(tables, &client);
     let now = tables.now();
-    let decision = decide::<false, T>(&packet, tables, place, &client, now)?;
+    let decision = decide::<false, F, T>(frame, &packet, tables, place, &client, now)?;
     // Given to another flow in the meantime: told from the start.
     let again = Exit::Go(Stage::Begin);
     if !decision.state.has(FlowState::SOURCE_TRANSLATED) {
@@ -151,7 +151,7 @@ pub fn known<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, 
         length_bytes: packet.length_bytes,
         kind: PassageKind::Known,
     });
-    Ok(emit(frame, &next_hop)?)
+    Ok(emit(frame, packet.network, &next_hop)?)
 }
 
 /// The stage of a flow's first packet.
@@ -163,7 +163,7 @@ pub fn begin<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, 
     let client = client_of(&packet);
     let place = Place::of(tables, &client);
     let now = tables.now();
-    let decision = decide::<true, T>(&packet, tables, place, &client, now)?;
+    let decision = decide::<true, F, T>(frame, &packet, tables, place, &client, now)?;
     if !decision.begins {
         return Err(Exit::Go(Stage::Begin));
     }
@@ -233,7 +233,7 @@ pub fn begin<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, 
         length_bytes: packet.length_bytes,
         kind: PassageKind::New,
     });
-    Ok(emit(frame, &next_hop)?)
+    Ok(emit(frame, packet.network, &next_hop)?)
 }
 
 /// Rewrites both ends of a packet to a target.
@@ -303,5 +303,5 @@ pub fn answer<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict,
         length_bytes: packet.length_bytes,
         kind: PassageKind::Return,
     });
-    Ok(emit(frame, &next_hop)?)
+    Ok(emit(frame, packet.network, &next_hop)?)
 }

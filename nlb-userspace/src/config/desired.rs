@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use nlb_common::listener::HashInput;
 use serde::Serialize;
 
 use super::error::Warning;
@@ -16,6 +17,7 @@ pub use super::{
     hash_key::{HashKey, HashKeyError, HashKeySource},
     http_codes::HttpCodes,
 };
+pub use crate::target_state::Minimum;
 
 /// A whole valid configuration; load balancers, listeners, groups and targets in the order of the
 /// file.
@@ -105,14 +107,26 @@ pub struct Listener {
     pub port: u16,
     /// The VIPs it answers on: those of its target group's IP version; never empty.
     pub addresses: Vec<IpAddr>,
-    /// Index of its group in [`Desired::target_groups`].
-    pub target_group: usize,
-    /// Name of its group.
-    pub target_group_name: String,
+    /// The target groups that share its new flows: one to five, each once, alike in protocol, IP
+    /// version and stickiness; not all of weight 0.
+    pub forward: Vec<Share>,
+    /// What a new flow's choice depends on; [`HashInput::Source`] if its groups have stickiness.
+    pub hash_input: HashInput,
     /// NLB's `tcp.idle_timeout.seconds`; means nothing to a UDP listener.
     pub tcp_idle_timeout: Duration,
     /// Its counterpart for UDP; means nothing to a TCP listener.
     pub udp_idle_timeout: Duration,
+}
+
+/// A target group's share of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// Index of the group in [`Desired::target_groups`].
+    pub target_group: usize,
+    /// Its name.
+    pub name: String,
+    /// Its share of new flows, 0 to 999.
+    pub weight: u16,
 }
 
 /// Targets with a common health check.
@@ -130,6 +144,16 @@ pub struct TargetGroup {
     pub ip_version: Option<IpVersion>,
     /// NLB's `deregistration_delay.timeout_seconds`.
     pub deregistration_delay: Duration,
+    /// NLB's `stickiness.enabled`, by the source address.
+    pub is_sticky: bool,
+    /// ALB's `slow_start.duration_seconds`; zero is off.
+    pub slow_start: Duration,
+    /// Below this, the group is unavailable (NLB's
+    /// `target_group_health.dns_failover.minimum_healthy_targets`).
+    pub dns_failover: Minimum,
+    /// Below this, the group fails open (NLB's
+    /// `target_group_health.unhealthy_state_routing.minimum_healthy_targets`).
+    pub unhealthy_state_routing: Minimum,
     /// How targets are checked.
     pub health_check: HealthCheck,
     /// The targets; no two with the same address and port.

@@ -9,7 +9,7 @@ use std::{cmp::Ordering, fmt};
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
 pub use super::{
-    problem::{AddressClass, Problem, Shape},
+    problem::{AddressClass, GroupTrait, Problem, Shape},
     remedy::Remedy,
 };
 

@@ -32,10 +32,13 @@ use toml::de::DeTable;
 pub use self::{
     desired::{
         Capacity, Desired, HashKey, HashKeyError, HashKeySource, HealthCheck, HealthCheckPort,
-        HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Mode, Node, Protocol,
-        Target, TargetGroup, XdpMode,
+        HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Minimum, Mode, Node,
+        Protocol, Share, Target, TargetGroup, XdpMode,
     },
-    error::{AddressClass, Fault, Faults, Position, Problem, Remedy, Shape, Suspicion, Warning},
+    error::{
+        AddressClass, Fault, Faults, GroupTrait, Position, Problem, Remedy, Shape, Suspicion,
+        Warning,
+    },
 };
 use self::{
     raw::RawFile,

@@ -209,6 +209,34 @@ pub enum Problem {
     },
 
     // Listeners.
+    /// Both ways of naming groups.
+    #[error("is given as well as `target_group`")]
+    TwoForwards,
+    /// More groups than NLB takes.
+    #[error("names {0} groups")]
+    TooManyGroups(usize),
+    /// A group again.
+    #[error("is already a group of this listener (line {line})")]
+    GroupTwice {
+        /// Line of the first.
+        line: usize,
+    },
+    /// No group takes flows.
+    #[error("has weights of 0 only, so that no group would take flows")]
+    NoGroupWeight,
+    /// A group that is not like the listener's first.
+    #[error("has {found}, while the listener's first group (line {line}) has {wanted}")]
+    GroupsDiffer {
+        /// What it has.
+        found: GroupTrait,
+        /// What the first has.
+        wanted: GroupTrait,
+        /// Line of the first.
+        line: usize,
+    },
+    /// A hash that a UDP listener cannot use.
+    #[error("is set on a UDP listener, whose packets have no sequence number")]
+    SequenceOfUdp,
     /// No such group.
     #[error("is not a target group of this file")]
     UnknownGroup,
@@ -249,6 +277,12 @@ pub enum Problem {
     TimeoutOfOther(Protocol),
 
     // Target groups.
+    /// A slow start too short to be one.
+    #[error("is shorter than the 30 seconds that slow start takes at least")]
+    SlowStartShort,
+    /// A threshold of `dns_failover` below that of `unhealthy_state_routing`.
+    #[error("is below the {0} of `unhealthy_state_routing`")]
+    BelowRouting(u64),
     /// `dsr-l2` with two ports.
     #[error(
         "differs from port {listener_port} of listener \"{listener}\", and dsr-l2 cannot change \
@@ -292,6 +326,23 @@ pub enum Problem {
         /// Its last status.
         last: u16,
     },
+}
+
+/// In what the groups of one listener must be alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum GroupTrait {
+    /// Their protocol.
+    #[error("the protocol {0}")]
+    Protocol(Protocol),
+    /// The IP version of their targets.
+    #[error("{0} targets")]
+    Version(super::IpVersion),
+    /// `stickiness.enabled = true`.
+    #[error("stickiness")]
+    Stickiness,
+    /// `stickiness.enabled = false`.
+    #[error("no stickiness")]
+    NoStickiness,
 }
 
 /// Classes of addresses that cannot be used.

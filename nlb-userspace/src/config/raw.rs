@@ -9,7 +9,7 @@ use toml::{
 };
 
 use super::{
-    reader::{Field, PortChoice, Reader, Table},
+    reader::{Field, PortChoice, Reader, Table, WholeOrOff},
     report::{At, Spot},
 };
 
@@ -49,11 +49,26 @@ pub(super) struct RawLoadBalancer {
 
 #[derive(Debug)]
 pub(super) struct RawListener {
+    pub(super) spot: Spot,
     pub(super) protocol: Field<String>,
     pub(super) port: Field<u64>,
     pub(super) target_group: Field<String>,
+    /// Absent, or where they are written and how many there are, right or wrong.
+    pub(super) target_groups: Option<(Spot, usize)>,
+    /// Those that are tables.
+    pub(super) shares: Vec<RawShare>,
+    /// Whether either is likely to stand under a mistyped key.
+    pub(super) forward_mistyped: bool,
+    pub(super) hash: Field<String>,
     pub(super) tcp_idle_timeout_seconds: Field<u64>,
     pub(super) udp_idle_timeout_seconds: Field<u64>,
+}
+
+/// A group of several that a listener forwards to.
+#[derive(Debug)]
+pub(super) struct RawShare {
+    pub(super) name: Field<String>,
+    pub(super) weight: Field<u64>,
 }
 
 #[derive(Debug)]
@@ -65,8 +80,19 @@ pub(super) struct RawTargetGroup {
     pub(super) mode: Field<String>,
     pub(super) deregistration_delay_seconds: Field<u64>,
     pub(super) preserve_client_ip: Field<bool>,
+    pub(super) stickiness: Field<bool>,
+    pub(super) slow_start_seconds: Field<u64>,
+    pub(super) dns_failover: RawMinimum,
+    pub(super) unhealthy_state_routing: RawMinimum,
     pub(super) health_check: RawHealthCheck,
     pub(super) targets: Vec<RawTarget>,
+}
+
+/// A `minimum_healthy_targets`.
+#[derive(Debug)]
+pub(super) struct RawMinimum {
+    pub(super) count: Field<WholeOrOff>,
+    pub(super) percentage: Field<WholeOrOff>,
 }
 
 #[derive(Debug)]
@@ -149,10 +175,31 @@ impl RawLoadBalancer {
 
 impl RawListener {
     fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
+        let shares = reader.tables(table, "target_groups", name_of);
         Self {
+            spot: table.spot.clone(),
             protocol: reader.word(table, "protocol"),
             port: reader.whole(table, "port"),
             target_group: reader.text(table, "target_group"),
+            target_groups: table.entries.get("target_groups").map(|value| {
+                let spot = Spot {
+                    span: value.span(),
+                    field: format!("{}.target_groups", table.spot.field),
+                    shown: false,
+                };
+                let several = value.get_ref().as_array();
+                (spot, several.map_or(1, |several| several.len()))
+            }),
+            shares: shares
+                .iter()
+                .map(|table| RawShare {
+                    name: reader.text(table, "name"),
+                    weight: reader.whole(table, "weight"),
+                })
+                .collect(),
+            forward_mistyped: table.has_mistyped("target_group")
+                || table.has_mistyped("target_groups"),
+            hash: reader.word(table, "hash"),
             tcp_idle_timeout_seconds: reader.whole(table, "tcp.idle_timeout.seconds"),
             udp_idle_timeout_seconds: reader.whole(table, "udp.idle_timeout.seconds"),
         }
@@ -162,6 +209,8 @@ impl RawListener {
 impl RawTargetGroup {
     fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
         reader.not_yet(table, "deregistration_delay.connection_termination.enabled");
+        // There is one word only.
+        drop(reader.word(table, "stickiness.type"));
         Self {
             spot: table.spot.clone(),
             name: reader.text(table, "name"),
@@ -171,6 +220,30 @@ impl RawTargetGroup {
             deregistration_delay_seconds: reader
                 .whole(table, "deregistration_delay.timeout_seconds"),
             preserve_client_ip: reader.switch(table, "preserve_client_ip.enabled"),
+            stickiness: reader.switch(table, "stickiness.enabled"),
+            slow_start_seconds: reader.whole(table, "slow_start.duration_seconds"),
+            dns_failover: RawMinimum {
+                count: reader.whole_or_off(
+                    table,
+                    "target_group_health.dns_failover.minimum_healthy_targets.count",
+                ),
+                percentage: reader.whole_or_off(
+                    table,
+                    "target_group_health.dns_failover.minimum_healthy_targets.percentage",
+                ),
+            },
+            unhealthy_state_routing: RawMinimum {
+                count: reader
+                    .whole(
+                        table,
+                        "target_group_health.unhealthy_state_routing.minimum_healthy_targets.count",
+                    )
+                    .map(WholeOrOff::Number),
+                percentage: reader.whole_or_off(
+                    table,
+                    "target_group_health.unhealthy_state_routing.minimum_healthy_targets.percentage",
+                ),
+            },
             health_check: RawHealthCheck::read(reader, table),
             targets: reader
                 .tables(table, "target", address_of)

@@ -34,6 +34,14 @@ pub enum Remedy {
         /// Largest.
         max: u64,
     },
+    /// A whole number in a range, or `off`.
+    #[error("write \"off\" or a whole number from {min} to {max}")]
+    WriteWholeOrOff {
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+    },
     /// A number of seconds in a range.
     #[error("write seconds from {} to {}", seconds(*.min_millis), seconds(*.max_millis))]
     WriteSeconds {
@@ -141,6 +149,24 @@ pub enum Remedy {
     /// The protocols that fit.
     #[error("use a {} group", or(.0))]
     UseGroup(Vec<&'static str>),
+    /// One way to forward.
+    #[error("write `target_group = \"web\"`, or `target_groups` for several")]
+    WriteForward,
+    /// At most five groups.
+    #[error("write one to five groups")]
+    OneToFiveGroups,
+    /// A weight that takes flows.
+    #[error("give at least one of them a weight of 1 to 999")]
+    SomeWeight,
+    /// Groups that are alike.
+    #[error("use groups that are alike in this")]
+    AlikeGroups,
+    /// Any time that slow start may take.
+    #[error("write 0, or 30 to 900")]
+    WriteSlowStart,
+    /// Not below a number.
+    #[error("write at least {0}, or \"off\"")]
+    AtLeastOrOff(u64),
     /// One group for each load balancer.
     #[error("make a target group for each load balancer; they may hold the same targets")]
     GroupPerBalancer,

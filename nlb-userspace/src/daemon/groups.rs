@@ -6,26 +6,18 @@ use std::{
     time::Duration,
 };
 
-use nlb_common::{
-    address::Address, listener::ListenerKey, next_hop::NextHopId, target::Mode as WireMode,
-    wire::protocol,
-};
 use tokio::sync::mpsc;
-use zerocopy::big_endian::U16;
 
 use crate::{
-    clock,
-    config::{
-        Desired, HealthCheck, HealthCheckPort, HealthCheckProtocol, Listener, Mode, TargetGroup,
-    },
+    config::{Desired, HealthCheck, HealthCheckPort, HealthCheckProtocol, TargetGroup},
     health::{
         Check, CheckProtocol, ProbeOutcome,
         schedule::{self, Probes},
         state::{TargetHealth, Thresholds, Transition},
     },
     next_hop::Unresolved,
-    plan::{Wish, WishedGroup, WishedListener, WishedTarget, fingerprint},
-    target_state::{Selection, routable},
+    slow_start,
+    target_state::{Selection, TargetState, routable},
 };
 
 /// Names a target for its probes: the group's name and the target's address.
@@ -60,6 +52,10 @@ pub(super) struct TargetEntry {
     pub(super) health: TargetHealth,
     /// The way there.
     pub(super) way: Way,
+    /// Whether it came with its group: the first targets of a group do not start slowly.
+    is_first: bool,
+    /// Since when it has been in slow start.
+    ramp: Option<Duration>,
     probes: Option<Probes>,
 }
 
@@ -100,7 +96,8 @@ impl Groups {
             .load_balancers
             .iter()
             .flat_map(|balancer| &balancer.listeners)
-            .map(|listener| listener.target_group)
+            .flat_map(|listener| &listener.forward)
+            .map(|share| share.target_group)
             .collect();
         let mut old: BTreeMap<String, Group> = self
             .list
@@ -129,7 +126,22 @@ impl Groups {
             .list
             .iter_mut()
             .find(|group| group.configured.name == *name)?;
-        group.targets.get_mut(address)?.health.observe(now, outcome)
+        let transition = group.targets.get_mut(address)?.health.observe(now, outcome);
+        if transition.is_some() {
+            group.follow_health(address, now);
+        }
+        transition
+    }
+
+    /// The steps that slow starts have reached: when they change, rings do.
+    pub(super) fn slow_starts(&self, now: Duration) -> Vec<u16> {
+        self.list
+            .iter()
+            .flat_map(|group| {
+                let targets = group.targets.values();
+                targets.map(move |target| group.step(target, now))
+            })
+            .collect()
     }
 
     /// Lets time go by: delays run out, and targets that are gone are forgotten.
@@ -145,24 +157,6 @@ impl Groups {
         }
         transitions
     }
-
-    /// What should be in the maps.
-    pub(super) fn wish(&self, desired: &Desired, next_hop: impl Fn(&Way) -> NextHopId) -> Wish {
-        Wish {
-            listeners: desired
-                .load_balancers
-                .iter()
-                .flat_map(|balancer| &balancer.listeners)
-                .flat_map(wished_listeners)
-                .collect(),
-            groups: self
-                .list
-                .iter()
-                .map(|group| group.wish(&next_hop))
-                .collect(),
-            sources: desired.node.snat_addresses.clone(),
-        }
-    }
 }
 
 impl Group {
@@ -176,6 +170,7 @@ impl Group {
     ) {
         let check = &configured.health_check;
         let check_changed = self.configured.health_check != *check;
+        let is_new = self.targets.is_empty();
         let mut registered = BTreeSet::new();
         for target in &configured.targets {
             let address = SocketAddr::new(target.address, target.port);
@@ -188,6 +183,8 @@ impl Group {
                     None => TargetHealth::registered(thresholds(check), in_use),
                 },
                 way: Way::Unknown,
+                is_first: is_new && !adopted.contains_key(&key),
+                ramp: None,
                 probes: None,
             });
             entry.weight = target.weight;
@@ -220,43 +217,86 @@ impl Group {
             }
         }
         self.configured = configured.clone();
+        // A target that left health behind may have left it here.
+        for entry in self.targets.values_mut() {
+            if entry.health.state() != TargetState::Healthy {
+                entry.ramp = None;
+            }
+        }
+    }
+
+    /// Slow start begins and ends with a target's health.
+    fn follow_health(&mut self, address: &SocketAddr, now: Duration) {
+        let is_carried = self.targets.iter().any(|(other, target)| {
+            other != address
+                && target.weight > 0
+                && target.health.state().takes_new_flows()
+                && self.step(target, now) == slow_start::STEPS
+        });
+        let Some(target) = self.targets.get_mut(address) else {
+            return;
+        };
+        if target.health.state() != TargetState::Healthy {
+            target.ramp = None;
+            return;
+        }
+        let is_first = std::mem::take(&mut target.is_first);
+        target.ramp = (is_carried && !is_first).then_some(now);
+    }
+
+    /// How far a target's slow start has come.
+    fn step(&self, target: &TargetEntry, now: Duration) -> u16 {
+        target.ramp.map_or(slow_start::STEPS, |since| {
+            slow_start::step(since, now, self.configured.slow_start)
+        })
     }
 
     /// Which targets take new flows.
     pub(super) fn selection(&self) -> Selection {
-        let states: Vec<_> = self
+        let targets: Vec<_> = self
             .targets
             .values()
-            .map(|target| target.health.state())
+            .map(|target| (target.health.state(), target.weight))
             .collect();
-        routable(&states)
+        let configured = &self.configured;
+        routable(
+            &targets,
+            configured.unhealthy_state_routing,
+            configured.dns_failover,
+        )
     }
 
-    fn wish(&self, next_hop: &impl Fn(&Way) -> NextHopId) -> WishedGroup {
-        let selection = self.selection();
-        WishedGroup {
-            fingerprint: fingerprint(&self.configured.name),
-            mode: match self.configured.mode {
-                Mode::Nat => WireMode::NAT,
-                Mode::DsrL2 => WireMode::DSR_L2,
-                Mode::FullNat => WireMode::FULL_NAT,
-            },
-            targets: self
-                .targets
-                .iter()
-                .enumerate()
-                .map(|(position, (address, target))| WishedTarget {
-                    address: address.ip(),
-                    port: address.port(),
-                    weight: if selection.members.contains(&position) {
-                        target.weight
-                    } else {
-                        0
-                    },
-                    next_hop: next_hop(&target.way),
-                })
-                .collect(),
-        }
+    /// Every target's share of new flows against the others', as a ring takes it.
+    pub(super) fn weights(&self, selection: &Selection, now: Duration) -> Vec<u16> {
+        let targets: Vec<(u16, u16)> = self
+            .targets
+            .values()
+            .enumerate()
+            .map(|(position, target)| {
+                if !selection.members.contains(&position) {
+                    (0, slow_start::STEPS)
+                } else if selection.fail_open {
+                    // Nobody knows who can carry more.
+                    (target.weight, slow_start::STEPS)
+                } else {
+                    (target.weight, self.step(target, now))
+                }
+            })
+            .collect();
+        slow_start::weights(&targets)
+    }
+
+    /// The same in the units of the configuration.
+    pub(super) fn effective_weights(&self, selection: &Selection, now: Duration) -> Vec<f64> {
+        let weights = self.weights(selection, now);
+        // A target that is not held back says what a ring's unit is.
+        let is_scaled =
+            (self.targets.values().zip(&weights)).any(|(target, weight)| *weight > target.weight);
+        let unit = if is_scaled { slow_start::STEPS } else { 1 };
+        weights
+            .into_iter()
+            .map(|weight| f64::from(weight) / f64::from(unit))
+            .collect()
     }
 }
 
@@ -273,26 +313,6 @@ fn to_check(check: &HealthCheck) -> Check {
     }
 }
 
-/// One for each address and protocol.
-pub(super) fn wished_listeners(listener: &Listener) -> Vec<WishedListener> {
-    let tcp = listener
-        .protocol
-        .has_tcp()
-        .then_some((protocol::TCP, listener.tcp_idle_timeout));
-    let udp = listener
-        .protocol
-        .has_udp()
-        .then_some((protocol::UDP, listener.udp_idle_timeout));
-    let mut wished = Vec::new();
-    for address in &listener.addresses {
-        for (protocol, idle) in [tcp, udp].into_iter().flatten() {
-            let seconds = u32::try_from(idle.as_secs()).unwrap_or(u32::MAX);
-            wished.push(WishedListener {
-                key: ListenerKey::new(Address::from(*address), protocol, U16::new(listener.port)),
-                group: listener.target_group,
-                idle_ticks: clock::of_this_kernel().count_of_seconds(seconds),
-            });
-        }
-    }
-    wished
-}
+#[cfg(test)]
+#[path = "groups_tests.rs"]
+mod tests;

@@ -6,6 +6,7 @@
 
 mod groups;
 mod report;
+mod wish;
 
 use std::{
     collections::BTreeMap,
@@ -113,6 +114,8 @@ pub struct Daemon {
     attached: Vec<AttachedTo>,
     sweeps: [Sweep; 2],
     last_wish_change: Instant,
+    /// The steps of slow starts that are live.
+    slow_starts: Vec<u16>,
     outcomes: mpsc::Sender<(TargetKey, ProbeOutcome)>,
 }
 
@@ -183,7 +186,7 @@ impl Daemon {
         let mut daemon = Self {
             config_path: config_path.to_owned(),
             actual: Actual::adopt(&found),
-            book: Book::adopt(&found.next_hops),
+            book: Book::adopt(&found),
             groups: Groups::default(),
             wish: Wish::default(),
             started: now,
@@ -191,6 +194,7 @@ impl Daemon {
             attached: Vec::new(),
             sweeps: Default::default(),
             last_wish_change: now,
+            slow_starts: Vec::new(),
             outcomes: sender,
             desired,
             loaded,
@@ -275,11 +279,12 @@ impl Daemon {
                 },
                 _ = sweep.tick() => self.sweep(),
                 _ = tick.tick() => {
-                    let transitions = self.groups.tick(self.started.elapsed());
+                    let now = self.started.elapsed();
+                    let transitions = self.groups.tick(now);
                     for (key, transition) in &transitions {
                         log_transition(key, transition);
                     }
-                    if !transitions.is_empty() {
+                    if !transitions.is_empty() || self.groups.slow_starts(now) != self.slow_starts {
                         self.reconcile_or_log();
                     }
                 }
@@ -366,7 +371,7 @@ impl Daemon {
         let mut trial = Groups::default();
         let (sender, _receiver) = mpsc::channel(1);
         trial.configure(&desired, self.started.elapsed(), &BTreeMap::new(), &sender);
-        let wish = trial.wish(&desired, |_| NextHopId::NONE);
+        let wish = trial.wish(&desired, self.started.elapsed(), |_| NextHopId::NONE);
         plan::plan(&self.actual, &wish, self.limits())?;
         drop(trial);
         // New interfaces first: what fails here has changed nothing that carries traffic.
@@ -466,7 +471,9 @@ impl Daemon {
     /// Makes the wish anew and carries out what differs; says how many steps it took.
     fn reconcile(&mut self) -> Result<usize, DaemonError> {
         let book = &self.book;
-        let wish = self.groups.wish(&self.desired, |way| match way {
+        let now = self.started.elapsed();
+        self.slow_starts = self.groups.slow_starts(now);
+        let wish = self.groups.wish(&self.desired, now, |way| match way {
             Way::Through {
                 interface,
                 neighbour,

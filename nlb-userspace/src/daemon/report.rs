@@ -4,18 +4,18 @@ use std::{net::SocketAddr, time::SystemTime};
 
 use nlb_common::{
     counter::Traffic,
-    listener::ListenerKey,
+    listener::{HashInput, ListenerKey},
     stop::{Stop, StopVerdict},
 };
 
-use super::{Daemon, groups, groups::Group, groups::Way};
+use super::{Daemon, groups, groups::Group, groups::Way, wish};
 use crate::{
     config,
     dataplane::{kernel::Sweep, load::Attached},
     next_hop,
     status::{
-        Counters, Flows, Interface, Listener, LoadBalancer, NextHop, Status, StopCount, Target,
-        TargetGroup,
+        Counters, Flows, ForwardShare, Interface, Listener, LoadBalancer, NextHop, Status,
+        StopCount, Target, TargetGroup,
     },
 };
 
@@ -115,7 +115,20 @@ impl Daemon {
                     protocol: listener.protocol.to_string(),
                     port: listener.port,
                     addresses: listener.addresses.clone(),
-                    target_group: listener.target_group_name.clone(),
+                    target_groups: listener
+                        .forward
+                        .iter()
+                        .map(|share| ForwardShare {
+                            name: share.name.clone(),
+                            weight: share.weight,
+                        })
+                        .collect(),
+                    hash: match listener.hash_input {
+                        HashInput::FiveTuple => "five_tuple",
+                        HashInput::FiveTupleAndSequence => "five_tuple_and_sequence",
+                        HashInput::Source => "source_ip",
+                    }
+                    .to_owned(),
                     counters: self.listener_counters(listener),
                 })
                 .collect(),
@@ -125,10 +138,7 @@ impl Daemon {
     /// The sum over the listener's addresses and protocols.
     fn listener_counters(&self, listener: &config::Listener) -> Counters {
         let mut sum = Traffic::default();
-        for key in groups::wished_listeners(listener)
-            .iter()
-            .map(|wished| wished.key)
-        {
+        for (key, _) in wish::keys(listener) {
             sum += self.traffic_of(&key);
         }
         sum.into()
@@ -146,15 +156,18 @@ impl Daemon {
             self.wish.groups.iter().find(|wished| {
                 wished.fingerprint == crate::plan::fingerprint(&group.configured.name)
             });
+        let selection = group.selection();
         TargetGroup {
             name: group.configured.name.clone(),
             protocol: group.configured.protocol.to_string(),
             mode: group.configured.mode.to_string(),
-            fail_open: group.selection().fail_open && !group.targets.is_empty(),
+            fail_open: selection.fail_open && !group.targets.is_empty(),
+            available: selection.is_available,
             targets: group
                 .targets
                 .iter()
-                .map(|(address, entry)| {
+                .zip(group.effective_weights(&selection, self.started.elapsed()))
+                .map(|((address, entry), weight)| {
                     let id = wished.and_then(|wished| {
                         self.actual.target_id(wished, address.ip(), address.port())
                     });
@@ -164,6 +177,7 @@ impl Daemon {
                     let ports = id.and_then(|id| sweep.ports_by_target.get(id.0 as usize));
                     Target {
                         snat_ports_in_use: ports.copied().unwrap_or_default(),
+                        effective_weight: weight,
                         ..self.target(address, entry, id.map(|id| id.0), traffic)
                     }
                 })
@@ -184,6 +198,7 @@ impl Daemon {
             address: address.ip(),
             port: address.port(),
             weight: entry.weight,
+            effective_weight: f64::from(entry.weight),
             state: health.state().name().to_owned(),
             reason: health.reason().map(|reason| reason.code().to_owned()),
             description: health

@@ -12,7 +12,7 @@ use nlb_common::{
     flow::{Bucket, Choice, FlowState},
     listener::{Listener, ListenerId, ListenerKey, ListenerPolicy},
     maps::{Header, Prefilter},
-    next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
+    next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot, VlanLink},
     plain::Plain,
     ring::Ring,
     source::{MAX_SOURCES, Pool, SourceId, TURNS, Translation, Translations},
@@ -40,6 +40,7 @@ pub struct KernelMaps {
     pool: Shared<Pool>,
     listener_index: HashMap<MapData, Plain<ListenerKey>, u32>,
     next_hop_index: HashMap<MapData, Plain<NeighbourKey>, u32>,
+    vlan_links: HashMap<MapData, u32, u64>,
     rings: ArrayOfMaps<MapData, Array<MapData, Plain<Ring>>>,
     listener_counters: PerCpuArray<MapData, Plain<Traffic>>,
     target_counters: PerCpuArray<MapData, Plain<Traffic>>,
@@ -67,6 +68,8 @@ pub struct Found {
     pub turns: BTreeSet<SourceId>,
     /// Next hops by neighbour; `None` where the record is invalid.
     pub next_hops: Vec<(NeighbourKey, NextHopId, Option<NextHop>)>,
+    /// What is behind VLAN interfaces, by their indexes.
+    pub vlan_links: Vec<(u32, VlanLink)>,
 }
 
 /// What a sweep over the flow table saw.
@@ -167,6 +170,8 @@ impl KernelMaps {
                 .map_err(map_error("use", "LISTENER_INDEX"))?,
             next_hop_index: HashMap::try_from(take(object, "NEXT_HOP_INDEX")?)
                 .map_err(map_error("use", "NEXT_HOP_INDEX"))?,
+            vlan_links: HashMap::try_from(take(object, "VLAN_LINKS")?)
+                .map_err(map_error("use", "VLAN_LINKS"))?,
             rings: ArrayOfMaps::try_from(take(object, "RINGS")?)
                 .map_err(map_error("use", "RINGS"))?,
             listener_counters: PerCpuArray::try_from(take(object, "LISTENER_COUNTERS")?)
@@ -230,6 +235,14 @@ impl KernelMaps {
                 Ok((key, id, next_hop))
             })
             .collect::<Result<_, DataplaneError>>()?;
+        let vlan_links = self
+            .vlan_links
+            .iter()
+            .map(|entry| {
+                let (interface, word) = entry.map_err(map_error("read", "VLAN_LINKS"))?;
+                Ok((interface, VlanLink::of_word(word)))
+            })
+            .collect::<Result<_, DataplaneError>>()?;
         let groups: BTreeSet<u16> = targets
             .iter()
             .map(|(_, identity, _)| identity.group)
@@ -269,6 +282,7 @@ impl KernelMaps {
                 .map(nlb_common::word::Word::load)
                 .collect(),
             next_hops,
+            vlan_links,
         })
     }
 
@@ -396,6 +410,14 @@ impl Dataplane for KernelMaps {
             Step::UnindexNextHop { neighbour } => {
                 absent_is_well(self.next_hop_index.remove(&Plain(*neighbour)))
                     .map_err(map_error("write", "NEXT_HOP_INDEX"))?;
+            }
+            Step::WriteVlanLink { interface, link } => self
+                .vlan_links
+                .insert(*interface, link.to_word(), 0)
+                .map_err(map_error("write", "VLAN_LINKS"))?,
+            Step::RemoveVlanLink { interface } => {
+                absent_is_well(self.vlan_links.remove(interface))
+                    .map_err(map_error("write", "VLAN_LINKS"))?;
             }
             Step::WriteTarget {
                 id,

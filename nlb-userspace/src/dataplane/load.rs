@@ -14,9 +14,9 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{MapData, MapError, ProgramArray, RingBuf},
     programs::{
-        ProgramError, XdpMode as AttachMode,
+        ProgramError, Xdp, XdpMode as AttachMode,
         links::{FdLink, PinnedLink},
-        xdp::XdpLink,
+        xdp::{XdpLink, XdpLinkId},
     },
 };
 use nlb_common::{
@@ -33,7 +33,7 @@ use super::{DataplaneError, XDP_OBJECT, kernel::KernelMaps, log, shared::Shared,
 use crate::config::{Capacity, XdpMode};
 
 /// Names of the maps that are pinned under their own names.
-const PINNED_MAPS: [&str; 16] = [
+const PINNED_MAPS: [&str; 17] = [
     "HEADER",
     "PREFILTER",
     "LISTENER_INDEX",
@@ -42,6 +42,7 @@ const PINNED_MAPS: [&str; 16] = [
     "TARGETS",
     "NEXT_HOPS",
     "NEXT_HOP_INDEX",
+    "VLAN_LINKS",
     "FLOWS",
     "TRANSLATIONS",
     "SOURCES",
@@ -346,41 +347,18 @@ impl Loaded {
                 }
             }
         }
-        let attempts: &[(AttachMode, &'static str, Attached)] = match mode {
-            XdpMode::Auto => &[DRIVER, GENERIC],
-            XdpMode::Driver => &[DRIVER],
-            XdpMode::Generic => &[GENERIC],
-        };
-        let mut refused = None;
-        for (attempt, name, attached) in attempts {
-            match stages::program(&mut self.object, Stage::FRONT_PROGRAM)?
-                .attach_to_if_index(index, *attempt)
-            {
-                Ok(id) => {
-                    let link = stages::program(&mut self.object, Stage::FRONT_PROGRAM)?
-                        .take_link(id)
-                        .map_err(DataplaneError::Program)?;
-                    let link = FdLink::try_from(link).map_err(|source| DataplaneError::Link {
-                        path: path.clone(),
-                        source,
-                    })?;
-                    link.pin(&path).map_err(|source| DataplaneError::Pin {
-                        path: path.clone(),
-                        source,
-                    })?;
-                    return Ok(*attached);
-                }
-                Err(source) => {
-                    refused.get_or_insert(DataplaneError::Attach {
-                        interface: interface.to_owned(),
-                        mode: name,
-                        hint: hint(&source),
-                        source,
-                    });
-                }
-            }
-        }
-        Err(refused.unwrap_or_else(|| DataplaneError::NoInterface(interface.to_owned())))
+        let front = stages::program(&mut self.object, Stage::FRONT_PROGRAM)?;
+        let (id, attached) = attach_anew(front, interface, index, mode)?;
+        let link = front.take_link(id).map_err(DataplaneError::Program)?;
+        let link = FdLink::try_from(link).map_err(|source| DataplaneError::Link {
+            path: path.clone(),
+            source,
+        })?;
+        link.pin(&path).map_err(|source| DataplaneError::Pin {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(attached)
     }
 
     fn replace(&mut self, path: &Path) -> Result<(), DataplaneError> {
@@ -417,6 +395,35 @@ impl Loaded {
         }
         Ok(())
     }
+}
+
+/// Puts a program on an interface that has none, in the first of the mode's ways that works.
+pub(super) fn attach_anew(
+    program: &mut Xdp,
+    interface: &str,
+    index: u32,
+    mode: XdpMode,
+) -> Result<(XdpLinkId, Attached), DataplaneError> {
+    let attempts: &[(AttachMode, &'static str, Attached)] = match mode {
+        XdpMode::Auto => &[DRIVER, GENERIC],
+        XdpMode::Driver => &[DRIVER],
+        XdpMode::Generic => &[GENERIC],
+    };
+    let mut refused = None;
+    for (attempt, name, attached) in attempts {
+        match program.attach_to_if_index(index, *attempt) {
+            Ok(id) => return Ok((id, *attached)),
+            Err(source) => {
+                refused.get_or_insert(DataplaneError::Attach {
+                    interface: interface.to_owned(),
+                    mode: name,
+                    hint: hint(&source),
+                    source,
+                });
+            }
+        }
+    }
+    Err(refused.unwrap_or_else(|| DataplaneError::NoInterface(interface.to_owned())))
 }
 
 const DRIVER: (AttachMode, &str, Attached) = (AttachMode::Driver, "driver", Attached::Driver);

@@ -71,7 +71,8 @@ impl Dataplane for MemoryTables {
                     word.set(*bits);
                 }
             }
-            Step::Publish { .. } => {}
+            // Routes in memory say themselves what is behind a VLAN interface.
+            Step::WriteVlanLink { .. } | Step::RemoveVlanLink { .. } | Step::Publish { .. } => {}
         }
         Ok(())
     }

@@ -6,9 +6,11 @@
 //!
 //! * [`load`]: load, adopt, attach, replace, pin, detach.
 //! * [`kernel`]: the maps; with [`load`] the only place that knows aya.
+//! * [`decap`]: the same two for the program that runs on targets.
 //! * [`events`]: what the packet program tells.
 //! * [`shared`]: the maps' memory, mapped into ours.
 
+pub mod decap;
 pub mod error;
 pub mod events;
 pub mod kernel;
@@ -23,7 +25,7 @@ use std::sync::Arc;
 use nlb_common::{
     address::Address,
     listener::{ListenerId, ListenerKey, ListenerPolicy},
-    next_hop::{NeighbourKey, NextHop, NextHopId},
+    next_hop::{NeighbourKey, NextHop, NextHopId, VlanLink},
     source::SourceId,
     target::{TargetControl, TargetId, TargetIdentity},
 };
@@ -32,6 +34,10 @@ pub use self::error::DataplaneError;
 
 /// The load balancer's kernel program and its maps: an ELF object.
 pub static XDP_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nlb-xdp"));
+
+/// The kernel program at the targets' end of the tunnelled modes: an ELF object.
+pub static DECAP_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nlb-xdp-decap"));
 
 /// A kernel program that passes every frame, for the far ends of veth pairs: an ELF object.
 pub static PASS_OBJECT: &[u8] =
@@ -79,6 +85,18 @@ pub enum Step {
     UnindexNextHop {
         /// The neighbour.
         neighbour: NeighbourKey,
+    },
+    /// Says what is behind a VLAN interface.
+    WriteVlanLink {
+        /// The VLAN interface's index.
+        interface: u32,
+        /// What is behind it; carrier 0 if packets cannot be sent that way.
+        link: VlanLink,
+    },
+    /// A VLAN interface is gone.
+    RemoveVlanLink {
+        /// Its index.
+        interface: u32,
     },
     /// Fills an unused target's record.
     WriteTarget {

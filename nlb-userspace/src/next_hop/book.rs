@@ -11,17 +11,32 @@ use std::{
 
 use nlb_common::{
     address::Address,
-    next_hop::{MacPair, NeighbourKey, NextHop, NextHopId},
+    next_hop::{MacPair, NeighbourKey, NextHop, NextHopId, VlanId, VlanLink},
     wire::ethernet::MacAddress,
 };
 
 use super::{Link, Neighbour};
-use crate::dataplane::Step;
+use crate::dataplane::{Step, kernel::Found};
 
 /// The next hops in the maps.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
     entries: HashMap<NeighbourKey, (NextHopId, Option<NextHop>)>,
+    vlan_links: BTreeMap<u32, VlanLink>,
+}
+
+/// What is behind a link, if it is a VLAN interface: carrier 0 if packets cannot be sent that way,
+/// because it is a VLAN in a VLAN, or a provider's.
+fn vlan_link(link: &Link, links: &HashMap<u32, &Link>) -> Option<VlanLink> {
+    let vlan = link.vlan?;
+    let is_plain = vlan.is_customer
+        && links
+            .get(&vlan.carrier)
+            .is_some_and(|carrier| carrier.vlan.is_none());
+    Some(VlanLink {
+        carrier: if is_plain { vlan.carrier } else { 0 },
+        vlan: VlanId(vlan.id),
+    })
 }
 
 /// Ids that there are.
@@ -29,9 +44,11 @@ const IDS: std::ops::RangeInclusive<u16> = 1..=u16::MAX;
 
 impl Book {
     /// What another daemon left.
-    pub fn adopt(found: &[(NeighbourKey, NextHopId, Option<NextHop>)]) -> Self {
+    pub fn adopt(found: &Found) -> Self {
         Self {
+            vlan_links: found.vlan_links.iter().copied().collect(),
             entries: found
+                .next_hops
                 .iter()
                 .filter(|(_, id, _)| *id != NextHopId::NONE)
                 .map(|(key, id, next_hop)| (*key, (*id, *next_hop)))
@@ -68,6 +85,7 @@ impl Book {
         routes_changed: bool,
     ) -> Vec<Step> {
         let links: HashMap<u32, &Link> = links.iter().map(|link| (link.index, link)).collect();
+        let mut steps = self.follow_vlans(&links);
         // Ordered, so that the same network gives the same steps.
         let mut wanted = BTreeMap::new();
         for neighbour in neighbours {
@@ -76,15 +94,22 @@ impl Book {
                 && link.has_mac()
                 && let Some(mac) = neighbour.usable_mac()
             {
+                let VlanLink { carrier, vlan } = vlan_link(link, &links).unwrap_or(VlanLink {
+                    carrier: link.index,
+                    vlan: VlanId::NONE,
+                });
+                if carrier == 0 {
+                    continue;
+                }
                 let next_hop = NextHop {
                     macs: MacPair::new(MacAddress(mac), MacAddress(link.mac)),
-                    interface: link.index,
+                    interface: carrier,
+                    vlan,
                     mtu_bytes: u16::try_from(link.mtu).unwrap_or(u16::MAX),
                 };
                 wanted.insert((neighbour.interface, neighbour.address), next_hop);
             }
         }
-        let mut steps = Vec::new();
         let mut lost: Vec<_> = self
             .entries
             .iter_mut()
@@ -117,6 +142,31 @@ impl Book {
         steps
     }
 
+    /// Follows the VLAN interfaces.
+    fn follow_vlans(&mut self, links: &HashMap<u32, &Link>) -> Vec<Step> {
+        let wanted: BTreeMap<u32, VlanLink> = links
+            .values()
+            .filter_map(|link| Some((link.index, vlan_link(link, links)?)))
+            .collect();
+        let gone = self
+            .vlan_links
+            .keys()
+            .filter(|interface| !wanted.contains_key(interface))
+            .map(|interface| Step::RemoveVlanLink {
+                interface: *interface,
+            });
+        let new = wanted
+            .iter()
+            .filter(|(interface, link)| self.vlan_links.get(interface) != Some(link))
+            .map(|(interface, link)| Step::WriteVlanLink {
+                interface: *interface,
+                link: *link,
+            });
+        let steps = gone.chain(new).collect();
+        self.vlan_links = wanted;
+        steps
+    }
+
     /// An id that nobody has, or one of a neighbour that is gone, which is then forgotten.
     fn free_id(&mut self, steps: &mut Vec<Step>) -> Option<NextHopId> {
         if self.entries.len() < usize::from(*IDS.end()) {
@@ -138,7 +188,7 @@ impl Book {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Vlan, *};
 
     fn link(mac: u8) -> Link {
         Link {
@@ -146,6 +196,7 @@ mod tests {
             name: "eth1".into(),
             mac: [2, 0, 0, 0, 0, mac],
             mtu: 1500,
+            vlan: None,
             enabled: true,
             up: true,
         }
@@ -169,6 +220,75 @@ mod tests {
             steps.as_slice(),
             [Step::WriteNextHop { .. }, Step::IndexNextHop { .. }]
         ));
+    }
+
+    #[test]
+    fn a_neighbour_in_a_vlan_is_reached_through_what_carries_it() {
+        let tagged = Link {
+            index: 9,
+            name: "eth1.100".into(),
+            vlan: Some(Vlan {
+                carrier: 3,
+                id: 100,
+                is_customer: true,
+            }),
+            ..link(9)
+        };
+        let inside = Link {
+            index: 10,
+            vlan: Some(Vlan {
+                carrier: 9,
+                id: 7,
+                is_customer: true,
+            }),
+            ..tagged.clone()
+        };
+        let on = |interface| Neighbour {
+            interface,
+            ..neighbour(Some(1))
+        };
+        let mut book = Book::default();
+        let links = [link(1), tagged, inside];
+        let steps = book.follow(&links, &[on(9), on(10)], false);
+        let link = |carrier, id| VlanLink {
+            carrier,
+            vlan: VlanId(id),
+        };
+        assert_eq!(
+            steps[..2],
+            [
+                Step::WriteVlanLink {
+                    interface: 9,
+                    link: link(3, 100),
+                },
+                Step::WriteVlanLink {
+                    interface: 10,
+                    link: link(0, 7),
+                },
+            ]
+        );
+        assert!(matches!(
+            &steps[2..],
+            [
+                Step::WriteNextHop {
+                    next_hop: NextHop {
+                        interface: 3,
+                        vlan: VlanId(100),
+                        ..
+                    },
+                    ..
+                },
+                Step::IndexNextHop {
+                    neighbour: NeighbourKey { interface: 9, .. },
+                    ..
+                },
+            ]
+        ));
+        let steps = book.follow(&links[..1], &[], false);
+        assert!(
+            steps.contains(&Step::RemoveVlanLink { interface: 9 }),
+            "{steps:?}"
+        );
     }
 
     #[test]

@@ -24,5 +24,5 @@ mod watch;
 pub use error::{NextHopError, Request, Unroutable};
 pub use forwarding::forwarding;
 pub use request::Route;
-pub use table::{Change, Link, Neighbour, Table};
+pub use table::{Change, Link, Neighbour, Table, Vlan};
 pub use watch::{NextHop, Resolution, Unresolved, Watch};

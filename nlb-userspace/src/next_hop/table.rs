@@ -11,7 +11,7 @@ use std::{
 
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    link::{LinkAttribute, LinkFlags, LinkMessage},
+    link::{InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, VlanProtocol},
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
         NeighbourState,
@@ -29,10 +29,23 @@ pub struct Link {
     pub mac: [u8; 6],
     /// Largest IP packet in bytes.
     pub mtu: u32,
+    /// What is behind it, if it is a VLAN interface.
+    pub vlan: Option<Vlan>,
     /// Set up by the administrator (`IFF_UP`). The kernel removes the routes of a link that is not.
     pub enabled: bool,
     /// Enabled, and with a carrier (`IFF_LOWER_UP`): packets can leave.
     pub up: bool,
+}
+
+/// What is behind a VLAN interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vlan {
+    /// Index of the interface that carries the VLAN's frames.
+    pub carrier: u32,
+    /// Which VLAN: 1 to 4094.
+    pub id: u16,
+    /// Whether its tags are those of IEEE 802.1Q, and not a provider's (802.1ad).
+    pub is_customer: bool,
 }
 
 impl Link {
@@ -160,18 +173,36 @@ impl Table {
             name: String::new(),
             mac: [0; 6],
             mtu: 0,
+            vlan: None,
             enabled: false,
             up: false,
         });
         link.enabled = message.header.flags.contains(LinkFlags::Up);
         link.up = link.enabled && message.header.flags.contains(LinkFlags::LowerUp);
+        let mut carrier = None;
+        let mut is_here = true;
         for attribute in &message.attributes {
             match attribute {
+                LinkAttribute::Link(index) => carrier = Some(*index),
+                // The carrier is in another network namespace, where its index is another's.
+                LinkAttribute::LinkNetNsId(_) => is_here = false,
+                LinkAttribute::LinkInfo(infos) => {
+                    if let Some((id, is_customer)) = vlan(infos) {
+                        link.vlan = Some(Vlan {
+                            carrier: 0,
+                            id,
+                            is_customer,
+                        });
+                    }
+                }
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::Address(bytes) => link.mac = mac(bytes).unwrap_or_default(),
                 _ => {}
             }
+        }
+        if let (Some(vlan), Some(carrier)) = (&mut link.vlan, carrier) {
+            vlan.carrier = if is_here { carrier } else { 0 };
         }
         if link.name.is_empty() || before == Some(&link) {
             return Vec::new();
@@ -280,6 +311,23 @@ pub(super) fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
         permanent,
         kept: managed || permanent || state == NeighbourState::Noarp,
     })
+}
+
+/// The id of a VLAN interface, and whether its tags are IEEE 802.1Q's.
+fn vlan(infos: &[LinkInfo]) -> Option<(u16, bool)> {
+    let data = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vlan(data)) => Some(data),
+        _ => None,
+    })?;
+    let id = data.iter().find_map(|info| match info {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    })?;
+    let is_customer = data.iter().all(|info| match info {
+        InfoVlan::Protocol(protocol) => *protocol == VlanProtocol::Ieee8021Q,
+        _ => true,
+    });
+    Some((id, is_customer))
 }
 
 fn mac(bytes: &[u8]) -> Option<[u8; 6]> {

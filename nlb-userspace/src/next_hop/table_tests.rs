@@ -1,6 +1,8 @@
 //! Claims about what the table takes for a change, with messages as the kernel writes them.
 
-use netlink_packet_route::{address::AddressMessage, route::RouteMessage, rule::RuleMessage};
+use netlink_packet_route::{
+    address::AddressMessage, link::InfoKind, route::RouteMessage, rule::RuleMessage,
+};
 
 use super::*;
 
@@ -191,6 +193,7 @@ fn a_new_link_is_known_by_index_and_name_and_repeating_it_is_no_change() {
         name: "eth0".to_owned(),
         mac: [2, 0, 0, 0, 1, 0],
         mtu: 1500,
+        vlan: None,
         enabled: true,
         up: true,
     };
@@ -302,4 +305,30 @@ fn after_a_loss_everything_old_and_new_counts_as_changed() {
     ];
     assert_eq!(changes, expected);
     assert_eq!(table, newer);
+}
+
+#[test]
+fn a_vlan_interface_names_its_carrier_unless_that_is_in_another_namespace() {
+    let info = || {
+        let data = InfoData::Vlan(vec![
+            InfoVlan::Id(100),
+            InfoVlan::Protocol(VlanProtocol::Ieee8021Q),
+        ]);
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vlan), LinkInfo::Data(data)])
+    };
+    let vlan = |carrier| {
+        Some(Vlan {
+            carrier,
+            id: 100,
+            is_customer: true,
+        })
+    };
+    let mut table = Table::default();
+    let mut message = link(7, "eth0.100", UP);
+    message.attributes.extend([LinkAttribute::Link(2), info()]);
+    link_is(&mut table, message.clone());
+    assert_eq!(table.link(7).and_then(|link| link.vlan), vlan(2));
+    message.attributes.push(LinkAttribute::LinkNetNsId(1));
+    link_is(&mut table, message);
+    assert_eq!(table.link(7).and_then(|link| link.vlan), vlan(0));
 }

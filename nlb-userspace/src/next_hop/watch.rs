@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    Change, Link, Neighbour, NextHopError, Route, Table, Unroutable,
+    Change, Link, Neighbour, NextHopError, Route, Table, Unroutable, Vlan,
     monitor::{Monitor, Notice, OwnedTask},
     request::Requests,
 };
@@ -88,6 +88,11 @@ pub enum Unresolved {
     /// The route's link has no MAC addresses (a tunnel, loopback): its name.
     #[error("link {0} has no MAC address; nlb needs an Ethernet link")]
     NoMac(String),
+    /// The route's link is a VLAN in a VLAN, or a provider's (802.1ad): its name.
+    #[error(
+        "link {0} is a VLAN inside of another or a provider's; nlb sends frames with one 802.1Q tag"
+    )]
+    StackedVlan(String),
 }
 
 /// Links and neighbours as they are now, and questions about routes.
@@ -243,6 +248,15 @@ impl Watch {
         }
         if !link.has_mac() {
             return Ok(Err(Unresolved::NoMac(link.name)));
+        }
+        let is_plain = |vlan: Vlan| {
+            vlan.is_customer
+                && self
+                    .link(vlan.carrier)
+                    .is_some_and(|link| link.vlan.is_none())
+        };
+        if link.vlan.is_some_and(|vlan| !is_plain(vlan)) {
+            return Ok(Err(Unresolved::StackedVlan(link.name)));
         }
         let neighbour = route.gateway.unwrap_or(address);
         let known = self.neighbour(interface, neighbour);

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
 };
 
-use super::{Interface, LoadBalancer, Status, Target, TargetGroup};
+use super::{ForwardShare, Interface, LoadBalancer, Status, Target, TargetGroup};
 
 /// An aligned table.
 #[derive(Default)]
@@ -133,7 +133,7 @@ fn write_balancer(balancer: &LoadBalancer, text: &mut String) -> fmt::Result {
     let mut table = Table::default();
     table.row([
         "listener",
-        "target group",
+        "target groups",
         "new flows",
         "packets",
         "bytes",
@@ -144,7 +144,7 @@ fn write_balancer(balancer: &LoadBalancer, text: &mut String) -> fmt::Result {
         let counters = &listener.counters;
         table.row([
             &listener.name,
-            &listener.target_group,
+            &forward(&listener.target_groups),
             &counters.new_flows.to_string(),
             &counters.packets.to_string(),
             &bytes(counters.bytes),
@@ -159,14 +159,19 @@ fn write_balancer(balancer: &LoadBalancer, text: &mut String) -> fmt::Result {
 fn write_group(group: &TargetGroup, text: &mut String) -> fmt::Result {
     writeln!(
         text,
-        "\ntarget group {}   {} {}{}",
+        "\ntarget group {}   {} {}{}{}",
         group.name,
         group.protocol,
         group.mode,
         if group.fail_open {
-            "   FAIL OPEN: no target is healthy"
+            "   FAIL OPEN: too few targets are healthy"
         } else {
             ""
+        },
+        if group.available {
+            ""
+        } else {
+            "   UNAVAILABLE"
         },
     )?;
     let mut table = Table::default();
@@ -191,7 +196,7 @@ fn write_group(group: &TargetGroup, text: &mut String) -> fmt::Result {
             &SocketAddr::new(target.address, target.port).to_string(),
             &target.state,
             &hop,
-            &target.weight.to_string(),
+            &weight(target),
             &counters.new_flows.to_string(),
             &counters.packets.to_string(),
             &bytes(counters.bytes),
@@ -207,6 +212,28 @@ fn write_group(group: &TargetGroup, text: &mut String) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+/// A listener's groups, with their weights if there are several.
+fn forward(shares: &[ForwardShare]) -> String {
+    match shares {
+        [one] => one.name.clone(),
+        several => several
+            .iter()
+            .map(|share| format!("{} {}", share.name, share.weight))
+            .collect::<Vec<_>>()
+            .join(", "),
+    }
+}
+
+/// A target's weight as it is now, and as it is configured if that differs.
+fn weight(target: &Target) -> String {
+    let configured = f64::from(target.weight);
+    if (target.effective_weight - configured).abs() < 0.05 {
+        target.weight.to_string()
+    } else {
+        format!("{:.1} of {}", target.effective_weight, target.weight)
+    }
 }
 
 /// Why a target is not simply well.

@@ -168,6 +168,7 @@ impl Harness {
             let policy = ListenerPolicy {
                 group: 1,
                 idle_ticks: 350,
+                ..ListenerPolicy::default()
             };
             record.write(key, policy);
             records.set(id, <[u8; 64]>::try_from(record.as_mut_bytes())?, 0)?;

@@ -13,8 +13,8 @@ use nlb_common::{
     counter::Traffic,
     flow::{Bucket, Choice, Client, FlowState, WAYS},
     hash::Key,
-    listener::{ListenerId, ListenerKey},
-    next_hop::{MacPair, NextHop, NextHopId, NextHopSlot},
+    listener::{HashInput, ListenerId, ListenerKey},
+    next_hop::{MacPair, NextHop, NextHopId, NextHopSlot, VlanId},
     plain::Plain,
     settings::Settings,
     stop::Stop,
@@ -27,7 +27,7 @@ use nlb_common::{
 };
 use nlb_userspace::{
     dataplane::{Dataplane as _, Step, XDP_OBJECT, kernel::KernelMaps, shared::Shared, stages},
-    plan::{Actual, Wish, WishedGroup, WishedListener, WishedTarget, plan},
+    plan::{Actual, Wish, WishedGroup, WishedListener, WishedRing, WishedTarget, plan},
 };
 use zerocopy::big_endian::U16;
 
@@ -183,6 +183,7 @@ impl Subject {
                 ),
                 interface: LOOPBACK,
                 mtu_bytes: 1500,
+                vlan: VlanId::NONE,
             },
         })?;
         let mut wish = Wish::default();
@@ -203,8 +204,9 @@ impl Subject {
             });
             wish.listeners.push(WishedListener {
                 key: kind.key()?,
-                group,
+                ring: WishedRing::Group(group),
                 idle_ticks: Tick::at_least_seconds(350),
+                hash_input: HashInput::FiveTuple,
             });
         }
         for planned in plan(&self.actual, &wish, self.maps.limits())? {

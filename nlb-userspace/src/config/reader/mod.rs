@@ -43,6 +43,23 @@ impl<T> Field<T> {
         self.value().map(|at| at.value)
     }
 
+    /// The same field with its value as something else.
+    pub(in crate::config) fn map<U>(self, to: impl FnOnce(T) -> U) -> Field<U> {
+        match self {
+            Self::Absent => Field::Absent,
+            Self::Wrong => Field::Wrong,
+            Self::Value(At {
+                value,
+                spot,
+                written,
+            }) => Field::Value(At {
+                value: to(value),
+                spot,
+                written,
+            }),
+        }
+    }
+
     pub(in crate::config) const fn is_wrong(&self) -> bool {
         matches!(self, Self::Wrong)
     }
@@ -53,6 +70,22 @@ impl<T> Field<T> {
 pub(in crate::config) enum PortChoice {
     TrafficPort,
     Number(u64),
+}
+
+/// A number, or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum WholeOrOff {
+    Off,
+    Number(u64),
+}
+
+impl WholeOrOff {
+    pub(in crate::config) const fn number(self) -> Option<u64> {
+        match self {
+            Self::Off => None,
+            Self::Number(number) => Some(number),
+        }
+    }
 }
 
 /// A table being read.

@@ -14,7 +14,7 @@ use super::{
         report::{At, Spot},
         schema::{Absent, Kind},
     },
-    Field, Found, PortChoice, Reader, Table,
+    Field, Found, PortChoice, Reader, Table, WholeOrOff,
 };
 
 impl Reader<'_, '_> {
@@ -256,6 +256,42 @@ impl Reader<'_, '_> {
             }
         };
         self.report.fault(&found.spot, problem, Remedy::WritePort);
+        Field::Wrong
+    }
+
+    pub(in crate::config) fn whole_or_off(
+        &mut self,
+        table: &Table<'_>,
+        name: &str,
+    ) -> Field<WholeOrOff> {
+        let found = match self.find(table, name) {
+            Ok(found) => found,
+            Err(field) => return field,
+        };
+        let Kind::WholeOrOff { min, max } = found.key.kind else {
+            return Field::Wrong;
+        };
+        let remedy = Remedy::WriteWholeOrOff { min, max };
+        let problem = match found.value.map(Spanned::get_ref) {
+            None => return Field::Absent,
+            Some(DeValue::String(text)) if text == "off" => {
+                return written(WholeOrOff::Off, found.spot);
+            }
+            Some(value @ DeValue::String(_)) => match unquoted(value) {
+                Some(number) => {
+                    return self.wrong(&found.spot, value, Shape::Whole, Remedy::Write(number));
+                }
+                None => Problem::UnknownWord,
+            },
+            Some(DeValue::Integer(number)) => match integer(number) {
+                Some(number) if (min..=max).contains(&number) => {
+                    return written(WholeOrOff::Number(number), found.spot);
+                }
+                _ => Problem::OutOfRange,
+            },
+            Some(other) => return self.wrong(&found.spot, other, Shape::Whole, remedy),
+        };
+        self.report.fault(&found.spot, problem, remedy);
         Field::Wrong
     }
 

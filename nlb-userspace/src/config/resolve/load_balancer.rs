@@ -2,16 +2,18 @@
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
+use nlb_common::listener::HashInput;
+
 use super::{
     super::{
         address,
         desired::{IpVersion, Listener, LoadBalancer, Mode, Protocol},
         error::{Problem, Remedy, Suspicion},
-        near_miss,
         raw::{RawListener, RawLoadBalancer},
         report::{At, Report},
     },
     Vips,
+    forward::{self, Named},
     name::Names,
     target_group::{Group, Versions, port, protocol},
 };
@@ -84,13 +86,14 @@ pub(super) fn resolve_listeners(
         let protocol = protocol(&raw.protocol);
         let port = port(&raw.port);
         check_timeouts(raw, protocol, report);
-        let index = find_group(raw, groups, groups_complete, report);
+        let shares = forward::resolve(raw, groups, groups_complete, report);
         let mut addresses = balancer.addresses.clone();
+        // What targets are known of any group says where the listener answers.
         let mut versions = Versions::Unknown;
-        if let (Some(index), Some(at)) = (index, raw.target_group.value())
-            && let Some(group) = groups.get_mut(index)
-        {
-            versions = group.versions;
+        for Named { index, at, .. } in &shares {
+            let Some(group) = index.and_then(|index| groups.get_mut(index)) else {
+                continue;
+            };
             check_group(raw, at, protocol, port, group, report);
             match &group.user {
                 Some((other, owner, line)) if *other != identity => {
@@ -105,6 +108,11 @@ pub(super) fn resolve_listeners(
                     group.user = Some((identity, balancer.name.clone(), report.line(&at.spot)));
                 }
             }
+            // Groups of different versions have been recorded.
+            if matches!(versions, Versions::One(_)) {
+                continue;
+            }
+            versions = group.versions;
             if let Versions::One(version) = versions {
                 addresses.retain(|&address| IpVersion::of(address) == version);
                 if addresses.is_empty() && all_known {
@@ -113,6 +121,7 @@ pub(super) fn resolve_listeners(
                 }
             }
         }
+        let hash_input = hash_input(raw, protocol, &shares, groups, report);
         let (Some(protocol), Some(port)) = (protocol, port) else {
             continue;
         };
@@ -140,11 +149,8 @@ pub(super) fn resolve_listeners(
             protocol,
             port,
             addresses,
-            target_group: index.unwrap_or(usize::MAX),
-            target_group_name: raw
-                .target_group
-                .value()
-                .map_or_else(String::new, |at| at.value.clone()),
+            forward: shares.into_iter().map(Named::into_share).collect(),
+            hash_input,
             tcp_idle_timeout: seconds(raw.tcp_idle_timeout_seconds.copied()),
             udp_idle_timeout: seconds(raw.udp_idle_timeout_seconds.copied()),
         });
@@ -152,28 +158,30 @@ pub(super) fn resolve_listeners(
     tell_apart(&mut balancer.listeners);
 }
 
-fn find_group(
+fn hash_input(
     raw: &RawListener,
+    protocol: Option<Protocol>,
+    shares: &[Named<'_>],
     groups: &[Group],
-    groups_complete: bool,
     report: &mut Report<'_>,
-) -> Option<usize> {
-    let at = raw.target_group.value()?;
-    let found = groups
+) -> HashInput {
+    let mut groups = shares
         .iter()
-        .position(|group| group.name.as_ref() == Some(&at.value));
-    if found.is_none() && groups_complete {
-        let names: Vec<&str> = groups
-            .iter()
-            .filter_map(|group| group.name.as_deref())
-            .collect();
-        let near = near_miss::nearest(&at.value, &names);
-        let names = near.map_or(names, |near| vec![near]);
-        // A long list helps nobody.
-        let names = names.into_iter().take(5).map(str::to_owned).collect();
-        report.fault(&at.spot, Problem::UnknownGroup, Remedy::KnownGroups(names));
+        .filter_map(|share| groups.get(share.index?))
+        .peekable();
+    let is_sticky = groups.peek().is_some() && groups.all(|group| group.resolved.is_sticky);
+    let with_sequence = raw
+        .hash
+        .value()
+        .filter(|at| at.value == "five_tuple_and_sequence");
+    if let (Some(at), Some(Protocol::Udp)) = (with_sequence, protocol) {
+        report.fault(&at.spot, Problem::SequenceOfUdp, Remedy::Remove);
     }
-    found
+    match with_sequence {
+        _ if is_sticky => HashInput::Source,
+        Some(_) => HashInput::FiveTupleAndSequence,
+        None => HashInput::FiveTuple,
+    }
 }
 
 fn check_timeouts(raw: &RawListener, protocol: Option<Protocol>, report: &mut Report<'_>) {

@@ -5,6 +5,7 @@
 //! fault, and a placeholder stands for it in the result. [`super::parse`] hands the result out only
 //! when nothing was found wrong, so no placeholder is ever seen.
 
+mod forward;
 mod health_check;
 mod load_balancer;
 mod name;
@@ -81,6 +82,12 @@ fn check_capacity(
             listener.addresses.len() * protocols
         })
         .sum();
+    // A listener that forwards to several groups has a ring of its own.
+    let forwards = load_balancers
+        .iter()
+        .flat_map(|balancer| &balancer.listeners)
+        .filter(|listener| listener.forward.len() > 1)
+        .count();
     let targets = raw
         .target_groups
         .iter()
@@ -97,8 +104,12 @@ fn check_capacity(
         (
             &node.target_groups,
             capacity.target_groups,
-            raw.target_groups.len(),
-            "target groups",
+            raw.target_groups.len() + forwards,
+            if forwards == 0 {
+                "target groups"
+            } else {
+                "target groups and listeners with several"
+            },
         ),
     ] {
         if let Field::Value(at) = field

@@ -5,10 +5,10 @@ use std::{collections::HashMap, net::IpAddr, time::Duration};
 use super::{
     super::{
         address,
-        desired::{HealthCheckPort, IpVersion, Mode, Protocol, Target, TargetGroup},
+        desired::{HealthCheckPort, IpVersion, Minimum, Mode, Protocol, Target, TargetGroup},
         error::{Problem, Remedy, Suspicion},
-        raw::{RawTarget, RawTargetGroup},
-        reader::Field,
+        raw::{RawMinimum, RawTarget, RawTargetGroup},
+        reader::{Field, WholeOrOff},
         report::{Report, Spot},
     },
     Vips, health_check,
@@ -109,6 +109,9 @@ fn resolve_one(
     check_sources(raw, mode, &targets, sources, report);
     let name = raw.name.value().map(|at| at.value.clone());
     let seconds = raw.deregistration_delay_seconds.copied().unwrap_or(0);
+    let unhealthy_state_routing = minimum(&raw.unhealthy_state_routing, None, report);
+    let routing = Some(&raw.unhealthy_state_routing);
+    let dns_failover = minimum(&raw.dns_failover, routing, report);
     Group {
         resolved: TargetGroup {
             name: name.clone().unwrap_or_default(),
@@ -120,6 +123,10 @@ fn resolve_one(
                 Versions::None | Versions::Unknown => None,
             },
             deregistration_delay: Duration::from_secs(seconds),
+            is_sticky: raw.stickiness.copied().unwrap_or(false),
+            slow_start: slow_start(&raw.slow_start_seconds, report),
+            dns_failover,
+            unhealthy_state_routing,
             health_check: health_check::resolve(&raw.health_check, report),
             targets: targets.list,
         },
@@ -175,6 +182,40 @@ fn check_sources(
         {
             report.fault(&at.spot, Problem::TargetIsSource, Remedy::WriteTarget);
         }
+    }
+}
+
+fn slow_start(field: &Field<u64>, report: &mut Report<'_>) -> Duration {
+    let Some(at) = field.value() else {
+        return Duration::ZERO;
+    };
+    if (1..30).contains(&at.value) {
+        report.fault(&at.spot, Problem::SlowStartShort, Remedy::WriteSlowStart);
+    }
+    Duration::from_secs(at.value)
+}
+
+/// A threshold; where nothing is written it is that of `floor`, below which it may not be either.
+fn minimum(raw: &RawMinimum, floor: Option<&RawMinimum>, report: &mut Report<'_>) -> Minimum {
+    let mut number = |own: &Field<WholeOrOff>, floor: Option<&Field<WholeOrOff>>| {
+        let floor = floor.and_then(|floor| floor.copied()?.number());
+        let Some(at) = own.value() else {
+            return floor;
+        };
+        let number = at.value.number();
+        if let (Some(number), Some(floor)) = (number, floor)
+            && number < floor
+        {
+            let problem = Problem::BelowRouting(floor);
+            report.fault(&at.spot, problem, Remedy::AtLeastOrOff(floor));
+        }
+        number
+    };
+    let count = number(&raw.count, floor.map(|floor| &floor.count));
+    let percentage = number(&raw.percentage, floor.map(|floor| &floor.percentage));
+    Minimum {
+        count: count.and_then(|count| count.try_into().ok()),
+        percentage: percentage.and_then(|percentage| percentage.try_into().ok()),
     }
 }
 

@@ -34,6 +34,13 @@ pub enum Kind {
         /// Largest value taken.
         max: u64,
     },
+    /// An integer, or the word `off`.
+    WholeOrOff {
+        /// Smallest value taken.
+        min: u64,
+        /// Largest value taken.
+        max: u64,
+    },
     /// Seconds, as an integer or a float.
     Seconds {
         /// Shortest time taken, in milliseconds.
@@ -145,7 +152,7 @@ impl Key {
             Kind::Whole { .. } => "integer",
             Kind::Seconds { .. } => "integer or float",
             Kind::Switch | Kind::NotYet => "boolean",
-            Kind::Port => "string or integer",
+            Kind::Port | Kind::WholeOrOff { .. } => "string or integer",
         }
     }
 
@@ -156,6 +163,7 @@ impl Key {
             Kind::Switch => "`true`, `false`".to_owned(),
             Kind::Port => "`\"traffic-port\"`, 1 to 65535".to_owned(),
             Kind::Whole { min, max } => format!("{min} to {max}"),
+            Kind::WholeOrOff { min, max } => format!("`\"off\"`, {min} to {max}"),
             Kind::Seconds {
                 min_millis,
                 max_millis,

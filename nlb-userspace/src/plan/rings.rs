@@ -1,0 +1,202 @@
+//! The rings of a plan: one for each target group, and one for each listener that forwards to
+//! several ("forward ring"). Both kinds share their ids.
+//!
+//! A group's id is in its targets' records, so a daemon that finds them knows its groups again. A
+//! forward ring belongs to no target: it is known by the listeners that name it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use nlb_common::listener::ListenerKey;
+
+use super::{Actual, Limits, PlanError, Planned, Wish, WishedListener, WishedRing};
+use crate::{
+    dataplane::{RingSlots, Step},
+    forward,
+    ring::{self, RingEntry},
+};
+
+/// What a ring is built from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedRing {
+    /// The ring's id.
+    pub group: u16,
+    /// From what.
+    pub source: RingSource,
+}
+
+/// Where a ring's slots come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RingSource {
+    /// From a group's targets.
+    Group {
+        /// Of the target group's name.
+        fingerprint: u32,
+        /// The targets that take new flows.
+        entries: Vec<RingEntry>,
+    },
+    /// From several groups.
+    Forward(Vec<ForwardShare>),
+}
+
+/// A group's part of a forward ring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardShare {
+    /// Of the target group's name.
+    pub fingerprint: u32,
+    /// Its share of new flows.
+    pub weight: u16,
+    /// The group's targets that take new flows.
+    pub entries: Vec<RingEntry>,
+}
+
+/// A wished target group, resolved.
+pub(super) struct ResolvedGroup {
+    pub(super) id: u16,
+    pub(super) fingerprint: u32,
+    pub(super) entries: Vec<RingEntry>,
+}
+
+/// The ids of forward rings, in the order of [`Wish::forwards`].
+///
+/// A forward ring keeps the id that its listeners name already, unless a listener of another ring
+/// names it, too: then its packets must not see the change.
+pub(super) fn forward_ids(
+    after: &Actual,
+    wish: &Wish,
+    limits: Limits,
+) -> Result<Vec<u16>, PlanError> {
+    let mut used: BTreeSet<u16> = after.groups.values().copied().collect();
+    let named = |listener: &WishedListener| after.named_ring(&listener.key);
+    let mut kept: Vec<Option<u16>> = Vec::with_capacity(wish.forwards.len());
+    for index in 0..wish.forwards.len() {
+        let (own, others): (Vec<_>, Vec<_>) = (wish.listeners.iter())
+            .partition(|listener| listener.ring == WishedRing::Forward(index));
+        let id = own
+            .into_iter()
+            .filter_map(named)
+            .find(|id| !used.contains(id) && !others.iter().any(|other| named(other) == Some(*id)));
+        used.extend(id);
+        kept.push(id);
+    }
+    used.extend(after.listeners.values().map(|(_, policy)| policy.group));
+    kept.into_iter()
+        .map(|kept| {
+            let id = match kept {
+                Some(id) => id,
+                None => super::free_ring(&used, limits)?,
+            };
+            used.insert(id);
+            Ok(id)
+        })
+        .collect()
+}
+
+/// The rings that differ from what is there, groups first.
+pub(super) fn changed(
+    actual: &Actual,
+    wish: &Wish,
+    groups: Vec<ResolvedGroup>,
+    forward_ids: &[u16],
+) -> Vec<Planned> {
+    let forwards: Vec<PlannedRing> = wish
+        .forwards
+        .iter()
+        .zip(forward_ids)
+        .map(|(forward, id)| {
+            let shares = forward
+                .shares
+                .iter()
+                .filter(|(_, weight)| *weight > 0)
+                .filter_map(|(index, weight)| {
+                    let group = groups.get(*index)?;
+                    Some(ForwardShare {
+                        fingerprint: group.fingerprint,
+                        weight: *weight,
+                        entries: group.entries.clone(),
+                    })
+                })
+                .collect();
+            PlannedRing {
+                group: *id,
+                source: RingSource::Forward(shares),
+            }
+        })
+        .collect();
+    let rings = groups.into_iter().map(|group| PlannedRing {
+        group: group.id,
+        source: RingSource::Group {
+            fingerprint: group.fingerprint,
+            entries: group.entries,
+        },
+    });
+    let mut builder = Builder::default();
+    rings
+        .chain(forwards)
+        .filter(|ring| actual.rings.get(&ring.group) != Some(&ring.source))
+        .map(|ring| Planned {
+            step: Step::ReplaceRing {
+                group: ring.group,
+                slots: RingSlots(builder.build(&ring.source)),
+            },
+            ring: Some(ring),
+        })
+        .collect()
+}
+
+/// Builds rings, each group's once.
+#[derive(Default)]
+struct Builder {
+    groups: BTreeMap<u32, Arc<[u32]>>,
+    /// Listeners of one load balancer often forward alike.
+    forwards: Vec<(Vec<ForwardShare>, Arc<[u32]>)>,
+}
+
+impl Builder {
+    fn build(&mut self, source: &RingSource) -> Arc<[u32]> {
+        match source {
+            RingSource::Group {
+                fingerprint,
+                entries,
+            } => self.group(*fingerprint, entries),
+            RingSource::Forward(shares) => self.forward(shares),
+        }
+    }
+
+    fn group(&mut self, fingerprint: u32, entries: &[RingEntry]) -> Arc<[u32]> {
+        let build = || ring::build(entries, ring::SLOTS).into();
+        Arc::clone(self.groups.entry(fingerprint).or_insert_with(build))
+    }
+
+    fn forward(&mut self, shares: &[ForwardShare]) -> Arc<[u32]> {
+        if let Some((_, slots)) = self.forwards.iter().find(|(other, _)| other == shares) {
+            return Arc::clone(slots);
+        }
+        let rings: Vec<Arc<[u32]>> = shares
+            .iter()
+            .map(|share| self.group(share.fingerprint, &share.entries))
+            .collect();
+        let parts: Vec<forward::Share<'_>> = shares
+            .iter()
+            .zip(&rings)
+            .map(|(share, ring)| forward::Share {
+                fingerprint: share.fingerprint,
+                weight: share.weight,
+                ring,
+            })
+            .collect();
+        let slots: Arc<[u32]> = forward::build(&parts, ring::SLOTS).into();
+        self.forwards.push((shares.to_vec(), Arc::clone(&slots)));
+        slots
+    }
+}
+
+impl Actual {
+    /// The ring that a listener names.
+    fn named_ring(&self, key: &ListenerKey) -> Option<u16> {
+        let id = self.listener_ids.get(key)?;
+        self.listeners.get(id).map(|(_, policy)| policy.group)
+    }
+}

@@ -440,6 +440,7 @@ fn canary(weights: [u16; 2]) -> Wish {
         ..listener(last, 0)
     };
     Wish {
+        sources: Vec::new(),
         listeners: vec![
             on(1, WishedRing::Forward(0)),
             on(2, WishedRing::Forward(0)),

@@ -37,6 +37,7 @@ pub mod next_hop;
 pub mod plain;
 pub mod ring;
 pub mod settings;
+pub mod source;
 pub mod stage;
 pub mod stop;
 pub mod target;

@@ -13,6 +13,9 @@
 //! | `VLAN_LINKS` | VLAN interface's index → [`VlanLink`](crate::next_hop::VlanLink) | daemon | a flow's first answer |
 //! | `FLOWS` | bucket → [`Bucket`](crate::flow::Bucket) | packet | packet, daemon |
 //! | `FRAGMENTS` | [`FragmentKey`](crate::fragment::FragmentKey) → [`FragmentRecord`](crate::fragment::FragmentRecord), least recently used out first | packet | packet |
+//! | `TRANSLATIONS` | the same → [`Translations`](crate::source::Translations) | packet | packet, daemon |
+//! | `SOURCES` | hash of what a flow owns → [`SourceBucket`](crate::source::SourceBucket) | packet | packet |
+//! | `SNAT_POOL` | – → [`Pool`](crate::source::Pool) | daemon | packet |
 //! | `LISTENER_COUNTERS`, `TARGET_COUNTERS` | id → [`Traffic`](crate::counter::Traffic) per CPU | packet | daemon |
 //! | `STOP_COUNTERS` | [`Stop`](crate::stop::Stop) → u64 per CPU | packet | daemon |
 //! | `EVENTS` | ring buffer of [`Event`](crate::event::Event) | packet | daemon |
@@ -60,6 +63,8 @@ pub enum Side {
     Listener,
     /// A translated target, looked for in the source.
     Target,
+    /// An address of the pool, looked for in the destination; without protocol and port.
+    Pool,
 }
 
 impl Prefilter {
@@ -72,6 +77,7 @@ impl Prefilter {
         let salt = match side {
             Side::Listener => 0,
             Side::Target => 1 << 40,
+            Side::Pool => 1 << 41,
         };
         let folded = address.words[1] ^ address.words[0].rotate_left(23);
         let meta = port | (protocol as u64) << 16 | salt;

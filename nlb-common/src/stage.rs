@@ -17,6 +17,12 @@ pub enum Stage {
     /// Its sender is told something; what, the stage before hands over as an
     /// [`Answer`](crate::answer::Answer).
     Answer,
+    /// It is addressed to a listener, and of a flow whose source is translated.
+    SnatKnown,
+    /// It begins a flow whose source must be translated.
+    SnatBegin,
+    /// It is addressed to an address of the pool.
+    SnatBack,
 }
 
 impl Stage {
@@ -28,6 +34,9 @@ impl Stage {
         Self::Icmp,
         Self::Fragment,
         Self::Answer,
+        Self::SnatKnown,
+        Self::SnatBegin,
+        Self::SnatBack,
     ];
 
     /// The program that interfaces run: the front stage.
@@ -42,6 +51,9 @@ impl Stage {
             Self::Icmp => "nlb_icmp",
             Self::Fragment => "nlb_fragment",
             Self::Answer => "nlb_answer",
+            Self::SnatKnown => "nlb_snat_known",
+            Self::SnatBegin => "nlb_snat_begin",
+            Self::SnatBack => "nlb_snat_back",
         }
     }
 }

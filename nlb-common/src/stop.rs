@@ -105,6 +105,14 @@ stops! {
     ErrorLimit "error_limit" Drop,
     /// The target's group has no tunnel, or it is just being changed.
     UnwrittenTunnel "unwritten_tunnel" Drop,
+    /// No free port of the pool was found for a new flow to its target (NLB: `PortAllocationErrorCount`).
+    PortAllocationError "port_allocation_error" Drop,
+    /// A target is a client of itself, and there is no pool (`node.snat_addresses`) that could tell both apart.
+    HairpinWithoutPool "hairpin_without_pool" Drop,
+    /// The client's port has a flow to the same target through another listener, and there is no pool (`node.snat_addresses`) to tell both apart.
+    CollisionWithoutPool "collision_without_pool" Drop,
+    /// An RST of no remembered flow to a target that would have to see a source of ours.
+    ResetWithoutFlow "reset_without_flow" Drop,
 }
 
 #[cfg(test)]

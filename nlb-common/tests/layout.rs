@@ -20,6 +20,7 @@ use nlb_common::{
     next_hop::{MacPair, NeighbourKey, NextHop, NextHopId, NextHopSlot, VlanId},
     ring::Ring,
     settings::Settings,
+    source::{Pool, SourceBucket, Translations},
     target::{Mode, Target, TargetControl, TargetId, TargetIdentity},
     tick::Tick,
     tunnel::{Tunnel, TunnelSlot},
@@ -70,6 +71,9 @@ fn sizes() {
         (size_of::<TunnelSlot>(), align_of::<TunnelSlot>()),
         (64, 64)
     );
+    assert_eq!((size_of::<Pool>(), align_of::<Pool>()), (3072, 64));
+    assert_eq!(size_of::<Translations>(), 32);
+    assert_eq!(size_of::<SourceBucket>(), 64);
 }
 
 #[test]

@@ -203,7 +203,7 @@ fn error_to_target<F: Frame, T: Tables>(
         protocol: forth.protocol,
     };
     let place = Place::of(tables, &client);
-    let found = flows::find(tables, place, &client, |choice| {
+    let found = flows::find(tables, place, &client, |choice, _| {
         match tables.listener(choice.listener) {
             Some(listener) => {
                 listener.is(forth.destination, forth.protocol, forth.destination_port)
@@ -263,7 +263,7 @@ fn error_to_client<F: Frame, T: Tables>(
         port: quote.source_port,
         protocol: quote.protocol,
     };
-    let found = flows::find(tables, Place::of(tables, &client), &client, |choice| {
+    let found = flows::find(tables, Place::of(tables, &client), &client, |choice, _| {
         is_served_by(
             tables,
             choice,

@@ -16,6 +16,9 @@
 //!             └─refused, and its sender is told► answer ◄┘
 //! ```
 //!
+//! Flows whose source is translated, too, have three stages of their own ([`snat`]): for packets of
+//! known flows, for the first one, and for answers, which come to an address of the pool.
+//!
 //! A stage ends with a verdict, with a [`Stop`], or by going on to another stage, which looks at
 //! the frame anew. In the kernel each stage is a program, and going on is a tail call: each has a
 //! stack and a verification of its own, and what is rare costs the common packet nothing. Nothing
@@ -57,6 +60,7 @@ pub mod quote;
 pub mod rewrite;
 pub mod segment_size;
 pub mod select;
+pub mod snat;
 pub mod tables;
 pub mod to_client;
 pub mod to_target;
@@ -119,6 +123,9 @@ pub fn follow<F: Frame, T: Tables>(
             Err(Exit::Go(Stage::Icmp)) => icmp::icmp(frame, tables),
             Err(Exit::Go(Stage::Fragment)) => fragment::fragment(frame, tables),
             Err(Exit::Go(Stage::Answer)) => answer::answer(frame, tables),
+            Err(Exit::Go(Stage::SnatKnown)) => snat::known(frame, tables),
+            Err(Exit::Go(Stage::SnatBegin)) => snat::begin(frame, tables),
+            Err(Exit::Go(Stage::SnatBack)) => snat::answer(frame, tables),
         };
     }
 }

@@ -18,6 +18,7 @@ use nlb_ebpf::{
     fragment::fragment,
     front::front,
     icmp::icmp,
+    snat::{answer as snat_back, begin as snat_begin, known as snat_known},
     stopped,
 };
 
@@ -95,6 +96,27 @@ fn nlb_fragment(context: XdpContext) -> u32 {
 #[inline(always)]
 fn nlb_answer(context: XdpContext) -> u32 {
     run!(answer, context)
+}
+
+/// [`nlb_ebpf::Stage::SnatKnown`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_snat_known(context: XdpContext) -> u32 {
+    run!(snat_known, context)
+}
+
+/// [`nlb_ebpf::Stage::SnatBegin`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_snat_begin(context: XdpContext) -> u32 {
+    run!(snat_begin, context)
+}
+
+/// [`nlb_ebpf::Stage::SnatBack`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_snat_back(context: XdpContext) -> u32 {
+    run!(snat_back, context)
 }
 
 #[panic_handler]

@@ -3,7 +3,7 @@
 use nlb_common::{
     address::Address,
     answer::{Answer, Notice},
-    flow::{Choice, Client, FlowEntry, FlowState},
+    flow::{Choice, Client, FlowEntry, FlowState, Progress},
     fragment::Way,
     listener::ListenerId,
     next_hop::{Epoch, NeighbourKey, NextHop},
@@ -19,6 +19,7 @@ use zerocopy::big_endian::U16;
 use crate::{
     Exit, Stage, Verdict,
     answer::tell,
+    classify::may_be_for_the_pool,
     emit::{emit, fits, has_a_hop_left, route},
     flows::{self, Place},
     fragment,
@@ -50,16 +51,22 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
     };
     let place = Place::of(tables, &client);
     let mut is_reset = false;
-    let found = flows::find(tables, place, &client, |choice| {
+    let found = flows::find(tables, place, &client, |choice, entry| {
         is_served_by(
             tables,
             choice,
             packet.source,
             packet.source_port,
             &mut is_reset,
-        )
+        ) && !(tables.translates_sources() && is_source_translated(entry))
     });
-    let entry = found.entry.ok_or(Stop::NotOurs)?;
+    let Some(entry) = found.entry else {
+        return Err(if may_be_for_the_pool(packet, tables) {
+            Exit::Go(Stage::SnatBack)
+        } else {
+            Exit::Stop(Stop::NotOurs)
+        });
+    };
     // A SYN's segment size may have to be clamped.
     if !ALL && packet.tcp_flags & SYN != 0 {
         return Err(Exit::Go(Stage::Back));
@@ -76,8 +83,15 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
         refused::<ALL, T>(tables, stop, choice.listener, Notice::TIME_EXCEEDED, 0)
     })?;
     let progress = entry.progress();
-    let (next_hop, epoch) =
-        way::<ALL, F, T>(frame, packet, tables, entry, found.word, progress.epoch)?;
+    let (next_hop, epoch) = way::<ALL, F, T>(
+        frame,
+        packet,
+        tables,
+        entry,
+        found.word,
+        &progress,
+        packet.destination,
+    )?;
     fits(packet, 0, &next_hop).map_err(|stop| {
         let mtu_bytes = next_hop.mtu_bytes;
         refused::<ALL, T>(tables, stop, choice.listener, Notice::TOO_BIG, mtu_bytes)
@@ -166,9 +180,15 @@ fn terminated<const ALL: bool, T: Tables>(
     refused::<ALL, T>(tables, Stop::Terminated, listener, Notice::RESET, 0)
 }
 
+/// Whether the flow's target answers an address of ours, and not the client's.
+#[inline(always)]
+pub(crate) fn is_source_translated(entry: &FlowEntry) -> bool {
+    entry.progress().state.has(FlowState::SOURCE_TRANSLATED)
+}
+
 /// How far a flow has come with one more packet of the target.
 #[inline(always)]
-const fn advance(state: FlowState, packet: &Packet) -> FlowState {
+pub(crate) const fn advance(state: FlowState, packet: &Packet) -> FlowState {
     let mut state = state.with(FlowState::ANSWERED);
     if packet.tcp_flags & FIN != 0 {
         state = state.with(FlowState::TARGET_CLOSED);
@@ -193,22 +213,23 @@ pub(crate) fn remembered_way<T: Tables>(
 /// The way back to the client and its epoch: what the flow remembers, if nothing has changed since,
 /// or else what the kernel's routes say, which the flow then remembers.
 #[inline(always)]
-fn way<const ALL: bool, F: Frame, T: Tables>(
+pub(crate) fn way<const ALL: bool, F: Frame, T: Tables>(
     frame: &F,
     packet: &Packet,
     tables: &T,
     entry: &FlowEntry,
     word: u64,
-    remembered: Epoch,
+    progress: &Progress,
+    client: Address,
 ) -> Result<(NextHop, Epoch), Exit> {
     let choice = Choice::of_word(word);
-    if let Some(next_hop) = remembered_way(tables, choice, remembered) {
-        return Ok((next_hop, remembered));
+    if let Some(next_hop) = remembered_way(tables, choice, progress.epoch) {
+        return Ok((next_hop, progress.epoch));
     }
     if !ALL {
         return Err(Exit::Go(Stage::Back));
     }
-    let route = route(frame, tables, packet, packet.source, packet.destination)?;
+    let route = route(frame, tables, packet, packet.source, client)?;
     let neighbour = NeighbourKey::new(route.interface, route.neighbour);
     if let Some(id) = tables.next_hop_id(&neighbour)
         && let Some(slot) = tables.next_hop(id)
@@ -223,5 +244,5 @@ fn way<const ALL: bool, F: Frame, T: Tables>(
             return Ok((route.next_hop, epoch));
         }
     }
-    Ok((route.next_hop, remembered))
+    Ok((route.next_hop, progress.epoch))
 }

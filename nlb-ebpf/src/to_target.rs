@@ -26,22 +26,23 @@ use crate::{
     rewrite::{End, translate},
     segment_size,
     select::{Chosen, select},
+    snat,
     tables::{Passage, PassageKind, RouteQuery, Tables},
     tunnel::{self, overhead_bytes, wrap},
 };
 
 /// What a packet towards a target turned out to be, and what is to be remembered of it.
-struct Decision<'t> {
-    listener: ListenerId,
-    target: Chosen<'t>,
+pub(crate) struct Decision<'t> {
+    pub(crate) listener: ListenerId,
+    pub(crate) target: Chosen<'t>,
     /// The entry that holds the flow, or that held it until it ended.
-    entry: Found<'t>,
+    pub(crate) entry: Found<'t>,
     /// What `entry` said.
-    progress: Progress,
+    pub(crate) progress: Progress,
     /// How far the flow has come with this packet.
-    state: FlowState,
+    pub(crate) state: FlowState,
     /// Whether a flow begins.
-    begins: bool,
+    pub(crate) begins: bool,
 }
 
 /// Sends a packet that may be addressed to a listener on to its target; [`Stop::NotOurs`] if there
@@ -63,9 +64,22 @@ pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
     let place = Place::of(tables, &client);
     let now = tables.now();
     let decision = decide::<ALL, F, T>(frame, packet, tables, place, &client, now)?;
+    if tables.translates_sources() && decision.state.has(FlowState::SOURCE_TRANSLATED) {
+        return Err(Exit::Go(Stage::SnatKnown));
+    }
+    if ALL
+        && decision.begins
+        && let Some(unmet) = snat::need(packet, tables, place, &client, now, &decision)
+    {
+        return Err(if tables.translates_sources() {
+            Exit::Go(Stage::SnatBegin)
+        } else {
+            Exit::Stop(unmet)
+        });
+    }
     let next_hop = way::<ALL, F, T>(frame, packet, tables, &decision.target)?;
     let mode = decision.target.control.mode;
-    let is_translated = mode == Mode::NAT;
+    let is_translated = mode.is_translated();
     let overhead = overhead_bytes(&decision.target);
     if is_translated {
         has_a_hop_left(packet)
@@ -143,7 +157,7 @@ fn refused<const ALL: bool, T: Tables>(
 
 /// Which flow is it, and where does it go?
 #[inline(always)]
-fn decide<'t, const ALL: bool, F: Frame, T: Tables>(
+pub(crate) fn decide<'t, const ALL: bool, F: Frame, T: Tables>(
     frame: &F,
     packet: &Packet,
     tables: &'t T,
@@ -152,7 +166,7 @@ fn decide<'t, const ALL: bool, F: Frame, T: Tables>(
     now: Tick,
 ) -> Result<Decision<'t>, Exit> {
     let mut idle_ticks = 0;
-    let found = flows::find(tables, place, client, |choice| {
+    let found = flows::find(tables, place, client, |choice, _| {
         match tables.listener(choice.listener) {
             Some(listener) => {
                 idle_ticks = listener.policy().idle_ticks;
@@ -253,7 +267,7 @@ fn remember<T: Tables>(
     decision: &Decision<'_>,
 ) -> Result<PassageKind, Stop> {
     // A stray RST begins nothing: it goes where its flow would go, and is forgotten.
-    if packet.tcp_flags & RST != 0 {
+    if resets(packet) {
         return Ok(PassageKind::Unpinned);
     }
     let choice = Choice {
@@ -270,7 +284,7 @@ fn remember<T: Tables>(
     };
     if is_pinned {
         Ok(PassageKind::New)
-    } else if decision.target.control.mode == Mode::NAT {
+    } else if decision.target.control.mode.is_translated() {
         Err(Stop::FlowTableFull)
     } else {
         Ok(PassageKind::Unpinned)
@@ -284,6 +298,12 @@ pub(crate) fn listener_of<T: Tables>(packet: &Packet, tables: &T) -> Result<List
     tables.listener_id(&key).ok_or(Stop::NotOurs)
 }
 
+/// Whether the packet ends a connection at once.
+#[inline(always)]
+pub(crate) const fn resets(packet: &Packet) -> bool {
+    packet.tcp_flags & RST != 0
+}
+
 /// Whether the packet asks for a new connection.
 #[inline(always)]
 const fn opens(packet: &Packet) -> bool {
@@ -295,13 +315,13 @@ const fn opens(packet: &Packet) -> bool {
 fn advance(state: FlowState, packet: &Packet, mode: Mode) -> FlowState {
     let mut state = state;
     // In DSR modes no answer is seen; that the client goes on shows that there was one.
-    if !opens(packet) && (state.has(FlowState::ANSWERED) || mode != Mode::NAT) {
+    if !opens(packet) && (state.has(FlowState::ANSWERED) || !mode.is_translated()) {
         state = state.with(FlowState::ESTABLISHED);
     }
     if packet.tcp_flags & FIN != 0 {
         state = state.with(FlowState::CLIENT_CLOSED);
     }
-    if packet.tcp_flags & RST != 0 {
+    if resets(packet) {
         state = state.with(FlowState::RESET);
     }
     state

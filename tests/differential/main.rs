@@ -2,6 +2,7 @@
 //! verdict, every byte, counters and flow table must agree.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, ensure};
 use nlb_common::{
@@ -12,7 +13,10 @@ use nlb_common::{
     target::{TargetControl, TargetId},
     tick::Tick,
 };
-use nlb_ebpf::{handle, memory::MemoryTables};
+use nlb_ebpf::{
+    handle,
+    memory::{MemoryFrame, MemoryTables},
+};
 use nlb_tests::{
     hostile::{self, Random},
     kernel::{self, Answer, Kernel, set_forwarding, unavailable},
@@ -32,12 +36,17 @@ const SILENCE_TICKS: u16 = 165;
 struct Pair {
     kernel: Kernel,
     memory: MemoryTables,
+    /// What comes next, instead of something new.
+    reply: Option<MemoryFrame>,
 }
 
 impl Pair {
     /// One frame through both.
     fn frame(&mut self, random: &mut Random, is_v6: bool) -> Result<Answer> {
-        let frame = hostile::frame(random, is_v6);
+        let frame = match self.reply.take() {
+            Some(reply) => reply,
+            None => hostile::frame(random, is_v6),
+        };
         let mut ours = frame.clone();
         self.memory.now.set(Kernel::now().0);
         let verdict = Answer::from(handle(&mut ours, &self.memory));
@@ -61,6 +70,12 @@ impl Pair {
                 context()
             );
         }
+        // Only for clients of the world: the kernel knows more of its links than memory does.
+        let is_known = facts::read(&frame.bytes)
+            .is_some_and(|facts| self.memory.routes.contains_key(&facts.source.into()));
+        if answer == Answer::Redirect && is_known && random.once_in(2) {
+            self.reply = hostile::reply(&ours.bytes);
+        }
         Ok(answer)
     }
 
@@ -71,10 +86,12 @@ impl Pair {
         };
         let ours = self.memory.stop_counters.borrow();
         let counts = Stop::ALL.iter().zip(theirs.iter().zip(ours.iter()));
-        counts
-            .filter(|(_, (theirs, ours))| theirs != ours)
-            .map(|(stop, (theirs, ours))| format!("[{stop:?}: kernel {theirs}, memory {ours}] "))
-            .collect()
+        let mut text = String::new();
+        for (stop, (theirs, ours)) in counts.filter(|(_, (theirs, ours))| theirs != ours) {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "[{stop:?}: kernel {theirs}, memory {ours}] ");
+        }
+        text
     }
 
     /// Everything that was counted and remembered.
@@ -134,6 +151,13 @@ impl Pair {
                 }
             }
             1 => {
+                // Now and then there is nothing to translate sources to.
+                let left = random.below(world::POOL.len() + 1);
+                let pool: Vec<_> = world::POOL[..left]
+                    .iter()
+                    .map(|text| world::address(text))
+                    .collect();
+                self.memory.set_pool(&pool);
                 for group in world::GROUPS.iter().filter(|group| group.targets.len() > 1) {
                     let keep = random.below(group.targets.len());
                     let left = group.targets.iter().enumerate();
@@ -186,7 +210,11 @@ impl Pair {
 fn run() -> Result<()> {
     let mut memory = world::tables();
     let kernel = Kernel::load(XDP_OBJECT, &mut memory)?;
-    let mut pair = Pair { kernel, memory };
+    let mut pair = Pair {
+        kernel,
+        memory,
+        reply: None,
+    };
     let mut random = Random::new(0x6e6c_6221);
     let mut answers: BTreeMap<String, usize> = BTreeMap::new();
     for number in 0..2 * FRAMES {
@@ -227,7 +255,16 @@ fn run() -> Result<()> {
             "{stop:?} was never seen"
         );
     }
-    for (name, listener) in [("v4 tcp", 1), ("v4 udp", 2), ("v6 tcp", 3), ("v6 udp", 4)] {
+    for (name, listener) in [
+        ("v4 tcp", 1),
+        ("v4 udp", 2),
+        ("v6 tcp", 3),
+        ("v6 udp", 4),
+        ("full-nat v4 tcp", 28),
+        ("full-nat v4 udp", 29),
+        ("full-nat v6 tcp", 30),
+        ("full-nat v6 udp", 31),
+    ] {
         let Traffic {
             packets,
             return_packets,
@@ -264,6 +301,8 @@ const UNSEEN: &[Stop] = &[
     Stop::NoRoom,
     Stop::MissingStage,
     Stop::ErrorLimit,
+    Stop::HairpinWithoutPool,
+    Stop::CollisionWithoutPool,
 ];
 
 #[test]

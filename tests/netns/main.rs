@@ -12,6 +12,7 @@ mod health;
 mod icmp;
 mod next_hops;
 mod selection;
+mod snat;
 mod tunnels;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};

@@ -14,6 +14,7 @@ mod resets;
 mod row;
 mod segment_sizes;
 mod selection;
+mod snat;
 mod stopped;
 mod tunnels;
 mod vlan;
@@ -42,6 +43,7 @@ fn table() -> Vec<Row> {
     rows.extend(vlan::rows());
     rows.extend(selection::rows());
     rows.extend(tunnels::rows());
+    rows.extend(snat::rows());
     rows
 }
 

@@ -261,6 +261,27 @@ fn serving(random: &mut Random, is_v6: bool) -> (End, u8) {
     ((target.1, target.2), protocol)
 }
 
+/// A target's answer to a frame that was sent on, if that has the plainest of shapes: both ends of
+/// everything change places.
+pub fn reply(sent: &[u8]) -> Option<MemoryFrame> {
+    let mut bytes = sent.to_vec();
+    let (start, length) = match bytes.get(12..15)? {
+        [0x08, 0x00, 0x45] => (26, 4),
+        [0x86, 0xdd, _] => (22, 16),
+        _ => return None,
+    };
+    let ports = start + 2 * length;
+    if bytes.len() < ports + 4 {
+        return None;
+    }
+    let (one, other) = bytes[start..ports].split_at_mut(length);
+    one.swap_with_slice(other);
+    let (one, other) = bytes[ports..ports + 4].split_at_mut(2);
+    one.swap_with_slice(other);
+    bytes[..6].copy_from_slice(&crate::world::MAC1);
+    Some(MemoryFrame::new(bytes, ETH1))
+}
+
 /// Rare but right: options, extension headers, sizes, hops.
 fn decorated(random: &mut Random, mut sentence: Sentence, is_v6: bool) -> Sentence {
     let length = match random.below(20) {

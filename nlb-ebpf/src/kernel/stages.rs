@@ -22,5 +22,7 @@ pub(crate) fn go(context: &XdpContext, stage: Stage) {
             }
         };
     }
-    jump!(Classify, Begin, Back, Icmp, Fragment, Answer);
+    jump!(
+        Classify, Begin, Back, Icmp, Fragment, Answer, SnatKnown, SnatBegin, SnatBack
+    );
 }

@@ -116,6 +116,18 @@ pub enum Remedy {
     /// An address clients can reach.
     #[error("write a unicast address that clients can reach")]
     WriteVip,
+    /// An address of ours.
+    #[error(
+        "write a unicast address that is routed to this node and that nothing else uses, no VIP \
+         and no target"
+    )]
+    WriteSource,
+    /// `mode = "full-nat"`, or no such wish.
+    #[error("write `mode = \"full-nat\"`, or remove it")]
+    FullNatOrRemove,
+    /// A pool.
+    #[error("add one, or use the mode `nat`")]
+    AddSource,
     /// An address of a server.
     #[error("write the unicast address of a server")]
     WriteTarget,

@@ -7,13 +7,15 @@ use aya::{
     maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
 use nlb_common::{
+    address::Address,
     counter::Traffic,
-    flow::{Bucket, Choice},
+    flow::{Bucket, Choice, FlowState},
     listener::{Listener, ListenerId, ListenerKey, ListenerPolicy},
     maps::{Header, Prefilter},
     next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot, VlanLink},
     plain::Plain,
     ring::Ring,
+    source::{MAX_SOURCES, Pool, SourceId, TURNS, Translation, Translations},
     stop::Stop,
     target::{Target, TargetControl, TargetId, TargetIdentity},
     tick::Tick,
@@ -36,6 +38,8 @@ pub struct KernelMaps {
     tunnels: Shared<TunnelSlot>,
     next_hops: Shared<NextHopSlot>,
     flows: Shared<Bucket>,
+    translations: Shared<Translations>,
+    pool: Shared<Pool>,
     listener_index: HashMap<MapData, Plain<ListenerKey>, u32>,
     next_hop_index: HashMap<MapData, Plain<NeighbourKey>, u32>,
     vlan_links: HashMap<MapData, u32, u64>,
@@ -62,6 +66,10 @@ pub struct Found {
     pub prefilter: Vec<u64>,
     /// Targets that a ring names: those that took new flows.
     pub in_rings: BTreeSet<TargetId>,
+    /// The pool's addresses.
+    pub sources: Vec<(SourceId, Address)>,
+    /// Those that new flows get.
+    pub turns: BTreeSet<SourceId>,
     /// Next hops by neighbour; `None` where the record is invalid.
     pub next_hops: Vec<(NeighbourKey, NextHopId, Option<NextHop>)>,
     /// What is behind VLAN interfaces, by their indexes.
@@ -77,6 +85,10 @@ pub struct Sweep {
     pub by_listener: Vec<u64>,
     /// How many of them each target has, by id.
     pub by_target: Vec<u64>,
+    /// How many ports of the pool each target has flows on, by id.
+    pub ports_by_target: Vec<u64>,
+    /// How many flows have each address of the pool, by id.
+    pub by_source: Vec<u64>,
     /// Entries that were emptied because their time had run out.
     pub forgotten: u64,
 }
@@ -128,8 +140,10 @@ new_shared!(
     Header,
     Listener,
     NextHopSlot,
+    Pool,
     Prefilter,
     Target,
+    Translations,
     TunnelSlot
 );
 
@@ -156,6 +170,8 @@ impl KernelMaps {
             tunnels: share(object, "TUNNELS")?,
             next_hops: share(object, "NEXT_HOPS")?,
             flows: share(object, "FLOWS")?,
+            translations: share(object, "TRANSLATIONS")?,
+            pool: share(object, "SNAT_POOL")?,
             listener_index: HashMap::try_from(take(object, "LISTENER_INDEX")?)
                 .map_err(map_error("use", "LISTENER_INDEX"))?,
             next_hop_index: HashMap::try_from(take(object, "NEXT_HOP_INDEX")?)
@@ -254,6 +270,13 @@ impl KernelMaps {
         }
         Ok(Found {
             in_rings,
+            sources: self.pool.iter().flat_map(Pool::all).collect(),
+            turns: self
+                .pool
+                .iter()
+                .flat_map(|pool| [true, false].map(|is_v4| (pool, is_v4)))
+                .flat_map(|(pool, is_v4)| (0..TURNS).filter_map(move |n| pool.turn(is_v4, n)))
+                .collect(),
             generation: self.header().map_or(0, |header| header.generation.load()),
             listeners,
             listener_index,
@@ -300,9 +323,18 @@ impl KernelMaps {
         let mut sweep = Sweep {
             by_listener: vec![0; self.listeners.len()],
             by_target: vec![0; self.targets.len()],
+            ports_by_target: vec![0; self.targets.len()],
+            by_source: vec![0; MAX_SOURCES],
             ..Sweep::default()
         };
-        for entry in self.flows.iter().flat_map(|bucket| &bucket.entries) {
+        let none = Translations::default();
+        let translations = self.translations.iter().chain(std::iter::repeat(&none));
+        for (entry, translation) in self
+            .flows
+            .iter()
+            .zip(translations)
+            .flat_map(|(bucket, beside)| bucket.entries.iter().zip(&beside.entries))
+        {
             let word = entry.choice.load();
             if word == Choice::EMPTY || word == Choice::BUSY {
                 continue;
@@ -327,6 +359,14 @@ impl KernelMaps {
             }
             if let Some(count) = sweep.by_target.get_mut(choice.target.0 as usize) {
                 *count += 1;
+            }
+            if progress.state.has(FlowState::SOURCE_TRANSLATED) {
+                let source = Translation::of_word(translation.load()).source;
+                let ports = sweep.ports_by_target.get_mut(choice.target.0 as usize);
+                let flows = sweep.by_source.get_mut(usize::from(source.0));
+                for count in ports.into_iter().chain(flows) {
+                    *count += 1;
+                }
             }
         }
         sweep
@@ -420,6 +460,15 @@ impl Dataplane for KernelMaps {
             Step::UnindexListener { key } => {
                 absent_is_well(self.listener_index.remove(&Plain(*key)))
                     .map_err(map_error("write", "LISTENER_INDEX"))?;
+            }
+            Step::WriteSource { id, address } => {
+                slot("SNAT_POOL", &self.pool, 0)?.write(*id, *address);
+            }
+            Step::TakeTurns { is_v4, ids } => {
+                slot("SNAT_POOL", &self.pool, 0)?.set_turns(*is_v4, ids);
+            }
+            Step::ClearSource { id } => {
+                slot("SNAT_POOL", &self.pool, 0)?.write(*id, Address::UNSPECIFIED);
             }
             Step::Prefilter { index, bits } => {
                 if let Some(word) = self.prefilter.first().and_then(|map| map.words.get(*index)) {

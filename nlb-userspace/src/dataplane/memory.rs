@@ -1,5 +1,6 @@
 //! The steps of a plan on the packet library's tables in memory.
 
+use nlb_common::address::Address;
 use nlb_ebpf::memory::MemoryTables;
 
 use super::{Dataplane, DataplaneError, Step};
@@ -65,6 +66,9 @@ impl Dataplane for MemoryTables {
             Step::UnindexListener { key } => {
                 self.listener_index.remove(key);
             }
+            Step::WriteSource { id, address } => self.pool.write(*id, *address),
+            Step::TakeTurns { is_v4, ids } => self.pool.set_turns(*is_v4, ids),
+            Step::ClearSource { id } => self.pool.write(*id, Address::UNSPECIFIED),
             Step::Prefilter { index, bits } => {
                 if let Some(word) = self.prefilter.get(*index) {
                     word.set(*bits);

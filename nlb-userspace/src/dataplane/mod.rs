@@ -23,8 +23,10 @@ pub mod stages;
 use std::sync::Arc;
 
 use nlb_common::{
+    address::Address,
     listener::{ListenerId, ListenerKey, ListenerPolicy},
     next_hop::{NeighbourKey, NextHop, NextHopId, VlanLink},
+    source::SourceId,
     target::{TargetControl, TargetId, TargetIdentity},
     tunnel::Tunnel,
 };
@@ -164,6 +166,25 @@ pub enum Step {
     UnindexListener {
         /// What packets are addressed to.
         key: ListenerKey,
+    },
+    /// Fills an unused number of the pool.
+    WriteSource {
+        /// Which.
+        id: SourceId,
+        /// An address of ours.
+        address: Address,
+    },
+    /// Says which addresses of one IP version new flows get.
+    TakeTurns {
+        /// Whether it is IPv4.
+        is_v4: bool,
+        /// The addresses.
+        ids: Vec<SourceId>,
+    },
+    /// Takes an address out of the pool; no flow has it.
+    ClearSource {
+        /// Which.
+        id: SourceId,
     },
     /// Replaces a word of the prefilter's bitmap.
     Prefilter {

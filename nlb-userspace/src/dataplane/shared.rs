@@ -14,6 +14,7 @@ use nlb_common::{
     listener::Listener,
     maps::{Header, Prefilter},
     next_hop::NextHopSlot,
+    source::{Pool, SourceBucket, Translations},
     target::Target,
     tunnel::TunnelSlot,
 };
@@ -38,8 +39,11 @@ records!(
     Header,
     Listener,
     NextHopSlot,
+    Pool,
     Prefilter,
+    SourceBucket,
     Target,
+    Translations,
     TunnelSlot
 );
 

@@ -61,8 +61,8 @@ pub(super) struct ResolvedGroup {
 
 /// The ids of forward rings, in the order of [`Wish::forwards`].
 ///
-/// A forward ring keeps the id that its listeners name already, unless a listener of another ring
-/// names it, too: then its packets must not see the change.
+/// A forward ring keeps the id that its listeners name already, unless another listener names it,
+/// too, be it one that is about to go: then its packets must not see the change.
 pub(super) fn forward_ids(
     after: &Actual,
     wish: &Wish,
@@ -72,12 +72,21 @@ pub(super) fn forward_ids(
     let named = |listener: &WishedListener| after.named_ring(&listener.key);
     let mut kept: Vec<Option<u16>> = Vec::with_capacity(wish.forwards.len());
     for index in 0..wish.forwards.len() {
-        let (own, others): (Vec<_>, Vec<_>) = (wish.listeners.iter())
-            .partition(|listener| listener.ring == WishedRing::Forward(index));
+        let own: Vec<&WishedListener> = (wish.listeners.iter())
+            .filter(|listener| listener.ring == WishedRing::Forward(index))
+            .collect();
+        let is_anothers = |ring: u16| {
+            after.listeners.iter().any(|(id, (key, policy))| {
+                policy.group == ring
+                    && after.index.get(key) == Some(id)
+                    && own.iter().all(|listener| listener.key != *key)
+            })
+        };
         let id = own
-            .into_iter()
+            .iter()
+            .copied()
             .filter_map(named)
-            .find(|id| !used.contains(id) && !others.iter().any(|other| named(other) == Some(*id)));
+            .find(|id| !used.contains(id) && !is_anothers(*id));
         used.extend(id);
         kept.push(id);
     }

@@ -29,7 +29,7 @@ use crate::{address::Address, word::Word};
 
 /// Changes with the layout or the meaning of any map. A daemon adopts pinned maps only if they
 /// have its own version.
-pub const LAYOUT_VERSION: u64 = 1;
+pub const LAYOUT_VERSION: u64 = 2;
 
 /// Words of the prefilter's bitmap: 65,536 bits, 8 KiB, which stay in the first-level cache.
 pub const PREFILTER_WORDS: usize = 1024;
@@ -61,10 +61,8 @@ pub struct Prefilter {
 pub enum Side {
     /// A listener, looked for in the destination.
     Listener,
-    /// A translated target, looked for in the source.
+    /// A target whose answers are translated, looked for in the source.
     Target,
-    /// An address of the pool, looked for in the destination; without protocol and port.
-    Pool,
 }
 
 impl Prefilter {
@@ -77,7 +75,6 @@ impl Prefilter {
         let salt = match side {
             Side::Listener => 0,
             Side::Target => 1 << 40,
-            Side::Pool => 1 << 41,
         };
         let folded = address.words[1] ^ address.words[0].rotate_left(23);
         let meta = port | (protocol as u64) << 16 | salt;

@@ -17,11 +17,15 @@ pub enum Stage {
     /// Its sender is told something; what, the stage before hands over as an
     /// [`Answer`](crate::answer::Answer).
     Answer,
+    /// Its target is behind a tunnel; which, the stage before hands over.
+    Wrap,
     /// It is addressed to a listener, and of a flow whose source is translated.
     SnatKnown,
-    /// It begins a flow whose source must be translated.
+    /// It begins a flow whose source must be translated; to which target, the stage before hands
+    /// over.
     SnatBegin,
-    /// It is addressed to an address of the pool.
+    /// It comes from a target, may be addressed to the pool, and answers no flow that is known by
+    /// its client.
     SnatBack,
 }
 
@@ -34,6 +38,7 @@ impl Stage {
         Self::Icmp,
         Self::Fragment,
         Self::Answer,
+        Self::Wrap,
         Self::SnatKnown,
         Self::SnatBegin,
         Self::SnatBack,
@@ -41,6 +46,25 @@ impl Stage {
 
     /// The program that interfaces run: the front stage.
     pub const FRONT_PROGRAM: &str = "nlb";
+
+    /// How far the story has come when this stage is reached.
+    ///
+    /// A stage goes on to deeper ones only, so every story ends. The one exception goes on to itself,
+    /// a bounded number of times: [`Self::SnatBegin`] counts its rounds in what it hands over.
+    pub const fn depth(self) -> u8 {
+        match self {
+            Self::Classify => 1,
+            Self::Begin | Self::Icmp | Self::Fragment => 2,
+            Self::Back => 3,
+            Self::Wrap | Self::SnatKnown | Self::SnatBegin | Self::SnatBack => 4,
+            Self::Answer => 5,
+        }
+    }
+
+    /// Whether a story that has come to a depth may go on with this stage.
+    pub const fn may_follow(self, depth: u8) -> bool {
+        self.depth() > depth || matches!(self, Self::SnatBegin) && depth == Self::SnatBegin.depth()
+    }
 
     /// The name of the stage's program in the kernel object.
     pub const fn program(self) -> &'static str {
@@ -51,6 +75,7 @@ impl Stage {
             Self::Icmp => "nlb_icmp",
             Self::Fragment => "nlb_fragment",
             Self::Answer => "nlb_answer",
+            Self::Wrap => "nlb_wrap",
             Self::SnatKnown => "nlb_snat_known",
             Self::SnatBegin => "nlb_snat_begin",
             Self::SnatBack => "nlb_snat_back",

@@ -113,6 +113,8 @@ stops! {
     CollisionWithoutPool "collision_without_pool" Drop,
     /// An RST of no remembered flow to a target that would have to see a source of ours.
     ResetWithoutFlow "reset_without_flow" Drop,
+    /// The flow of the packet, whose source is translated, gave way to another while the packet was looked at.
+    FlowReplaced "flow_replaced" Drop,
 }
 
 #[cfg(test)]

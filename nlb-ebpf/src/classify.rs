@@ -35,8 +35,6 @@ pub fn classify<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdic
         to_target::<false, F, T>(frame, &forgotten(packet, tables), tables)
     } else if may_be_an_answer(&packet, tables) {
         to_client::<false, F, T>(frame, &forgotten(packet, tables), tables)
-    } else if may_be_for_the_pool(&packet, tables) {
-        Err(Exit::Go(Stage::SnatBack))
     } else {
         Err(Exit::Stop(Stop::NotOurs))
     }
@@ -51,9 +49,6 @@ pub fn begin<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, 
     match to_target::<true, F, T>(frame, &forgotten(packet, tables), tables) {
         Err(Exit::Stop(Stop::NotOurs)) if may_be_an_answer(&packet, tables) => {
             Err(Exit::Go(Stage::Back))
-        }
-        Err(Exit::Stop(Stop::NotOurs)) if may_be_for_the_pool(&packet, tables) => {
-            Err(Exit::Go(Stage::SnatBack))
         }
         told => told,
     }
@@ -90,13 +85,6 @@ pub fn may_be_an_answer<T: Tables>(packet: &Packet, tables: &T) -> bool {
         packet.source_port,
     );
     tables.prefilter(word, mask)
-}
-
-/// Whether the prefilter admits a packet's destination as an address of the pool.
-#[inline(always)]
-pub fn may_be_for_the_pool<T: Tables>(packet: &Packet, tables: &T) -> bool {
-    let (word, mask) = Prefilter::bit(Side::Pool, packet.destination, 0, U16::ZERO);
-    tables.translates_sources() && tables.prefilter(word, mask)
 }
 
 /// The same packet, which has ports, of which the verifier no longer knows how it was parsed.

@@ -66,8 +66,21 @@ pub trait Frame {
     /// program once for each answer.
     fn forget_ends(&mut self);
 
-    /// How many bytes the frame has.
+    /// How many bytes the frame has, from the first of them on, that [`Self::get`] can reach.
+    ///
+    /// Fewer than all of them where the driver gives large frames in several buffers: then these are
+    /// the first one's.
+    fn first_buffer_bytes(&self) -> usize;
+
+    /// How many bytes the frame has, in all of its buffers.
     fn length_bytes(&self) -> usize;
+
+    /// Whether the frame reaches so far from its start.
+    #[inline(always)]
+    fn reaches(&self, bytes: usize) -> bool {
+        // What the first buffer holds needs no question to the kernel.
+        bytes <= self.first_buffer_bytes() || bytes <= self.length_bytes()
+    }
 
     /// The index of the interface that it came in through.
     fn interface(&self) -> u32;

@@ -13,7 +13,7 @@ use nlb_common::{
 
 use crate::{
     Exit, Stage, Verdict,
-    classify::{may_be_an_answer, may_be_for_a_listener, may_be_for_the_pool},
+    classify::{may_be_an_answer, may_be_for_a_listener},
     frame::{Frame, Offset},
     parse::{Packet, plain_v4, plain_v6},
     tables::Tables,
@@ -49,8 +49,6 @@ fn forward<F: Frame, T: Tables>(
         to_target::<false, F, T>(frame, packet, tables)
     } else if may_be_an_answer(packet, tables) {
         to_client::<false, F, T>(frame, packet, tables)
-    } else if may_be_for_the_pool(packet, tables) {
-        Err(Exit::Go(Stage::SnatBack))
     } else {
         Err(Exit::Stop(Stop::NotOurs))
     }

@@ -18,8 +18,9 @@ use nlb_ebpf::{
     fragment::fragment,
     front::front,
     icmp::icmp,
-    snat::{answer as snat_back, begin as snat_begin, known as snat_known},
+    snat::{back::back as snat_back, begin::begin as snat_begin, known::known as snat_known},
     stopped,
+    to_tunnel::to_tunnel,
 };
 
 use crate::kernel::{frame::XdpFrame, maps::Maps, redirect, stages::go};
@@ -96,6 +97,13 @@ fn nlb_fragment(context: XdpContext) -> u32 {
 #[inline(always)]
 fn nlb_answer(context: XdpContext) -> u32 {
     run!(answer, context)
+}
+
+/// [`nlb_ebpf::Stage::Wrap`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_wrap(context: XdpContext) -> u32 {
+    run!(to_tunnel, context)
 }
 
 /// [`nlb_ebpf::Stage::SnatKnown`].

@@ -18,7 +18,7 @@ use nlb_common::{
     next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
     source::{Pool, SourceBucket, SourceId, Translations},
     stop::Stop,
-    target::{Mode, Target, TargetControl, TargetId, TargetIdentity},
+    target::{Target, TargetControl, TargetId, TargetIdentity},
     tick::Tick,
     tunnel::TunnelSlot,
     word::Word,
@@ -55,14 +55,20 @@ impl MemoryFrame {
 /// `XDP_PACKET_HEADROOM` of `linux/bpf.h`.
 const HEADROOM_BYTES: usize = 256;
 
+/// What the kernel gives a program of a frame in one buffer, where `BPF_PROG_TEST_RUN` makes it: a page
+/// of 4 KiB without headroom and without `struct skb_shared_info`.
+const FIRST_BUFFER_BYTES: usize = 4096 - 256 - 320;
+
 impl Frame for MemoryFrame {
     fn get<H: Header>(&self, at: Offset) -> Option<&H> {
-        let (header, _) = H::ref_from_prefix(self.bytes.get(usize::from(at.0)..)?).ok()?;
+        let reachable = usize::from(at.0)..self.first_buffer_bytes();
+        let (header, _) = H::ref_from_prefix(self.bytes.get(reachable)?).ok()?;
         Some(header)
     }
 
     fn get_mut<H: Header>(&mut self, at: Offset) -> Option<&mut H> {
-        let (header, _) = H::mut_from_prefix(self.bytes.get_mut(usize::from(at.0)..)?).ok()?;
+        let reachable = usize::from(at.0)..self.first_buffer_bytes();
+        let (header, _) = H::mut_from_prefix(self.bytes.get_mut(reachable)?).ok()?;
         Some(header)
     }
 
@@ -94,6 +100,10 @@ impl Frame for MemoryFrame {
     }
 
     fn forget_ends(&mut self) {}
+
+    fn first_buffer_bytes(&self) -> usize {
+        self.bytes.len().min(FIRST_BUFFER_BYTES)
+    }
 
     fn length_bytes(&self) -> usize {
         self.bytes.len()
@@ -225,7 +235,7 @@ impl MemoryTables {
         if let Some(record) = self.targets.get(id.0 as usize) {
             record.write(identity, control);
         }
-        if control.mode == Mode::NAT {
+        if control.mode.is_translated() {
             self.admit(Side::Target, identity.address, protocol, identity.port);
             self.admit(Side::Target, identity.address, 0, U16::ZERO);
         }
@@ -256,7 +266,6 @@ impl MemoryTables {
         let numbered = || (1..).map(SourceId).zip(addresses.iter().copied());
         for (id, address) in numbered() {
             self.pool.write(id, address);
-            self.admit(Side::Pool, address, 0, U16::ZERO);
         }
         for is_v4 in [true, false] {
             let ids: Vec<SourceId> = numbered()

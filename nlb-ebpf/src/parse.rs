@@ -137,7 +137,7 @@ pub fn plain_v4<F: Frame>(frame: &F) -> Option<Packet> {
         length_bytes: header.total_length.get(),
         ..Packet::UNREAD
     };
-    if packet.length_bytes < 20 || !holds(frame, packet.network, packet.length_bytes) {
+    if packet.length_bytes < 20 || !holds_at_once(frame, packet.network, packet.length_bytes) {
         return None;
     }
     let left = packet.length_bytes - 20;
@@ -164,7 +164,7 @@ pub fn plain_v6<F: Frame>(frame: &F) -> Option<Packet> {
         length_bytes: left.saturating_add(40),
         ..Packet::UNREAD
     };
-    if !holds(frame, packet.network, packet.length_bytes) {
+    if !holds_at_once(frame, packet.network, packet.length_bytes) {
         return None;
     }
     finish(frame, &mut packet, left, false);
@@ -384,6 +384,12 @@ fn finish<F: Frame>(frame: &F, packet: &mut Packet, left: u16, is_first: bool) {
 
 /// Whether the frame holds an IP packet of this length; what follows it is padding or a trailer.
 #[inline(always)]
-fn holds<F: Frame>(frame: &F, network: Offset, length_bytes: u16) -> bool {
-    usize::from(network.0) + usize::from(length_bytes) <= frame.length_bytes()
+pub(crate) fn holds<F: Frame>(frame: &F, network: Offset, length_bytes: u16) -> bool {
+    frame.reaches(usize::from(network.0) + usize::from(length_bytes))
+}
+
+/// Whether the frame's first buffer does, which is all that the front stage looks at.
+#[inline(always)]
+fn holds_at_once<F: Frame>(frame: &F, network: Offset, length_bytes: u16) -> bool {
+    usize::from(network.0) + usize::from(length_bytes) <= frame.first_buffer_bytes()
 }

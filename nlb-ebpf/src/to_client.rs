@@ -19,7 +19,6 @@ use zerocopy::big_endian::U16;
 use crate::{
     Exit, Stage, Verdict,
     answer::tell,
-    classify::may_be_for_the_pool,
     emit::{emit, fits, has_a_hop_left, route},
     flows::{self, Place},
     fragment,
@@ -30,8 +29,8 @@ use crate::{
     tables::{Passage, PassageKind, Tables},
 };
 
-/// Sends a target's answer back to its client, from the VIP; [`Stop::NotOurs`] if it answers no
-/// flow of ours.
+/// Sends a target's answer back to its client, from the VIP. If it answers no flow whose client it is
+/// addressed to, it goes on to [`Stage::SnatBack`], or, without a pool, is [`Stop::NotOurs`].
 ///
 /// A flow whose idle time has run out but whose entry nobody has needed is still answered: letting
 /// the answer through untranslated would help nobody.
@@ -61,7 +60,8 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
         ) && !(tables.translates_sources() && is_source_translated(entry))
     });
     let Some(entry) = found.entry else {
-        return Err(if may_be_for_the_pool(packet, tables) {
+        // Perhaps it answers a flow that it knows by a source of ours.
+        return Err(if tables.translates_sources() {
             Exit::Go(Stage::SnatBack)
         } else {
             Exit::Stop(Stop::NotOurs)
@@ -149,7 +149,7 @@ pub(crate) fn is_served_by<T: Tables>(
 
 /// A packet that cannot go on is stopped, and its sender is told.
 #[inline(always)]
-fn refused<const ALL: bool, T: Tables>(
+pub(crate) fn refused<const ALL: bool, T: Tables>(
     tables: &T,
     stop: Stop,
     listener: ListenerId,
@@ -169,7 +169,7 @@ fn refused<const ALL: bool, T: Tables>(
 
 /// The answer of a target whose connections end: the target gets its RST too.
 #[inline(always)]
-fn terminated<const ALL: bool, T: Tables>(
+pub(crate) fn terminated<const ALL: bool, T: Tables>(
     packet: &Packet,
     tables: &T,
     listener: ListenerId,

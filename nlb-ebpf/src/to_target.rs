@@ -2,12 +2,12 @@
 
 use nlb_common::{
     answer::{Answer, Notice},
-    flow::{Choice, Client, FlowState, Progress},
+    flow::{Choice, Client, FlowEntry, FlowState, Progress},
     fragment::Way,
-    listener::{ListenerId, ListenerKey, Stranded},
+    listener::{ListenerId, ListenerKey, ListenerPolicy, Stranded},
     next_hop::{NextHop, NextHopId},
     stop::Stop,
-    target::Mode,
+    target::{Mode, TargetId},
     tick::Tick,
     wire::{
         protocol,
@@ -28,8 +28,32 @@ use crate::{
     select::{Chosen, select},
     snat,
     tables::{Passage, PassageKind, RouteQuery, Tables},
+    to_tunnel,
     tunnel::{self, overhead_bytes, wrap},
 };
+
+/// From whom a packet comes, and when.
+pub(crate) struct Arrival {
+    pub(crate) client: Client,
+    pub(crate) place: Place,
+    pub(crate) now: Tick,
+}
+
+impl Arrival {
+    #[inline(always)]
+    pub(crate) fn of<T: Tables>(packet: &Packet, tables: &T) -> Self {
+        let client = Client {
+            address: packet.source,
+            port: packet.source_port,
+            protocol: packet.protocol,
+        };
+        Self {
+            place: Place::of(tables, &client),
+            now: tables.now(),
+            client,
+        }
+    }
+}
 
 /// What a packet towards a target turned out to be, and what is to be remembered of it.
 pub(crate) struct Decision<'t> {
@@ -45,43 +69,60 @@ pub(crate) struct Decision<'t> {
     pub(crate) begins: bool,
 }
 
+impl<'t> Decision<'t> {
+    /// A decision that another stage made about this packet.
+    #[inline(always)]
+    pub(crate) fn made<T: Tables>(
+        packet: &Packet,
+        tables: &'t T,
+        arrival: &Arrival,
+        listener: ListenerId,
+        target: TargetId,
+        begins: bool,
+    ) -> Result<Self, Stop> {
+        let target = Chosen::of(tables, target)?;
+        let entry = find(packet, tables, arrival, |_| {});
+        let progress = entry.entry.map_or(Progress::NONE, FlowEntry::progress);
+        let state = if begins {
+            FlowState::NEW
+        } else {
+            advance(progress.state, packet, target.control.mode)
+        };
+        Ok(Self {
+            listener,
+            target,
+            entry,
+            progress,
+            state,
+            begins,
+        })
+    }
+}
+
 /// Sends a packet that may be addressed to a listener on to its target; [`Stop::NotOurs`] if there
 /// is no such listener.
 ///
 /// Where `ALL` is false only a remembered flow is forwarded, and only if its target's next hop is
-/// known; everything else goes on to [`Stage::Begin`].
+/// known; everything else goes on to [`Stage::Begin`]. Where it is true, what needs a tunnel goes on
+/// to [`Stage::Wrap`].
 #[inline(always)]
 pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
     frame: &mut F,
     packet: &Packet,
     tables: &T,
 ) -> Result<Verdict, Exit> {
-    let client = Client {
-        address: packet.source,
-        port: packet.source_port,
-        protocol: packet.protocol,
-    };
-    let place = Place::of(tables, &client);
-    let now = tables.now();
-    let decision = decide::<ALL, F, T>(frame, packet, tables, place, &client, now)?;
+    let arrival = Arrival::of(packet, tables);
+    let decision = decide::<ALL, F, T>(frame, packet, tables, &arrival)?;
     if tables.translates_sources() && decision.state.has(FlowState::SOURCE_TRANSLATED) {
         return Err(Exit::Go(Stage::SnatKnown));
     }
-    if ALL
-        && decision.begins
-        && let Some(unmet) = snat::need(packet, tables, place, &client, now, &decision)
-    {
-        return Err(if tables.translates_sources() {
-            Exit::Go(Stage::SnatBegin)
-        } else {
-            Exit::Stop(unmet)
-        });
+    if ALL && decision.begins {
+        snat::divert(packet, tables, &arrival, &decision)?;
     }
     let next_hop = way::<ALL, F, T>(frame, packet, tables, &decision.target)?;
     let mode = decision.target.control.mode;
-    let is_translated = mode.is_translated();
     let overhead = overhead_bytes(&decision.target);
-    if is_translated {
+    if mode == Mode::NAT {
         has_a_hop_left(packet)
             .map_err(|stop| refused::<ALL, T>(tables, stop, &decision, Notice::TIME_EXCEEDED, 0))?;
     }
@@ -92,28 +133,14 @@ pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
     let mut network = packet.network;
     let mut transport = packet.transport;
     if mode.is_tunnel() {
-        transport = wrap(frame, packet, tables, &decision.target, place)?;
+        if ALL {
+            return Err(to_tunnel::go(tables, &decision));
+        }
+        transport = wrap(frame, packet, tables, &decision.target, arrival.place)?;
         network = UNTAGGED;
     }
-    let kind = if decision.begins {
-        remember(packet, tables, place, &client, now, &decision)?
-    } else {
-        if let Some(entry) = decision.entry.entry {
-            let old = decision.progress;
-            flows::note(
-                tables,
-                entry,
-                old,
-                old.after(decision.state, now, old.epoch),
-            );
-        }
-        PassageKind::Known
-    };
-    if ALL && packet.kind == Kind::FirstFragment {
-        let (listener, target) = (decision.listener, decision.target.id);
-        fragment::remember(packet, tables, listener, target, Way::ToTarget);
-    }
-    if is_translated {
+    remember::<ALL, T>(packet, tables, &arrival, &decision)?;
+    if mode == Mode::NAT {
         let record = decision.target.record;
         translate(
             frame,
@@ -126,18 +153,12 @@ pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
     if ALL && opens(packet) {
         segment_size::clamp(frame, transport, decision.listener, tables);
     }
-    tables.count(&Passage {
-        listener: decision.listener,
-        target: decision.target.id,
-        length_bytes: packet.length_bytes,
-        kind,
-    });
     Ok(emit(frame, network, &next_hop)?)
 }
 
 /// A packet that cannot go on is stopped, and its sender is told.
 #[inline(always)]
-fn refused<const ALL: bool, T: Tables>(
+pub(crate) fn refused<const ALL: bool, T: Tables>(
     tables: &T,
     stop: Stop,
     decision: &Decision<'_>,
@@ -155,31 +176,45 @@ fn refused<const ALL: bool, T: Tables>(
     tell(tables, stop, answer)
 }
 
-/// Which flow is it, and where does it go?
+/// What is remembered of the packet's flow; shows `note` its listener's policy.
 #[inline(always)]
-pub(crate) fn decide<'t, const ALL: bool, F: Frame, T: Tables>(
-    frame: &F,
+pub(crate) fn find<'t, T: Tables>(
     packet: &Packet,
     tables: &'t T,
-    place: Place,
-    client: &Client,
-    now: Tick,
-) -> Result<Decision<'t>, Exit> {
-    let mut idle_ticks = 0;
-    let found = flows::find(tables, place, client, |choice, _| {
-        match tables.listener(choice.listener) {
+    arrival: &Arrival,
+    mut note: impl FnMut(ListenerPolicy),
+) -> Found<'t> {
+    flows::find(
+        tables,
+        arrival.place,
+        &arrival.client,
+        |choice, _| match tables.listener(choice.listener) {
             Some(listener) => {
-                idle_ticks = listener.policy().idle_ticks;
+                note(listener.policy());
                 listener.is(packet.destination, packet.protocol, packet.destination_port)
             }
             None => false,
-        }
+        },
+    )
+}
+
+/// Which flow is it, and where does it go?
+#[inline(always)]
+fn decide<'t, const ALL: bool, F: Frame, T: Tables>(
+    frame: &F,
+    packet: &Packet,
+    tables: &'t T,
+    arrival: &Arrival,
+) -> Result<Decision<'t>, Exit> {
+    let mut idle_ticks = 0;
+    let found = find(packet, tables, arrival, |policy| {
+        idle_ticks = policy.idle_ticks;
     });
     let mut progress = Progress::NONE;
     if let Some(entry) = found.entry {
         progress = entry.progress();
         let state = progress.state;
-        if now.since(progress.last_seen) <= state.idle_ticks(idle_ticks) {
+        if arrival.now.since(progress.last_seen) <= state.idle_ticks(idle_ticks) {
             let choice = Choice::of_word(found.word);
             let target = Chosen::of(tables, choice.target)?;
             let is_opening = opens(packet);
@@ -256,14 +291,43 @@ fn stranded<T: Tables>(
     Err(tell(tables, stop, answer))
 }
 
-/// Remembers a flow that begins, in its old entry if it had one.
+/// Remembers what is to be remembered of a packet that nothing stops any more, and counts it.
 #[inline(always)]
-fn remember<T: Tables>(
+pub(crate) fn remember<const ALL: bool, T: Tables>(
     packet: &Packet,
     tables: &T,
-    place: Place,
-    client: &Client,
-    now: Tick,
+    arrival: &Arrival,
+    decision: &Decision<'_>,
+) -> Result<(), Stop> {
+    let kind = if decision.begins {
+        pin(packet, tables, arrival, decision)?
+    } else {
+        if let Some(entry) = decision.entry.entry {
+            let old = decision.progress;
+            let new = old.after(decision.state, arrival.now, old.epoch);
+            flows::note(tables, entry, old, new);
+        }
+        PassageKind::Known
+    };
+    let (listener, target) = (decision.listener, decision.target.id);
+    if ALL && packet.kind == Kind::FirstFragment {
+        fragment::remember(packet, tables, listener, target, Way::ToTarget);
+    }
+    tables.count(&Passage {
+        listener,
+        target,
+        length_bytes: packet.length_bytes,
+        kind,
+    });
+    Ok(())
+}
+
+/// Pins a flow that begins, in its old entry if it had one.
+#[inline(always)]
+fn pin<T: Tables>(
+    packet: &Packet,
+    tables: &T,
+    arrival: &Arrival,
     decision: &Decision<'_>,
 ) -> Result<PassageKind, Stop> {
     // A stray RST begins nothing: it goes where its flow would go, and is forgotten.
@@ -275,12 +339,13 @@ fn remember<T: Tables>(
         listener: decision.listener,
         next_hop: NextHopId::NONE,
     };
+    let (client, state, now) = (&arrival.client, decision.state, arrival.now);
     let is_pinned = match decision.entry.entry {
         Some(entry) => {
             let word = decision.entry.word;
-            flows::refill(tables, entry, word, client, choice, decision.state, now)
+            flows::refill(tables, entry, word, client, choice, state, now)
         }
-        None => flows::pin(tables, place, client, choice, decision.state, now),
+        None => flows::pin(tables, arrival.place, client, choice, state, now),
     };
     if is_pinned {
         Ok(PassageKind::New)
@@ -306,13 +371,13 @@ pub(crate) const fn resets(packet: &Packet) -> bool {
 
 /// Whether the packet asks for a new connection.
 #[inline(always)]
-const fn opens(packet: &Packet) -> bool {
+pub(crate) const fn opens(packet: &Packet) -> bool {
     packet.protocol == protocol::TCP && packet.tcp_flags & (SYN | ACK) == SYN
 }
 
 /// How far a flow has come with one more packet of the client.
 #[inline(always)]
-fn advance(state: FlowState, packet: &Packet, mode: Mode) -> FlowState {
+pub(crate) fn advance(state: FlowState, packet: &Packet, mode: Mode) -> FlowState {
     let mut state = state;
     // In DSR modes no answer is seen; that the client goes on shows that there was one.
     if !opens(packet) && (state.has(FlowState::ANSWERED) || !mode.is_translated()) {

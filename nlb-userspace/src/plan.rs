@@ -702,7 +702,7 @@ fn bitmap(actual: &Actual) -> Vec<u64> {
         set(Prefilter::bit(Side::Listener, key.address, 0, U16::ZERO));
     }
     for (identity, control) in actual.targets.values() {
-        if control.mode == Mode::NAT {
+        if control.mode.is_translated() {
             for protocol in [protocol::TCP, protocol::UDP] {
                 set(Prefilter::bit(
                     Side::Target,
@@ -713,9 +713,6 @@ fn bitmap(actual: &Actual) -> Vec<u64> {
             }
             set(Prefilter::bit(Side::Target, identity.address, 0, U16::ZERO));
         }
-    }
-    for address in actual.sources.values() {
-        set(Prefilter::bit(Side::Pool, *address, 0, U16::ZERO));
     }
     words
 }

@@ -15,6 +15,7 @@ mod row;
 mod segment_sizes;
 mod selection;
 mod snat;
+mod snat_told;
 mod stopped;
 mod tunnels;
 mod vlan;
@@ -44,6 +45,7 @@ fn table() -> Vec<Row> {
     rows.extend(selection::rows());
     rows.extend(tunnels::rows());
     rows.extend(snat::rows());
+    rows.extend(snat_told::rows());
     rows
 }
 

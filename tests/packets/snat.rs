@@ -10,6 +10,7 @@ use nlb_common::{
 use nlb_ebpf::{
     flows::Place,
     memory::MemoryTables,
+    snat::allocate::{ATTEMPTS, ROUNDS},
     tables::PassageKind::{Known, New, Return},
 };
 use nlb_tests::{
@@ -23,16 +24,19 @@ use zerocopy::big_endian::U16;
 
 use crate::row::{Row, row};
 
+/// Sources that are tried for one flow.
+const TRIED: u64 = ATTEMPTS * ROUNDS as u64;
+
 /// One flow of mode `full-nat`.
 #[derive(Clone, Copy)]
-struct Flow {
-    client: (&'static str, u16),
-    vip: (&'static str, u16),
-    target: (&'static str, u16),
+pub(crate) struct Flow {
+    pub(crate) client: (&'static str, u16),
+    pub(crate) vip: (&'static str, u16),
+    pub(crate) target: (&'static str, u16),
     /// Where the target's packets come from, and go.
-    router: &'static str,
+    pub(crate) router: &'static str,
     protocol: u8,
-    ids: (u16, u32),
+    pub(crate) ids: (u16, u32),
 }
 
 fn segment(
@@ -51,7 +55,7 @@ fn segment(
 }
 
 impl Flow {
-    fn tcp_v4(nth: usize) -> Self {
+    pub(crate) fn tcp_v4(nth: usize) -> Self {
         let port = port_to(&tables(), CLIENT, (FULL_VIP, 80), TCP, 46, nth);
         Self {
             client: (CLIENT, port),
@@ -63,7 +67,7 @@ impl Flow {
         }
     }
 
-    const fn udp_v4() -> Self {
+    pub(crate) const fn udp_v4() -> Self {
         Self {
             client: (CLIENT, 40_000),
             vip: (FULL_VIP, 53),
@@ -74,7 +78,7 @@ impl Flow {
         }
     }
 
-    const fn tcp_v6() -> Self {
+    pub(crate) const fn tcp_v6() -> Self {
         Self {
             client: (CLIENT_V6, 40_000),
             vip: (FULL_VIP_V6, 80),
@@ -85,7 +89,7 @@ impl Flow {
         }
     }
 
-    const fn udp_v6() -> Self {
+    pub(crate) const fn udp_v6() -> Self {
         Self {
             client: (CLIENT_V6, 40_000),
             vip: (FULL_VIP_V6, 53),
@@ -96,25 +100,25 @@ impl Flow {
         }
     }
 
-    fn source(&self, attempt: u64) -> (&'static str, u16) {
+    pub(crate) fn source(&self, attempt: u64) -> (&'static str, u16) {
         source_of(&tables(), self.client, self.protocol, attempt)
     }
 
-    fn request(&self) -> Sentence {
+    pub(crate) fn request(&self) -> Sentence {
         segment(from_client(), self.protocol, self.client, self.vip)
     }
 
-    fn through(&self, attempt: u64) -> Sentence {
+    pub(crate) fn through(&self, attempt: u64) -> Sentence {
         let source = self.source(attempt);
         segment(on_to(self.router), self.protocol, source, self.target).ttl(63)
     }
 
-    fn answer(&self, attempt: u64) -> Sentence {
+    pub(crate) fn answer(&self, attempt: u64) -> Sentence {
         let source = self.source(attempt);
         segment(from_target(self.router), self.protocol, self.target, source)
     }
 
-    fn back(&self) -> Sentence {
+    pub(crate) fn back(&self) -> Sentence {
         segment(on_to(self.client.0), self.protocol, self.vip, self.client).ttl(63)
     }
 
@@ -144,7 +148,14 @@ impl Flow {
         let tag = u32::try_from(hash >> 32).expect("half");
         let bucket =
             usize::try_from(hash & 0xffff_ffff).expect("half") & (tables.sources.len() - 1);
-        tables.sources[bucket].claims[5].store(Claim { entry, tag }.to_word());
+        let claims = &tables.sources[bucket].claims;
+        // Not the first: nothing may hang on where in its bucket a claim is.
+        let mut free = claims
+            .iter()
+            .rev()
+            .filter(|claim| claim.load() == Claim::NONE);
+        let free = free.next().expect("few claims");
+        free.store(Claim { entry, tag }.to_word());
     }
 
     fn client(&self) -> Client {
@@ -181,6 +192,35 @@ fn conflict() -> Row {
         .sends(&flow.request(), &flow.through(1), flow.ids, New)
         .sends(&flow.answer(1), &flow.back(), flow.ids, Return)
         .passes(&flow.answer(0))
+}
+
+/// All attempts before the `free`th find a source that another flow has.
+fn conflicts(claim: &'static str, free: u64) -> Row {
+    let flow = Flow::tcp_v4(0);
+    row(claim)
+        .change(move |tables| {
+            for attempt in 0..free {
+                flow.claim_by_another(tables, attempt);
+            }
+        })
+        .sends(&flow.request(), &flow.through(free), flow.ids, New)
+        .sends(&flow.answer(free), &flow.back(), flow.ids, Return)
+        .sends(&flow.request(), &flow.through(free), flow.ids, Known)
+        .remembers(1 + 1)
+}
+
+/// No source that would be tried is free, though others are.
+fn unlucky() -> Row {
+    let flow = Flow::tcp_v4(0);
+    row("a flow that finds no free source among those it tries is stopped, and nothing else is")
+        .change(move |tables| {
+            for attempt in 0..TRIED {
+                flow.claim_by_another(tables, attempt);
+            }
+        })
+        .stops(&flow.request().syn(), Stop::PortAllocationError)
+        .stops(&flow.request().syn(), Stop::PortAllocationError)
+        .remembers(1)
 }
 
 fn towards_another_target() -> Row {
@@ -294,12 +334,6 @@ fn stops() -> Vec<Row> {
     vec![
         row("a stray rst to a target that would see a source of ours is stopped")
             .stops(&flow.request().flags(4), Stop::ResetWithoutFlow),
-        row("a full-nat request without a hop left is stopped")
-            .stops(&flow.request().ttl(1), Stop::TtlExpired)
-            .remembers(0),
-        row("a full-nat answer without a hop left is stopped")
-            .sends(&flow.request(), &flow.through(0), flow.ids, New)
-            .stops(&flow.answer(0).ttl(1), Stop::TtlExpired),
         row("a full-nat request that is too big for the link is stopped")
             .stops(&flow.request().payload(&[0; 1480]), Stop::TooBig)
             .remembers(0),
@@ -315,13 +349,13 @@ fn stops() -> Vec<Row> {
 }
 
 /// A target that asks its own VIP, and is chosen.
-struct Hairpin {
+pub(crate) struct Hairpin {
     port: u16,
     source: (&'static str, u16),
 }
 
 impl Hairpin {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let tables = tables();
         let port = port_to(&tables, "10.0.0.11", (VIP, 80), TCP, 11, 0);
         Self {
@@ -330,20 +364,25 @@ impl Hairpin {
         }
     }
 
-    fn request(&self) -> Sentence {
+    pub(crate) fn request(&self) -> Sentence {
         from_target("10.0.0.11")
             .ipv4("10.0.0.11", VIP)
             .tcp(self.port, 80)
+    }
+
+    pub(crate) fn through(&self) -> Sentence {
+        let (address, port) = self.source;
+        on_to("10.0.0.11")
+            .ipv4(address, "10.0.0.11")
+            .ttl(63)
+            .tcp(port, 8080)
     }
 }
 
 fn hairpin() -> Row {
     let it = Hairpin::new();
     let (address, port) = it.source;
-    let through = on_to("10.0.0.11")
-        .ipv4(address, "10.0.0.11")
-        .ttl(63)
-        .tcp(port, 8080);
+    let through = it.through();
     let answer = from_target("10.0.0.11")
         .ipv4("10.0.0.11", address)
         .tcp(8080, port);
@@ -496,6 +535,9 @@ pub(crate) fn rows() -> Vec<Row> {
             |s| s.payload(b"query"),
         ),
         conflict(),
+        conflicts("a source is looked for in a second round", ATTEMPTS),
+        conflicts("the last source that is tried is given, too", TRIED - 1),
+        unlucky(),
         towards_another_target(),
         stale_claim(),
         exhausted(),

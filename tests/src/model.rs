@@ -22,9 +22,12 @@ use crate::{
     packet::{Sentence, eth},
     world::{
         CLIENT, ETH0, ETH1, FAR, GROUPS, LISTENERS, MAC0, MAC1, MTU_BYTES, SEQUENCE, chosen_by,
-        from_client, from_target, neighbour_of, on_to,
+        from_client, from_target, neighbour_of, on_to, source_of,
     },
 };
+
+/// An address and a port.
+pub type End = (&'static str, u16);
 
 /// What both ends of a packet and its transport header say.
 #[derive(Clone, Copy, Debug)]
@@ -169,6 +172,8 @@ struct Flow {
     protocol: u8,
     listener: u16,
     target: u32,
+    /// What the target sees, if that is not the client.
+    source: Option<End>,
     is_answered: bool,
     is_established: bool,
     is_client_closed: bool,
@@ -202,6 +207,12 @@ impl Flow {
         };
         own.min(idle)
     }
+}
+
+/// The neighbour through which an address is reached.
+fn router_of(address: &'static str) -> &'static str {
+    let far = FAR.iter().find(|(far, _)| *far == address);
+    far.map_or(address, |(_, router)| *router)
 }
 
 /// How many bytes go around a packet to this target.
@@ -320,29 +331,20 @@ impl Model {
         };
         let (mode, address, target_port) = target(id);
         // A packet that is stopped leaves no trace in its flow.
-        let is_routed = mode == Mode::NAT;
+        let is_routed = matches!(mode, Mode::NAT | Mode::FULL_NAT);
+        let needs_source = alive.is_none() && self.needs_source(segment, listener, id);
+        if needs_source && segment.flags & RST != 0 {
+            return Fate::Dropped;
+        }
         let overhead = overhead_bytes(mode, address);
         if let Some(fate) = segment.refused(from_client(), to_client(), vip, is_routed, overhead) {
             return fate;
         }
-        if let Some(index) = alive {
-            let flow = &mut self.flows[index];
-            if !segment.opens() && (flow.is_answered || mode != Mode::NAT) {
-                flow.is_established = true;
-            }
-            flow.is_client_closed |= segment.flags & FIN != 0;
-            flow.is_reset |= segment.flags & RST != 0;
-            flow.last_seen = now;
-        } else if segment.flags & RST == 0 {
-            // A stray RST begins nothing.
-            self.flows
-                .extend(known.is_none().then(|| self.flow(segment, listener, id)));
-            if let Some(index) = known {
-                self.flows[index] = self.flow(segment, listener, id);
-            }
-        }
-        let out = if mode == Mode::NAT {
+        let new = needs_source.then(|| self.free_source(segment, tables, listener, id));
+        let source = self.remember(segment, alive, listener, id, new);
+        let out = if is_routed {
             Segment {
+                source: source.unwrap_or(segment.source),
                 destination: (address, target_port),
                 ttl: segment.ttl - 1,
                 ..*segment
@@ -350,8 +352,8 @@ impl Model {
         } else {
             *segment
         };
-        let sent = if matches!(mode, Mode::NAT | Mode::DSR_L2) {
-            out.frame(on_to(address))
+        let sent = if is_routed || mode == Mode::DSR_L2 {
+            out.frame(on_to(router_of(address)))
         } else {
             let client = (segment.source.0, segment.source.1, segment.protocol);
             let frame = out.frame(on_to(address)).build();
@@ -360,12 +362,112 @@ impl Model {
         Fate::Sent(ETH1, sent.build())
     }
 
-    fn flow(&self, segment: &Segment, listener: u16, target: u32) -> Flow {
+    /// Remembers a packet that is sent on; what its target sees as its source, if not the client.
+    fn remember(
+        &mut self,
+        segment: &Segment,
+        alive: Option<usize>,
+        listener: u16,
+        id: u32,
+        new: Option<End>,
+    ) -> Option<End> {
+        if let Some(index) = alive {
+            let (mode, ..) = target(id);
+            let is_routed = matches!(mode, Mode::NAT | Mode::FULL_NAT);
+            let flow = &mut self.flows[index];
+            if !segment.opens() && (flow.is_answered || !is_routed) {
+                flow.is_established = true;
+            }
+            flow.is_client_closed |= segment.flags & FIN != 0;
+            flow.is_reset |= segment.flags & RST != 0;
+            flow.last_seen = self.now;
+            return flow.source;
+        }
+        // A stray RST begins nothing.
+        if segment.flags & RST == 0 {
+            let is_it = |flow: &Flow| {
+                flow.client == segment.source
+                    && flow.protocol == segment.protocol
+                    && flow.listener == listener
+            };
+            self.flows.retain(|flow| !is_it(flow));
+            self.flows.push(self.flow(segment, listener, id, new));
+        }
+        new
+    }
+
+    /// Whether the target could not tell a new flow from another, or shall not see its client. An
+    /// old flow that stands in the way but whose time has run out is forgotten.
+    fn needs_source(&mut self, segment: &Segment, listener: u16, id: u32) -> bool {
+        let (mode, address, port) = target(id);
+        if mode != Mode::NAT {
+            return mode == Mode::FULL_NAT;
+        }
+        let now = self.now;
+        let is_in_the_way = |flow: &Flow| {
+            flow.client == segment.source
+                && flow.protocol == segment.protocol
+                && flow.listener != listener
+                && flow.source.is_none()
+                && target(flow.target) == (Mode::NAT, address, port)
+        };
+        self.flows
+            .retain(|flow| !(is_in_the_way(flow) && now - flow.last_seen > flow.patience()));
+        address == segment.source.0 || self.flows.iter().any(is_in_the_way)
+    }
+
+    /// The first source, of those that are tried, that no live flow has towards the target; of one
+    /// whose time has run out it is taken.
+    fn free_source(
+        &mut self,
+        segment: &Segment,
+        tables: &MemoryTables,
+        listener: u16,
+        id: u32,
+    ) -> End {
+        let (_, address, port) = target(id);
+        let now = self.now;
+        for attempt in 0.. {
+            let source = source_of(tables, segment.source, segment.protocol, attempt);
+            let owner = self.flows.iter().position(|flow| {
+                let (_, other, other_port) = target(flow.target);
+                let is_same = flow.client == segment.source && flow.listener == listener;
+                !is_same
+                    && flow.source == Some(source)
+                    && flow.protocol == segment.protocol
+                    && (other, other_port) == (address, port)
+            });
+            match owner {
+                None => return source,
+                Some(index) => {
+                    let flow = &self.flows[index];
+                    if now - flow.last_seen > flow.patience() {
+                        self.flows.remove(index);
+                        return source;
+                    }
+                }
+            }
+        }
+        unreachable!("few flows")
+    }
+
+    /// What targets may answer at an address of the pool: target, source and protocol of each flow.
+    pub fn translated(&self) -> Vec<(End, End, u8)> {
+        let known = self.flows.iter().filter_map(|flow| {
+            let (_, address, port) = target(flow.target);
+            flow.source
+                .map(|source| ((address, port), source, flow.protocol))
+        });
+        known.collect()
+    }
+
+    fn flow(&self, segment: &Segment, listener: u16, target: u32, source: Option<End>) -> Flow {
         Flow {
             client: segment.source,
             protocol: segment.protocol,
             listener,
             target,
+            source,
             is_answered: false,
             is_established: false,
             is_client_closed: false,
@@ -380,9 +482,11 @@ impl Model {
         let now = self.now;
         let flow = self.flows.iter_mut().find(|flow| {
             let (mode, address, port) = target(flow.target);
-            flow.client == segment.destination
+            // In mode `nat` the target sees the client, unless it is given a source.
+            let seen = flow.source.unwrap_or(flow.client);
+            seen == segment.destination
                 && flow.protocol == segment.protocol
-                && mode == Mode::NAT
+                && matches!(mode, Mode::NAT | Mode::FULL_NAT)
                 && (address, port) == segment.source
         });
         let Some(flow) = flow else {
@@ -402,14 +506,13 @@ impl Model {
         flow.is_target_closed |= segment.flags & FIN != 0;
         flow.is_reset |= segment.flags & RST != 0;
         flow.last_seen = now;
-        let routers: HashMap<_, _> = FAR.iter().copied().collect();
-        let client = segment.destination.0;
-        let receiver = routers.get(client).copied().unwrap_or(client);
+        let client = flow.client;
         let out = Segment {
             source: (vip, port),
+            destination: client,
             ttl: segment.ttl - 1,
             ..*segment
         };
-        Fate::Sent(ETH0, out.frame(on_to(receiver)).build())
+        Fate::Sent(ETH0, out.frame(on_to(router_of(client.0))).build())
     }
 }

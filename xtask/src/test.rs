@@ -14,10 +14,10 @@ use crate::{
 };
 
 /// Suites that load programs into the kernel and so need root; without it they skip what they must.
-const WITH_KERNEL: [&str; 3] = ["packets", "differential", "netns"];
+const WITH_KERNEL: [&str; 4] = ["packets", "verifier", "differential", "netns"];
 
 /// Suites that have nothing to show without the kernel, which a quick run leaves out.
-const KERNEL_ONLY: [&str; 2] = ["differential", "netns"];
+const KERNEL_ONLY: [&str; 3] = ["verifier", "differential", "netns"];
 
 /// The suite that goes through the bodies of the fuzz targets without a fuzzer.
 const BEFORE_FUZZING: &str = "properties";

@@ -17,6 +17,7 @@ use super::{DecapTables, Found, Part, ecn};
 use crate::{
     checksum,
     frame::{Frame, Offset},
+    parse::holds,
 };
 
 /// Reads as far as the tunnel's own header; [`DecapStop::NotOurs`] where there is none for us.
@@ -172,10 +173,4 @@ fn ipv6<F: Frame, T: DecapTables>(
     found.at = at;
     found.left = left;
     Ok(())
-}
-
-/// Whether the frame holds an IP packet of this length; what follows it is padding or a trailer.
-#[inline(always)]
-fn holds<F: Frame>(frame: &F, network: Offset, length_bytes: u16) -> bool {
-    usize::from(network.0) + usize::from(length_bytes) <= frame.length_bytes()
 }

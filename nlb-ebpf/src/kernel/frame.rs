@@ -1,7 +1,7 @@
 //! [`Frame`] over the bytes between `data` and `data_end`.
 
 use aya_ebpf::{
-    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
     programs::XdpContext,
 };
 use nlb_common::stop::Stop;
@@ -96,8 +96,19 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
-    fn length_bytes(&self) -> usize {
+    fn first_buffer_bytes(&self) -> usize {
         self.end - self.data
+    }
+
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the kernel's lengths are `u32`"
+    )]
+    fn length_bytes(&self) -> usize {
+        // SAFETY: the context is this call's.
+        let bytes = unsafe { bpf_xdp_get_buff_len(self.context.ctx) };
+        bytes as u32 as usize
     }
 
     #[inline(always)]

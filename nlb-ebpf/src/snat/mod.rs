@@ -1,37 +1,59 @@
 //! Flows whose source is translated, too: the target sees an (address, port) of ours.
 //!
 //! All flows of mode `full-nat` are such, and of mode `nat` those that the target could not tell
-//! apart otherwise ([`need`]). Each of three stages does one thing with them, so that the other
-//! stages, which nearly all packets go through, know no more of them than a bit of their state.
+//! apart otherwise ([`need`]). Each stage here does one thing with them, so that the other stages,
+//! which nearly all packets go through, know no more of them than a bit of their state:
+//!
+//! * [`begin`] gives a new flow its source,
+//! * [`known`] sends the packets of a remembered flow on,
+//! * [`back`] sends the answers to the client.
 //!
 //! Who owns which source is told in [`nlb_common::source`]; [`allocate`] gives them out and
 //! [`owner`] finds them again.
 
 pub mod allocate;
+pub mod back;
+pub mod begin;
+pub mod known;
 pub mod owner;
 
-use nlb_common::{
-    flow::{Choice, Client, FlowState},
-    next_hop::NextHopId,
-    source::{EntryNumber, Translation},
-    stop::Stop,
-    target::Mode,
-    tick::Tick,
+use nlb_common::{flow::Choice, stop::Stop, target::Mode};
+
+use crate::{
+    Exit,
+    flows::{self, Worth},
+    frame::Frame,
+    parse::Packet,
+    rewrite::{Endpoint, translate_ends},
+    tables::Tables,
+    to_client::is_source_translated,
+    to_target::{Arrival, Decision, resets},
 };
 
-use self::{allocate::allocate, owner::owner};
-use crate::{
-    Exit, Stage, Verdict,
-    classify::forgotten,
-    emit::{emit, fits, has_a_hop_left},
-    flows::{self, Place, Worth},
-    frame::Frame,
-    parse::{Packet, parse},
-    rewrite::{Endpoint, translate_ends},
-    tables::{Passage, PassageKind, Tables},
-    to_client::{self, is_source_translated},
-    to_target::{Decision, decide, resets, way},
-};
+/// Goes on to [`crate::Stage::SnatBegin`] with the first packet of a flow whose source must be
+/// translated, or stops it if there is nothing to translate it to; leaves all others alone.
+#[inline(always)]
+pub(crate) fn divert<T: Tables>(
+    packet: &Packet,
+    tables: &T,
+    arrival: &Arrival,
+    decision: &Decision<'_>,
+) -> Result<(), Exit> {
+    let Some(unmet) = need(packet, tables, arrival, decision) else {
+        return Ok(());
+    };
+    if !tables.translates_sources() {
+        return Err(Exit::Stop(unmet));
+    }
+    if tables.pool().ok_or(unmet)?.turn(packet.is_v4, 0).is_none() {
+        return Err(Exit::Stop(unmet));
+    }
+    // A stray RST begins nothing, and a target that sees no flow's source knows nothing to reset.
+    if resets(packet) {
+        return Err(Exit::Stop(Stop::ResetWithoutFlow));
+    }
+    Err(begin::go(tables, decision))
+}
 
 /// Whether the source of a flow that begins must be translated, and then why, as what stops it if
 /// there is no pool.
@@ -40,12 +62,10 @@ use crate::{
 /// client's port that has a flow to the same target through another listener: the target would take
 /// both for one connection.
 #[inline(always)]
-pub(crate) fn need<T: Tables>(
+fn need<T: Tables>(
     packet: &Packet,
     tables: &T,
-    place: Place,
-    client: &Client,
-    now: Tick,
+    arrival: &Arrival,
     decision: &Decision<'_>,
 ) -> Option<Stop> {
     let Mode(mode) = decision.target.control.mode;
@@ -58,7 +78,7 @@ pub(crate) fn need<T: Tables>(
     if decision.target.record.address() == packet.source {
         return Some(Stop::HairpinWithoutPool);
     }
-    if collides(tables, place, client, now, decision) {
+    if collides(tables, arrival, decision) {
         return Some(Stop::CollisionWithoutPool);
     }
     None
@@ -67,15 +87,9 @@ pub(crate) fn need<T: Tables>(
 /// Whether the client's port has a flow to the same target through another listener. One whose time
 /// has run out is forgotten.
 #[inline(always)]
-fn collides<T: Tables>(
-    tables: &T,
-    place: Place,
-    client: &Client,
-    now: Tick,
-    decision: &Decision<'_>,
-) -> bool {
+fn collides<T: Tables>(tables: &T, arrival: &Arrival, decision: &Decision<'_>) -> bool {
     let ours = decision.target.record;
-    let found = flows::find(tables, place, client, |choice, entry| {
+    let found = flows::find(tables, arrival.place, &arrival.client, |choice, entry| {
         choice.listener != decision.listener
             && !is_source_translated(entry)
             && match tables.target(choice.target) {
@@ -92,148 +106,10 @@ fn collides<T: Tables>(
     let Some(entry) = found.entry else {
         return false;
     };
-    let (worth, word) = flows::worth(tables, entry, now);
+    let (worth, word) = flows::worth(tables, entry, arrival.now);
     !(worth == Worth::Expired
         && word == found.word
         && tables.swap(&entry.choice, word, Choice::EMPTY))
-}
-
-#[inline(always)]
-const fn client_of(packet: &Packet) -> Client {
-    Client {
-        address: packet.source,
-        port: packet.source_port,
-        protocol: packet.protocol,
-    }
-}
-
-/// The stage of a remembered flow's packets to its target.
-#[inline(always)]
-pub fn known<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
-    let packet = forgotten(parse(frame)?, tables);
-    let client = client_of(&packet);
-    let place = Place::of(tables, &client);
-    let now = tables.now();
-    let decision = decide::<false, F, T>(frame, &packet, tables, place, &client, now)?;
-    // Given to another flow in the meantime: told from the start.
-    let again = Exit::Go(Stage::Begin);
-    if !decision.state.has(FlowState::SOURCE_TRANSLATED) {
-        return Err(again);
-    }
-    let found = decision.entry;
-    let entry = found.entry.ok_or(again)?;
-    let translation = tables
-        .translations(found.number.bucket())
-        .and_then(|bucket| {
-            let way = tables.forget(found.number.way(), place.hash());
-            flows::nth(tables, &bucket.entries, way)
-        })
-        .ok_or(again)?;
-    let translation = Translation::of_word(translation.load());
-    // The word beside the entry was the flow's if the entry still is.
-    if entry.choice_for(&client) != Some(found.word) {
-        return Err(again);
-    }
-    let source = Endpoint {
-        address: tables.pool().ok_or(again)?.address(translation.source),
-        port: translation.port,
-    };
-    let next_hop = way::<true, F, T>(frame, &packet, tables, &decision.target)?;
-    fits(&packet, 0, &next_hop)?;
-    has_a_hop_left(&packet)?;
-    let old = decision.progress;
-    let new = old.after(decision.state, now, old.epoch);
-    flows::note(tables, entry, old, new);
-    onward(frame, &packet, &decision, source)?;
-    tables.count(&Passage {
-        listener: decision.listener,
-        target: decision.target.id,
-        length_bytes: packet.length_bytes,
-        kind: PassageKind::Known,
-    });
-    Ok(emit(frame, packet.network, &next_hop)?)
-}
-
-/// The stage of a flow's first packet.
-///
-/// The entry is ours alone, busy, while a source is looked for; if there is none it is what it was.
-#[inline(always)]
-pub fn begin<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
-    let packet = forgotten(parse(frame)?, tables);
-    let client = client_of(&packet);
-    let place = Place::of(tables, &client);
-    let now = tables.now();
-    let decision = decide::<true, F, T>(frame, &packet, tables, place, &client, now)?;
-    if !decision.begins {
-        return Err(Exit::Go(Stage::Begin));
-    }
-    let Some(unmet) = need(&packet, tables, place, &client, now, &decision) else {
-        return Err(Exit::Go(Stage::Begin));
-    };
-    // A stray RST begins nothing, and a target that sees no flow's source knows nothing to reset.
-    if resets(&packet) {
-        return Err(Exit::Stop(Stop::ResetWithoutFlow));
-    }
-    let pool = tables.pool().ok_or(unmet)?;
-    if pool.turn(packet.is_v4, 0).is_none() {
-        return Err(Exit::Stop(unmet));
-    }
-    let next_hop = way::<true, F, T>(frame, &packet, tables, &decision.target)?;
-    fits(&packet, 0, &next_hop)?;
-    has_a_hop_left(&packet)?;
-    let room = if decision.entry.entry.is_some() {
-        decision.entry
-    } else {
-        flows::room(tables, place, now)
-    };
-    if room.entry.is_none() {
-        return Err(Exit::Stop(Stop::FlowTableFull));
-    }
-    // VERIFIER: asked for anew, so that it knows one entry and not one from each way here.
-    let number = EntryNumber::of_word(tables.forget(u64::from(room.number.0), place.hash()));
-    let old = tables.forget(room.word, place.hash());
-    let way = tables.forget(number.way(), place.hash());
-    let (Some(bucket), Some(beside)) = (
-        tables.bucket(number.bucket()),
-        tables.translations(number.bucket()),
-    ) else {
-        return Err(Exit::Stop(Stop::FlowTableFull));
-    };
-    let (Some(entry), Some(translation)) = (
-        flows::nth(tables, &bucket.entries, way),
-        flows::nth(tables, &beside.entries, way),
-    ) else {
-        return Err(Exit::Stop(Stop::FlowTableFull));
-    };
-    if !tables.swap(&entry.choice, old, Choice::BUSY) {
-        return Err(Exit::Stop(Stop::FlowTableFull));
-    }
-    let word = allocate(tables, pool, &packet, &decision.target, number, place, now);
-    if word == 0 {
-        entry.choice.store(old);
-        return Err(Exit::Stop(Stop::PortAllocationError));
-    }
-    translation.store(word);
-    let choice = Choice {
-        target: decision.target.id,
-        listener: decision.listener,
-        next_hop: NextHopId::NONE,
-    };
-    let state = FlowState::NEW.with(FlowState::SOURCE_TRANSLATED);
-    entry.fill(&client, choice, state, now);
-    let given = Translation::of_word(word);
-    let source = Endpoint {
-        address: pool.address(given.source),
-        port: given.port,
-    };
-    onward(frame, &packet, &decision, source)?;
-    tables.count(&Passage {
-        listener: decision.listener,
-        target: decision.target.id,
-        length_bytes: packet.length_bytes,
-        kind: PassageKind::New,
-    });
-    Ok(emit(frame, packet.network, &next_hop)?)
 }
 
 /// Rewrites both ends of a packet to a target.
@@ -250,58 +126,4 @@ fn onward<F: Frame>(
         port: record.port(),
     };
     translate_ends(frame, packet, Some(source), Some(destination))
-}
-
-/// The stage of what is addressed to the pool: answers, and whatever else the host gets there.
-#[inline(always)]
-pub fn answer<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
-    let packet = forgotten(parse(frame)?, tables);
-    let target = Endpoint {
-        address: packet.source,
-        port: packet.source_port,
-    };
-    let source = Endpoint {
-        address: packet.destination,
-        port: packet.destination_port,
-    };
-    let owner = owner(tables, target, source, packet.protocol);
-    let entry = owner.found.entry.ok_or(Stop::NotOurs)?;
-    let word = owner.found.word;
-    let choice = Choice::of_word(word);
-    let listener = tables
-        .listener(choice.listener)
-        .ok_or(Stop::UnwrittenListener)?;
-    let key = listener.key().ok_or(Stop::UnwrittenListener)?;
-    has_a_hop_left(&packet)?;
-    let progress = owner.progress;
-    let client = owner.client;
-    let (next_hop, epoch) = to_client::way::<true, F, T>(
-        frame,
-        &packet,
-        tables,
-        entry,
-        word,
-        &progress,
-        client.address,
-    )?;
-    fits(&packet, 0, &next_hop)?;
-    let state = to_client::advance(progress.state, &packet);
-    let new = progress.after(state, tables.now(), epoch);
-    flows::note(tables, entry, progress, new);
-    let vip = Endpoint {
-        address: key.address,
-        port: key.port,
-    };
-    let client = Endpoint {
-        address: client.address,
-        port: client.port,
-    };
-    translate_ends(frame, &packet, Some(vip), Some(client))?;
-    tables.count(&Passage {
-        listener: choice.listener,
-        target: choice.target,
-        length_bytes: packet.length_bytes,
-        kind: PassageKind::Return,
-    });
-    Ok(emit(frame, packet.network, &next_hop)?)
 }

@@ -23,6 +23,8 @@ pub struct Owner<'t> {
     pub client: Client,
     /// How far it has come.
     pub progress: Progress,
+    /// Whether its target's connections end.
+    pub is_reset: bool,
 }
 
 impl Owner<'_> {
@@ -34,6 +36,7 @@ impl Owner<'_> {
             protocol: 0,
         },
         progress: Progress::NONE,
+        is_reset: false,
     };
 }
 
@@ -74,6 +77,9 @@ pub fn owner<T: Tables>(tables: &T, target: Endpoint, source: Endpoint, protocol
     let Some(record) = tables.target(Choice::of_word(word).target) else {
         return Owner::NOBODY;
     };
+    let Some(control) = record.control() else {
+        return Owner::NOBODY;
+    };
     let progress = entry.progress();
     let owned = Translation::of_word(translation.load());
     let client = entry.client();
@@ -98,6 +104,7 @@ pub fn owner<T: Tables>(tables: &T, target: Endpoint, source: Endpoint, protocol
         },
         client,
         progress,
+        is_reset: control.resets_flows,
     }
 }
 

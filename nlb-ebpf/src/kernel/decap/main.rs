@@ -16,7 +16,7 @@ use nlb_ebpf::{Verdict, decap::decapsulate};
 use crate::{frame::XdpFrame, maps::DecapMaps};
 
 /// One packet.
-#[xdp]
+#[xdp(frags)]
 #[inline(always)]
 fn decap(context: XdpContext) -> u32 {
     match decapsulate(&mut XdpFrame::new(&context), &DecapMaps) {

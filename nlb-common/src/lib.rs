@@ -4,6 +4,7 @@
 //! * [`wire`]: protocol headers as they stand in a frame.
 //! * [`address`], [`listener`], [`target`], [`tunnel`], [`next_hop`], [`flow`], [`fragment`], [`ring`]: what the
 //!   maps hold.
+//! * [`quic`]: what leads a QUIC connection to its server.
 //! * [`hash`]: the keyed hash that both sides compute.
 //! * [`stop`], [`counter`], [`event`]: what the packet program tells.
 //! * [`settings`]: constants patched in when the program is loaded.
@@ -35,6 +36,7 @@ pub mod maps;
 pub mod next_hop;
 #[cfg(feature = "user")]
 pub mod plain;
+pub mod quic;
 pub mod ring;
 pub mod settings;
 pub mod source;

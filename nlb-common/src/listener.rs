@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, big_endian::U16};
 
-use crate::{address::Address, word::Word};
+use crate::{address::Address, quic::CidLayout, word::Word};
 
 /// Names a listener's record. 0 is never valid, so an unwritten word is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,7 +45,7 @@ impl ListenerKey {
 /// A listener's record.
 ///
 /// Written once per id before the index names it ([`Listener::write`]); afterwards only `policy`
-/// changes, by one store. An id is never given to another key while the data plane lives.
+/// and `cid_layout` change, by one store each. An id is never given to another key while the data plane lives.
 #[derive(Debug, Default, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout)]
 #[repr(C, align(64))]
 pub struct Listener {
@@ -56,7 +56,9 @@ pub struct Listener {
     /// 34–35, expired flows 36–37), MSS clamp (48–63)
     policy: Word,
     /// Room for what listeners will be able to do, zero.
-    zero: [Word; 4],
+    zero: [Word; 3],
+    /// [`CidLayout`]; means nothing unless `policy` says that the listener is a QUIC one
+    cid_layout: Word,
 }
 
 /// Bit of `endpoint` that says the record was written.
@@ -115,6 +117,7 @@ pub enum HashInput {
 
 impl ListenerFlags {
     const HASH_INPUT: u16 = 0b11;
+    const QUIC: u16 = 1 << 6;
     const NO_ECHO: u16 = 1 << 8;
 
     /// With this answer to whether we answer echo requests to the VIP, if it is this listener that
@@ -153,6 +156,23 @@ impl ListenerFlags {
             _ => HashInput::FiveTuple,
         }
     }
+
+    /// Looking for the server in QUIC connection IDs, or not.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_quic(self, is_quic: bool) -> Self {
+        if is_quic {
+            Self(self.0 | Self::QUIC)
+        } else {
+            Self(self.0 & !Self::QUIC)
+        }
+    }
+
+    /// Whether a packet's QUIC connection ID goes before what is remembered of its flow.
+    #[inline(always)]
+    pub const fn is_quic(self) -> bool {
+        self.0 & Self::QUIC != 0
+    }
 }
 
 impl Listener {
@@ -175,6 +195,17 @@ impl Listener {
             | u64::from(policy.expired.0 & 3) << 36
             | u64::from(policy.mss_clamp_bytes) << 48;
         self.policy.store(word);
+    }
+
+    /// Says how connection IDs are read; before `policy` says that they are.
+    pub fn set_cid_layout(&self, layout: CidLayout) {
+        self.cid_layout.store(layout.to_word());
+    }
+
+    /// How connection IDs are read.
+    #[inline(always)]
+    pub fn cid_layout(&self) -> Option<CidLayout> {
+        CidLayout::of_word(self.cid_layout.load())
     }
 
     /// Takes the record out of use; only when no flow and no index entry names it any more.
@@ -262,7 +293,7 @@ mod tests {
 
     #[test]
     fn every_hash_input_reads_back_and_replaces_the_one_before() {
-        let mut flags = ListenerFlags::default();
+        let mut flags = ListenerFlags::default().with_quic(true);
         assert_eq!(flags.hash_input(), HashInput::FiveTuple);
         for input in [
             HashInput::Source,
@@ -271,6 +302,8 @@ mod tests {
         ] {
             flags = flags.with_hash_input(input);
             assert_eq!(flags.hash_input(), input);
+            assert!(flags.is_quic());
         }
+        assert!(!flags.with_quic(false).is_quic());
     }
 }

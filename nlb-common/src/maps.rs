@@ -11,6 +11,7 @@
 //! | `NEXT_HOPS` | next hop id → [`NextHopSlot`](crate::next_hop::NextHopSlot) | daemon | packet |
 //! | `NEXT_HOP_INDEX` | [`NeighbourKey`](crate::next_hop::NeighbourKey) → next hop id | daemon | a flow's first answer |
 //! | `VLAN_LINKS` | VLAN interface's index → [`VlanLink`](crate::next_hop::VlanLink) | daemon | a flow's first answer |
+//! | `SERVER_IDS` | [`ServerIdKey`](crate::quic::ServerIdKey) → target id | daemon | a packet for a QUIC listener |
 //! | `FLOWS` | bucket → [`Bucket`](crate::flow::Bucket) | packet | packet, daemon |
 //! | `FRAGMENTS` | [`FragmentKey`](crate::fragment::FragmentKey) → [`FragmentRecord`](crate::fragment::FragmentRecord), least recently used out first | packet | packet |
 //! | `TRANSLATIONS` | the same → [`Translations`](crate::source::Translations) | packet | packet, daemon |
@@ -40,6 +41,9 @@ pub const MAX_NEXT_HOPS: u32 = 1 << 16;
 pub const MAX_FRAGMENTS: u32 = 1 << 13;
 /// VLAN interfaces: as many as one carrier can have.
 pub const MAX_VLAN_LINKS: u32 = 1 << 12;
+/// Entries of `SERVER_IDS` for each target record: a target's number stands there once for each
+/// ring that leads to it.
+pub const SERVER_IDS_PER_TARGET: u32 = 4;
 /// Bytes of the events' ring buffer.
 pub const EVENT_BYTES: u32 = 1 << 16;
 

@@ -19,6 +19,8 @@ pub enum Stage {
     Answer,
     /// Its target is behind a tunnel; which, the stage before hands over.
     Wrap,
+    /// It is for a QUIC listener: whose connection ID does it carry?
+    Quic,
     /// It is addressed to a listener, and of a flow whose source is translated.
     SnatKnown,
     /// It begins a flow whose source must be translated; to which target, the stage before hands
@@ -39,6 +41,7 @@ impl Stage {
         Self::Fragment,
         Self::Answer,
         Self::Wrap,
+        Self::Quic,
         Self::SnatKnown,
         Self::SnatBegin,
         Self::SnatBack,
@@ -55,7 +58,7 @@ impl Stage {
         match self {
             Self::Classify => 1,
             Self::Begin | Self::Icmp | Self::Fragment => 2,
-            Self::Back => 3,
+            Self::Back | Self::Quic => 3,
             Self::Wrap | Self::SnatKnown | Self::SnatBegin | Self::SnatBack => 4,
             Self::Answer => 5,
         }
@@ -76,6 +79,7 @@ impl Stage {
             Self::Fragment => "nlb_fragment",
             Self::Answer => "nlb_answer",
             Self::Wrap => "nlb_wrap",
+            Self::Quic => "nlb_quic",
             Self::SnatKnown => "nlb_snat_known",
             Self::SnatBegin => "nlb_snat_begin",
             Self::SnatBack => "nlb_snat_back",

@@ -18,6 +18,7 @@ use nlb_common::{
     },
     maps::{Header, LAYOUT_VERSION, Prefilter},
     next_hop::{MacPair, NeighbourKey, NextHop, NextHopId, NextHopSlot, VlanId},
+    quic::{CidLayout, ServerIdKey},
     ring::Ring,
     settings::Settings,
     source::{Pool, SourceBucket, Translations},
@@ -92,14 +93,27 @@ fn a_listener() {
             stray: Stranded::RESET,
             expired: Stranded::DROP,
             mss_clamp_bytes: 0x0506,
-            flags: ListenerFlags::default().with_hash_input(HashInput::Source),
+            flags: ListenerFlags::default()
+                .with_hash_input(HashInput::Source)
+                .with_quic(true),
         },
     );
+    record.set_cid_layout(CidLayout {
+        id_bytes: 0x11,
+        server_id_offset_bytes: 1,
+        server_id_bytes: 8,
+    });
     assert_eq!(
         hex(record),
-        "20010db800000000 0000000000001234 1f90060100000000 0201040326000605 \
-         0000000000000000 0000000000000000 0000000000000000 0000000000000000"
+        "20010db800000000 0000000000001234 1f90060100000000 0201040366000605 \
+         0000000000000000 0000000000000000 0000000000000000 1101080000000000"
     );
+}
+
+#[test]
+fn a_quic_servers_number() {
+    let key = ServerIdKey::new(0x0102, 0x0304_0506_0708_090a);
+    assert_eq!(hex(key), "030405060708090a 0102000000000000");
 }
 
 #[test]

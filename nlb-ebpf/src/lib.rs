@@ -20,6 +20,9 @@
 //! Flows whose source is translated, too, have stages of their own ([`snat`]): for packets of known
 //! flows, for the first one, and for answers, which come to an address of the pool.
 //!
+//! A packet for a QUIC listener leaves the way to the target for one more stage, [`quic`], before
+//! anything is decided, and comes back to the same way with what its connection ID says.
+//!
 //! A stage ends with a verdict, with a [`Stop`], or by going on to another stage, which looks at
 //! the frame anew; only ever a deeper one ([`Stage::depth`]), so every story ends. In the kernel each
 //! stage is a program, and going on is a tail call: each has a
@@ -58,6 +61,7 @@ pub mod icmp;
 #[cfg(feature = "memory")]
 pub mod memory;
 pub mod parse;
+pub mod quic;
 pub mod quote;
 pub mod rewrite;
 pub mod segment_size;
@@ -104,10 +108,10 @@ impl From<Stop> for Exit {
     }
 }
 
-/// The most stages that a story has behind the front stage: by way of [`Stage::Classify`] and
-/// [`Stage::Begin`] to all rounds of [`Stage::SnatBegin`], and then to [`Stage::Answer`]. The kernel
-/// ends a story after 33 (`MAX_TAIL_CALL_CNT`).
-pub const LONGEST_STORY: usize = 3 + snat::allocate::ROUNDS as usize;
+/// The most stages that a story has behind the front stage: by way of [`Stage::Classify`],
+/// [`Stage::Begin`] and [`Stage::Quic`] to all rounds of [`Stage::SnatBegin`], and then to
+/// [`Stage::Answer`]. The kernel ends a story after 33 (`MAX_TAIL_CALL_CNT`).
+pub const LONGEST_STORY: usize = 4 + snat::allocate::ROUNDS as usize;
 
 const _: () = assert!(
     LONGEST_STORY < 33,
@@ -151,6 +155,7 @@ pub fn follow<F: Frame, T: Tables>(
             Stage::Fragment => fragment::fragment(frame, tables),
             Stage::Answer => answer::answer(frame, tables),
             Stage::Wrap => to_tunnel::to_tunnel(frame, tables),
+            Stage::Quic => quic::quic(frame, tables),
             Stage::SnatKnown => snat::known::known(frame, tables),
             Stage::SnatBegin => snat::begin::begin(frame, tables),
             Stage::SnatBack => snat::back::back(frame, tables),

@@ -18,6 +18,7 @@ use nlb_ebpf::{
     fragment::fragment,
     front::front,
     icmp::icmp,
+    quic::quic,
     snat::{back::back as snat_back, begin::begin as snat_begin, known::known as snat_known},
     stopped,
     to_tunnel::to_tunnel,
@@ -125,6 +126,13 @@ fn nlb_snat_begin(context: XdpContext) -> u32 {
 #[inline(always)]
 fn nlb_snat_back(context: XdpContext) -> u32 {
     run!(snat_back, context)
+}
+
+/// [`nlb_ebpf::Stage::Quic`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_quic(context: XdpContext) -> u32 {
+    run!(quic, context)
 }
 
 #[panic_handler]

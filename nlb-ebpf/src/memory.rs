@@ -16,6 +16,7 @@ use nlb_common::{
     listener::{Listener, ListenerId, ListenerKey, ListenerPolicy},
     maps::{MAX_FRAGMENTS, Prefilter, Side},
     next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
+    quic::ServerIdKey,
     source::{Pool, SourceBucket, SourceId, Translations},
     stop::Stop,
     target::{Target, TargetControl, TargetId, TargetIdentity},
@@ -135,6 +136,8 @@ pub struct MemoryTables {
     pub tunnels: Vec<TunnelSlot>,
     /// Rings by target group.
     pub rings: HashMap<u16, Vec<u32>>,
+    /// Targets by the number in QUIC connection IDs.
+    pub server_ids: HashMap<ServerIdKey, TargetId>,
     /// Next hops by id.
     pub next_hops: Vec<NextHopSlot>,
     /// Next hop ids by neighbour.
@@ -186,6 +189,7 @@ impl MemoryTables {
             targets: records(128),
             tunnels: records(128),
             rings: HashMap::new(),
+            server_ids: HashMap::new(),
             next_hops: records(64),
             next_hop_index: HashMap::new(),
             buckets: records(buckets.next_power_of_two()),
@@ -324,6 +328,10 @@ impl Tables for MemoryTables {
     fn ring_slot(&self, group: u16, slot: usize) -> Option<TargetId> {
         let id = *self.rings.get(&group)?.get(slot)?;
         (id != 0).then_some(TargetId(id))
+    }
+
+    fn server(&self, key: &ServerIdKey) -> Option<TargetId> {
+        self.server_ids.get(key).copied()
     }
 
     fn bucket(&self, hash: u32) -> Option<&Bucket> {

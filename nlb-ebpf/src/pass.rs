@@ -9,7 +9,7 @@
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 
 /// One packet.
-#[xdp]
+#[xdp(frags)]
 fn pass(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }

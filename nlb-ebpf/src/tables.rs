@@ -8,6 +8,7 @@ use nlb_common::{
     hash::Secret,
     listener::{Listener, ListenerId, ListenerKey},
     next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
+    quic::ServerIdKey,
     source::{Pool, SourceBucket, Translations},
     stop::Stop,
     target::{Target, TargetId},
@@ -97,6 +98,9 @@ pub trait Tables {
 
     /// The target in a slot, below [`nlb_common::ring::SLOTS`], of a group's ring.
     fn ring_slot(&self, group: u16, slot: usize) -> Option<TargetId>;
+
+    /// The target that a ring leads to and whose QUIC connection IDs carry a number.
+    fn server(&self, key: &ServerIdKey) -> Option<TargetId>;
 
     /// The bucket that a hash leads to.
     fn bucket(&self, hash: u32) -> Option<&Bucket>;

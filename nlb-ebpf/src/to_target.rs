@@ -111,8 +111,23 @@ pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
     packet: &Packet,
     tables: &T,
 ) -> Result<Verdict, Exit> {
+    to_target_or::<ALL, false, F, T>(frame, packet, tables, UNNAMED)
+}
+
+/// No target's id.
+pub const UNNAMED: TargetId = TargetId(0);
+
+/// The same. Where `QUIC` is true, `named` is what the packet's connection ID says, or
+/// [`UNNAMED`]; where it is not, packets for QUIC listeners go on to [`Stage::Quic`].
+#[inline(always)]
+pub fn to_target_or<const ALL: bool, const QUIC: bool, F: Frame, T: Tables>(
+    frame: &mut F,
+    packet: &Packet,
+    tables: &T,
+    named: TargetId,
+) -> Result<Verdict, Exit> {
     let arrival = Arrival::of(packet, tables);
-    let decision = decide::<ALL, F, T>(frame, packet, tables, &arrival)?;
+    let decision = decide::<ALL, QUIC, F, T>(frame, packet, tables, &arrival, named)?;
     if tables.translates_sources() && decision.state.has(FlowState::SOURCE_TRANSLATED) {
         return Err(Exit::Go(Stage::SnatKnown));
     }
@@ -200,21 +215,27 @@ pub(crate) fn find<'t, T: Tables>(
 
 /// Which flow is it, and where does it go?
 #[inline(always)]
-fn decide<'t, const ALL: bool, F: Frame, T: Tables>(
+fn decide<'t, const ALL: bool, const QUIC: bool, F: Frame, T: Tables>(
     frame: &F,
     packet: &Packet,
     tables: &'t T,
     arrival: &Arrival,
+    named: TargetId,
 ) -> Result<Decision<'t>, Exit> {
-    let mut idle_ticks = 0;
-    let found = find(packet, tables, arrival, |policy| {
-        idle_ticks = policy.idle_ticks;
+    let mut policy = ListenerPolicy::default();
+    let found = find(packet, tables, arrival, |of_listener| {
+        policy = of_listener;
     });
     let mut progress = Progress::NONE;
     if let Some(entry) = found.entry {
+        if !QUIC && policy.flags.is_quic() {
+            return Err(Exit::Go(Stage::Quic));
+        }
         progress = entry.progress();
         let state = progress.state;
-        if arrival.now.since(progress.last_seen) <= state.idle_ticks(idle_ticks) {
+        if arrival.now.since(progress.last_seen) <= state.idle_ticks(policy.idle_ticks)
+            && goes_to(named, Choice::of_word(found.word).target)
+        {
             let choice = Choice::of_word(found.word);
             let target = Chosen::of(tables, choice.target)?;
             let is_opening = opens(packet);
@@ -248,6 +269,9 @@ fn decide<'t, const ALL: bool, F: Frame, T: Tables>(
         return Err(Exit::Go(Stage::Begin));
     }
     let listener = listener_of(packet, tables)?;
+    if !QUIC && is_quic(tables, listener) {
+        return Err(Exit::Go(Stage::Quic));
+    }
     if packet.protocol == protocol::TCP && !opens(packet) {
         let record = tables.listener(listener).ok_or(Stop::UnwrittenListener)?;
         let policy = record.policy();
@@ -257,14 +281,34 @@ fn decide<'t, const ALL: bool, F: Frame, T: Tables>(
             stranded(packet, tables, listener, policy.stray, Stop::Stray)?;
         }
     }
+    let target = if named == UNNAMED {
+        select(frame, tables, packet, listener)?
+    } else {
+        // Even if it takes no new flows: only the flow is new, the connection is not.
+        Chosen::of(tables, named)?
+    };
     Ok(Decision {
         listener,
-        target: select(frame, tables, packet, listener)?,
+        target,
         entry: found,
         progress,
         state: FlowState::NEW,
         begins: true,
     })
+}
+
+/// Whether a packet whose connection ID names a target, or none, may go where its flow goes.
+#[inline(always)]
+fn goes_to(named: TargetId, target: TargetId) -> bool {
+    named == UNNAMED || named == target
+}
+
+#[inline(always)]
+fn is_quic<T: Tables>(tables: &T, listener: ListenerId) -> bool {
+    match tables.listener(listener) {
+        Some(listener) => listener.policy().flags.is_quic(),
+        None => false,
+    }
 }
 
 /// A TCP segment that opens nothing and has no live flow: whether it may begin one all the same.

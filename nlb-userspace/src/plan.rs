@@ -8,6 +8,7 @@
 //! came to a listener, goes on until it ends. [`retire`] takes the records away when a sweep over
 //! the flow table has found no flow that needs them.
 
+mod quic;
 mod rings;
 
 use std::{
@@ -18,7 +19,7 @@ use std::{
 use nlb_common::{
     address::Address,
     listener::{HashInput, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy, Stranded},
-    maps::{PREFILTER_WORDS, Prefilter, Side},
+    maps::{PREFILTER_WORDS, Prefilter, SERVER_IDS_PER_TARGET, Side},
     next_hop::NextHopId,
     source::{MAX_SOURCES, SourceId},
     target::{Mode, TargetControl, TargetId, TargetIdentity},
@@ -27,6 +28,7 @@ use nlb_common::{
 };
 use zerocopy::big_endian::U16;
 
+pub use self::quic::WishedQuic;
 use self::rings::ResolvedGroup;
 pub use self::rings::{ForwardShare, PlannedRing, RingSource};
 use crate::{
@@ -97,6 +99,8 @@ pub struct WishedGroup {
     pub tunnel: Option<Tunnel>,
     /// Its targets, also those that take no new flows.
     pub targets: Vec<WishedTarget>,
+    /// If they are QUIC servers that put their number into connection IDs.
+    pub quic: Option<WishedQuic>,
 }
 
 /// A target that should be.
@@ -132,6 +136,7 @@ pub struct Actual {
     sources: BTreeMap<SourceId, Address>,
     /// Those that new flows get.
     turns: BTreeSet<SourceId>,
+    quic: quic::Known,
 }
 
 /// Sizes that a plan must keep to.
@@ -143,6 +148,13 @@ pub struct Limits {
     pub targets: usize,
     /// Rings, the unused one with id 0 among them.
     pub groups: usize,
+}
+
+impl Limits {
+    /// Numbers of QUIC servers, each once for each ring that leads to it.
+    const fn server_ids(self) -> usize {
+        self.targets * SERVER_IDS_PER_TARGET as usize
+    }
 }
 
 /// Why there is no plan.
@@ -172,6 +184,12 @@ pub enum PlanError {
          addresses that were removed but still have flows"
     )]
     Sources(usize),
+    /// No entry for a QUIC server's number is free.
+    #[error(
+        "no room for another QUIC server ID: there are {0}, four for each of \
+         node.capacity.targets, and each listener's choice of target groups needs its own"
+    )]
+    ServerIds(usize),
 }
 
 /// A number that stands for a target group's name in the maps, so that a daemon that finds them
@@ -220,6 +238,14 @@ impl Actual {
             prefilter: found.prefilter.clone(),
             sources: found.sources.iter().copied().collect(),
             turns: found.turns.clone(),
+            quic: quic::Known {
+                layouts: found.cid_layouts.iter().copied().collect(),
+                servers: found
+                    .server_ids
+                    .iter()
+                    .map(|(key, target)| (quic::known_key(key), *target))
+                    .collect(),
+            },
         }
     }
 
@@ -304,6 +330,15 @@ impl Actual {
             Step::ClearSource { id } => {
                 self.sources.remove(id);
             }
+            Step::LayOutCids { id, layout } => {
+                self.quic.layouts.insert(*id, *layout);
+            }
+            Step::IndexServer { key, target } => {
+                self.quic.servers.insert(quic::known_key(key), *target);
+            }
+            Step::UnindexServer { key } => {
+                self.quic.servers.remove(&quic::known_key(key));
+            }
             Step::Publish { generation } => self.generation = *generation,
             Step::ReplaceRing { .. }
             | Step::WriteNextHop { .. }
@@ -371,7 +406,7 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
     let mut steps: Vec<Planned> = Vec::new();
     let mut after = actual.clone();
     let mut groups = Vec::with_capacity(wish.groups.len());
-    let mut wished_targets = HashSet::new();
+    let mut target_ids = Vec::with_capacity(wish.groups.len());
     let mut controls = Vec::new();
     for group in &wish.groups {
         let group_id = group_id(&mut after, group.fingerprint, limits)?;
@@ -386,6 +421,7 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
             push(&mut steps, &mut after, step);
         }
         let mut entries = Vec::new();
+        let mut own_ids = Vec::new();
         for target in &group.targets {
             let identity = identity(group, group_id, target.address, target.port);
             let control = TargetControl {
@@ -410,7 +446,7 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
                 );
                 id
             };
-            wished_targets.insert(id);
+            own_ids.push(id);
             if target.weight > 0 {
                 entries.push(RingEntry {
                     target_id: id.0,
@@ -424,7 +460,9 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
             fingerprint: group.fingerprint,
             entries,
         });
+        target_ids.push(own_ids);
     }
+    let wished_targets: HashSet<_> = target_ids.iter().flatten().copied().collect();
     controls.extend(unwished(&after, wish, &wished_targets));
     for (id, control) in &controls {
         control_target(&mut steps, &mut after, *id, *control, Ends::Later);
@@ -438,7 +476,9 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
     for (id, control) in controls {
         control_target(&mut steps, &mut after, id, control, Ends::Now);
     }
+    let servers = quic::index(wish, &ids, &target_ids, limits, &mut after, &mut steps)?;
     plan_listeners(wish, &ids, limits, &mut after, &mut steps)?;
+    quic::unindex(&servers, &mut after, &mut steps);
     if !steps.is_empty() {
         steps.push(
             Step::Publish {
@@ -579,18 +619,30 @@ fn plan_listeners(
         let Some(group) = ids.get(listener.ring) else {
             continue;
         };
+        let layout = quic::layout(wish, listener);
         let policy = ListenerPolicy {
             group,
             idle_ticks: listener.idle_ticks,
             flags: ListenerFlags::default()
                 .with_hash_input(listener.hash_input)
+                .with_quic(layout.is_some())
                 .with_echo(listener.answers_echo),
             stray: listener.stray,
             expired: listener.expired,
             mss_clamp_bytes: listener.mss_clamp_bytes,
         };
         let key = listener.key;
-        let id = if let Some(id) = after.listener_id(&key) {
+        let known = after.listener_id(&key);
+        let id = match known {
+            Some(id) => id,
+            None => free_listener(after, limits)?,
+        };
+        if let Some(layout) = layout
+            && after.quic.layouts.get(&id) != Some(&layout)
+        {
+            push(steps, after, Step::LayOutCids { id, layout });
+        }
+        if known.is_some() {
             if after
                 .listeners
                 .get(&id)
@@ -598,12 +650,9 @@ fn plan_listeners(
             {
                 push(steps, after, Step::ChangeListener { id, policy });
             }
-            id
         } else {
-            let id = free_listener(after, limits)?;
             push(steps, after, Step::WriteListener { id, key, policy });
-            id
-        };
+        }
         index.push((key, id));
         let vip = ListenerKey::vip(key.address);
         if !index.iter().any(|(other, _)| *other == vip) {
@@ -764,6 +813,20 @@ pub fn retire(actual: &Actual, wish: &Wish, sweeps: [&Sweep; 2]) -> Vec<Step> {
             steps.push(Step::ClearSource { id: *id });
         }
     }
+    let (mut targets, mut listeners) = (BTreeSet::new(), BTreeSet::new());
+    for step in &steps {
+        match step {
+            Step::ClearTarget { id } => {
+                targets.insert(*id);
+            }
+            Step::ClearListener { id } => {
+                listeners.insert(*id);
+            }
+            _ => {}
+        }
+    }
+    // What names a record goes before it.
+    steps.splice(..0, quic::retire(actual, &targets, &listeners));
     for step in &steps {
         after.note(step);
     }

@@ -131,6 +131,8 @@ pub struct Target {
     pub weight: u16,
     /// The same, as it is now: 0 if it takes none, less than `weight` in slow start.
     pub effective_weight: f64,
+    /// The number in the QUIC connection IDs that it hands out, as the configuration says it.
+    pub quic_server_id: Option<String>,
     /// NLB's target health state.
     pub state: String,
     /// NLB's reason code.

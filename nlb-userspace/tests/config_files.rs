@@ -250,10 +250,12 @@ fn a_minimal_file_gets_every_default() {
                 healthy_threshold: 5,
                 unhealthy_threshold: 2,
             },
+            quic: None,
             targets: vec![Target {
                 address: address("10.0.0.11"),
                 port: 80,
                 weight: 1,
+                quic_server_id: None,
             }],
         }],
         warnings: Vec::new(),
@@ -474,16 +476,19 @@ fn a_full_target_group_is_taken_as_written() {
             healthy_threshold: 2,
             unhealthy_threshold: 10,
         },
+        quic: None,
         targets: vec![
             Target {
                 address: address("10.0.0.11"),
                 port: 9443,
                 weight: 0,
+                quic_server_id: None,
             },
             Target {
                 address: address("10.0.0.11"),
                 port: 8443,
                 weight: 999,
+                quic_server_id: None,
             },
         ],
     };

@@ -59,6 +59,7 @@ fn group(name: &str, targets: &[u8]) -> WishedGroup {
         terminates_removed: false,
         tunnel: None,
         targets: targets.iter().copied().map(target).collect(),
+        quic: None,
     }
 }
 

@@ -25,7 +25,7 @@ use nlb_tests::{
 use nlb_userspace::dataplane::XDP_OBJECT;
 
 /// Frames of each IP version.
-const FRAMES: usize = 12_000;
+const FRAMES: usize = 24_000;
 /// Frames between two changes of the world.
 const CHAPTER: usize = 400;
 /// Silence between two chapters, in ticks: sums of it stay away from every time-out (13, 38, 150, 438)
@@ -141,6 +141,12 @@ impl Pair {
     fn turn_page(&mut self, random: &mut Random) -> Result<()> {
         match random.below(5) {
             0 => {
+                // Where expired flows began anew, nothing would tell that they had.
+                for listener in self.memory.listeners.iter().filter(|it| it.key().is_some()) {
+                    let mut policy = listener.policy();
+                    policy.expired = Stranded(random.pick(&[0, 1, 2]));
+                    listener.set_policy(policy);
+                }
                 for entry in self
                     .memory
                     .buckets

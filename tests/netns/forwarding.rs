@@ -8,6 +8,7 @@ use nlb_tests::lab::{
         GATEWAY_V4, GATEWAY_V6, HTTP_PORT, NAT_HTTP_PORT, NAT_UDP_PORT, TARGETS, target_v4,
         target_v6,
     },
+    host::Host,
     http::HttpConnection,
     nginx::LARGE_BYTES,
     wait::wait_until,
@@ -108,6 +109,57 @@ fn large_transfers_arrive_whole_in_every_mode() -> Result<()> {
             let mut connection = HttpConnection::from(lab.client(), vip, PATIENCE)?;
             let answer = connection.get("/large")?;
             ensure!(answer.body_bytes == LARGE_BYTES as u64, "{vip}: {answer:?}");
+        }
+        Ok(())
+    })
+}
+
+/// Links of 9,000 bytes, and nothing on them is ever cut into fragments.
+#[test]
+fn large_frames_arrive_whole_where_the_links_take_them() -> Result<()> {
+    with_nlb("jumbo", |lab, _| {
+        let widen = |host: &Host, links: &[&str]| -> Result<()> {
+            for link in links {
+                host.run(&format!("ip link set {link} mtu 9000"))?;
+            }
+            Ok(())
+        };
+        widen(lab.client(), &["eth0", "eth1"])?;
+        widen(lab.gateway(), &["eth0", "eth1"])?;
+        let ports = ["gateway", "client", "target1", "target2", "target3"];
+        widen(lab.switch(), &ports)?;
+        widen(lab.switch(), &["bridge"])?;
+        for target in lab.targets() {
+            widen(&target.host, &["eth0"])?;
+        }
+        let fragments = || lab.client().run("cat /proc/net/snmp /proc/net/snmp6");
+        let made = |text: String| -> Vec<String> {
+            let of_fragments =
+                |line: &&str| line.contains("FragCreates") || line.contains("ReasmReqds");
+            let v6 = text.lines().filter(|line| line.starts_with("Ip6"));
+            let v4 = text.lines().filter(|line| line.starts_with("Ip: "));
+            // Of the IPv4 line only the last numbers are about fragments: ReasmReqds is the 14th.
+            let v4 = v4
+                .skip(1)
+                .filter_map(|line| line.split_whitespace().nth(14));
+            v6.filter(of_fragments)
+                .chain(v4)
+                .map(String::from)
+                .collect()
+        };
+        let before = made(fragments()?);
+        for vip in udp_vips() {
+            wait_until(&format!("the way to {vip} is wide"), SOON, || {
+                ask_udp_at_length(lab, vip, 8900).is_ok()
+            })?;
+            for _ in 0..10 {
+                ask_udp_at_length(lab, vip, 8900)?;
+            }
+        }
+        assert_eq!(made(fragments()?), before);
+        for vip in http_vips() {
+            let mut connection = HttpConnection::from(lab.client(), vip, PATIENCE)?;
+            assert_eq!(connection.get("/large")?.body_bytes, LARGE_BYTES as u64);
         }
         Ok(())
     })

@@ -11,6 +11,7 @@ mod forwarding;
 mod health;
 mod icmp;
 mod next_hops;
+mod quic;
 mod selection;
 mod snat;
 mod tunnels;

@@ -8,8 +8,10 @@ mod dsr;
 mod flows;
 mod fragments;
 mod icmp;
+mod large;
 mod nat;
 mod not_ours;
+mod quic;
 mod resets;
 mod row;
 mod segment_sizes;
@@ -35,6 +37,7 @@ fn table() -> Vec<Row> {
     rows.extend(resets::rows());
     rows.extend(dsr::rows());
     rows.extend(icmp::rows());
+    rows.extend(large::rows());
     rows.extend(not_ours::rows());
     rows.extend(segment_sizes::rows());
     rows.extend(stopped::rows());
@@ -46,6 +49,7 @@ fn table() -> Vec<Row> {
     rows.extend(tunnels::rows());
     rows.extend(snat::rows());
     rows.extend(snat_told::rows());
+    rows.extend(quic::rows());
     rows
 }
 

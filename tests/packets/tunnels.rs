@@ -7,7 +7,10 @@ use nlb_common::{
     tunnel::TunnelSlot,
     wire::protocol::{TCP, UDP},
 };
-use nlb_ebpf::tables::PassageKind::{Known, New};
+use nlb_ebpf::{
+    memory::MemoryTables,
+    tables::PassageKind::{Known, New},
+};
 use nlb_tests::{
     outer::wrapped,
     packet::Sentence,
@@ -20,6 +23,7 @@ use nlb_tests::{
 use crate::{
     answers::error,
     connection::to_client,
+    large::wide_links,
     row::{Row, row},
 };
 
@@ -115,6 +119,11 @@ impl Case {
 
     /// The largest packet that fits goes, one byte more is too much, first and later in a flow.
     fn fills(self, claim: &'static str, mtu_bytes: usize, overhead_bytes: usize) -> Row {
+        let links = if mtu_bytes == 9001 {
+            wide_links
+        } else {
+            |_: &mut MemoryTables| {}
+        };
         let network = if self.is_v6 { 40 } else { 20 };
         let transport = if self.protocol == TCP { 20 } else { 8 };
         let largest = mtu_bytes - overhead_bytes - network - transport;
@@ -136,11 +145,12 @@ impl Case {
                 row.stops(&over, Stop::TooBig)
             }
         };
-        too_big(
-            too_big(row(claim))
-                .remembers(0)
-                .sends(&frame, &out, (listener.0, target), New),
-        )
+        too_big(too_big(row(claim).change(links)).remembers(0).sends(
+            &frame,
+            &out,
+            (listener.0, target),
+            New,
+        ))
         .sends(&frame, &out, (listener.0, target), Known)
     }
 }
@@ -186,6 +196,9 @@ fn sizes() -> Vec<Row> {
         case(V6, UDP, 4).fills("gue over ipv6 takes 52 bytes of the mtu", 1500, 52),
         case(V4, TCP, 5).fills("geneve over ipv4 takes 36 bytes of the mtu", 1500, 36),
         case(V6, TCP, 6).fills("geneve over ipv6 takes 56 bytes of the mtu", 1500, 56),
+        case(V4, TCP, 1).fills("ipip takes large frames", 9001, 20),
+        case(V6, UDP, 4).fills("gue takes large frames", 9001, 52),
+        case(V6, TCP, 5).fills("geneve takes large frames", 9001, 36),
         case(V4, TCP, 13).fills(
             "a link of a smaller mtu takes less through a tunnel",
             600,

@@ -84,6 +84,7 @@ fn request(random: &mut Random, is_v6: bool) -> Segment {
         (TCP, 93),
         (TCP, 95),
         (UDP, 53),
+        (UDP, 4433),
         (TCP, 8443),
     ]);
     let vip = random.pick(&vips);

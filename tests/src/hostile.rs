@@ -18,8 +18,8 @@ use crate::{
     packet::{Sentence, eth},
     world::{
         CLIENT, CLIENT_V6, ETH0, ETH1, FAR_CLIENT, FAR_CLIENT_V6, GROUPS, LISTENERS, MAC0, MAC1,
-        QUIET_CLIENT, TUNNEL_VIP, TUNNEL_VIP_V6, UNKNOWN_CLIENT, UNWRITTEN_LISTENER_PORT, VIP,
-        VIP_V6, tables,
+        QUIC, QUIET_CLIENT, SERVERS, TUNNEL_VIP, TUNNEL_VIP_V6, UNKNOWN_CLIENT,
+        UNWRITTEN_LISTENER_PORT, VIP, VIP_V6, tables,
     },
 };
 
@@ -228,7 +228,13 @@ fn called(random: &mut Random, is_v6: bool) -> (End, u8) {
         .copied()
         .filter(|listener| [TUNNEL_VIP, TUNNEL_VIP_V6].contains(&listener.1))
         .collect();
-    let (_, vip, protocol, mut port, _) = match random.below(6) {
+    let quic: Vec<_> = of_version
+        .iter()
+        .copied()
+        .filter(|listener| QUIC.iter().any(|(other, _)| *other == listener.0))
+        .collect();
+    let (_, vip, protocol, mut port, _) = match random.below(7) {
+        6 => *random.pick(&quic),
         0 | 1 => *of_version[random.below(of_version.len())],
         2 => *tunnels[random.below(tunnels.len())],
         _ => *of_version[random.below(4)],
@@ -282,6 +288,41 @@ pub fn reply(sent: &[u8]) -> Option<MemoryFrame> {
     Some(MemoryFrame::new(bytes, ETH1))
 }
 
+/// A QUIC packet's beginning, of which not everything need be true: the header's form, the length of
+/// the connection ID, the server's number in it, and where it is cut.
+fn quic(random: &mut Random) -> Vec<u8> {
+    let (_, layout) = random.pick(QUIC);
+    let (_, number, _) = random.pick(SERVERS);
+    let mut id = random.bytes(layout.id_bytes.into());
+    let (at, length) = (
+        usize::from(layout.server_id_offset_bytes),
+        usize::from(layout.server_id_bytes),
+    );
+    id[at..at + length].copy_from_slice(&number.to_be_bytes()[8 - length..]);
+    if random.once_in(6) {
+        let at = random.below(id.len());
+        id[at] = random.byte();
+    }
+    let mut bytes = vec![random.byte()];
+    if bytes[0] & 0x80 != 0 {
+        let version = random.pick(&[1, 0x6b33_43cf, 0, u32::MAX]);
+        bytes.extend(version.to_be_bytes());
+        bytes.push(if random.once_in(4) {
+            random.pick(&[0, 8, 16, 18, 20, 255])
+        } else {
+            layout.id_bytes
+        });
+    }
+    bytes.extend(id);
+    let rest = random.below(24);
+    bytes.extend(random.bytes(rest));
+    if random.once_in(5) {
+        let left = random.below(bytes.len());
+        bytes.truncate(left);
+    }
+    bytes
+}
+
 /// Rare but right: options, extension headers, sizes, hops.
 fn decorated(random: &mut Random, mut sentence: Sentence, is_v6: bool) -> Sentence {
     let length = match random.below(20) {
@@ -290,7 +331,12 @@ fn decorated(random: &mut Random, mut sentence: Sentence, is_v6: bool) -> Senten
         2..10 => 0,
         _ => random.below(64),
     };
-    sentence = sentence.payload(&random.bytes(length)).class(random.byte());
+    let payload = if random.once_in(3) {
+        quic(random)
+    } else {
+        random.bytes(length)
+    };
+    sentence = sentence.payload(&payload).class(random.byte());
     if random.once_in(16) {
         sentence = sentence.ttl(random.pick(&[0, 1, 2, 255]));
     }

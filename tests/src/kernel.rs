@@ -27,6 +27,7 @@ use nlb_common::{
     maps::PREFILTER_WORDS,
     next_hop::{NeighbourKey, VlanId, VlanLink},
     plain::Plain,
+    quic::ServerIdKey,
     ring,
     settings::Settings,
     stage::Stage,
@@ -326,6 +327,12 @@ impl Kernel {
             .collect();
         self.write_hash("NEXT_HOP_INDEX", &index)?;
         self.write_error_budget(tables.error_budget.get())?;
+        let index: Vec<(Plain<ServerIdKey>, u32)> = tables
+            .server_ids
+            .iter()
+            .map(|(key, id)| (Plain(*key), id.0))
+            .collect();
+        self.write_hash("SERVER_IDS", &index)?;
         let map = self.ebpf.map_mut("VLAN_LINKS").context("no VLAN_LINKS")?;
         let mut map = KernelHashMap::<_, u32, u64>::try_from(map)?;
         for (_, index, carrier, vlan, _) in VLANS {

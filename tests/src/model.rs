@@ -21,8 +21,8 @@ use crate::{
     outer::wrapped,
     packet::{Sentence, eth},
     world::{
-        CLIENT, ETH0, ETH1, FAR, GROUPS, LISTENERS, MAC0, MAC1, MTU_BYTES, SEQUENCE, chosen_by,
-        from_client, from_target, neighbour_of, on_to, source_of,
+        CLIENT, ETH0, ETH1, FAR, FILLER, GROUPS, LISTENERS, MAC0, MAC1, MTU_BYTES, QUIC, SEQUENCE,
+        SERVERS, chosen_by, from_client, from_target, neighbour_of, on_to, source_of,
     },
 };
 
@@ -62,11 +62,26 @@ impl Segment {
         } else {
             packet.udp(from, to)
         };
-        segment.payload(&vec![0x5a; self.payload_bytes])
+        segment.payload(&vec![FILLER; self.payload_bytes])
     }
 
     fn opens(&self) -> bool {
         self.protocol == TCP && self.flags & SYN != 0 && self.flags & ACK == 0
+    }
+
+    /// The target that its QUIC connection ID names, if the listener looks at it. The payload is a
+    /// short header's: one byte, and the ID.
+    fn server(&self, listener: u16, group: u16) -> Option<u32> {
+        let (_, layout) = QUIC.iter().find(|(other, _)| *other == listener)?;
+        if self.payload_bytes < 1 + usize::from(layout.id_bytes) {
+            return None;
+        }
+        let number =
+            (0..layout.server_id_bytes).fold(0, |number, _| number << 8 | u64::from(FILLER));
+        let server = SERVERS
+            .iter()
+            .find(|server| (server.0, server.1) == (group, number));
+        server.map(|server| server.2)
     }
 
     fn is_v6(&self) -> bool {
@@ -277,9 +292,11 @@ impl Model {
         let is_it = |listener: &&(u16, &str, u8, u16, u16)| {
             listener.1 == vip && listener.2 == segment.protocol && listener.3 == port
         };
-        let Some(&(listener, ..)) = LISTENERS.iter().find(is_it) else {
+        let Some(&(listener, _, _, _, group)) = LISTENERS.iter().find(is_it) else {
             return Fate::Passed;
         };
+        let named = segment.server(listener, group);
+        let named = named.filter(|target| !self.ending.contains(target));
         let now = self.now;
         let known = self.flows.iter().position(|flow| {
             flow.client == segment.source
@@ -289,6 +306,7 @@ impl Model {
         let remembered = known.filter(|index| {
             let flow = &self.flows[*index];
             now - flow.last_seen <= flow.patience()
+                && named.is_none_or(|named| named == flow.target)
         });
         let is_tcp = segment.protocol == TCP;
         let alive = remembered.filter(|index| {
@@ -317,6 +335,8 @@ impl Model {
         }
         let id = if let Some(index) = alive {
             self.flows[index].target
+        } else if let Some(id) = named {
+            id
         } else if let Some(id) = chosen_by(
             tables,
             segment.source,

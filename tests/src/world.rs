@@ -19,6 +19,7 @@ use nlb_common::{
     hash::{Key, Secret as _},
     listener::{HashInput, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy},
     next_hop::{MacPair, NextHop, NextHopId, VlanId},
+    quic::{CidLayout, ServerIdKey},
     ring::{SLOTS, slot},
     stop::Stop,
     target::{Mode, TargetControl, TargetId, TargetIdentity},
@@ -304,6 +305,40 @@ pub const GROUPS: &[Group] = &[
     group(41, NAT, TCP, &[(51, "10.1.0.12", 8080, false)]),
     group(42, NAT, UDP, &[(52, "fd01::11", 5353, true)]),
     group(43, DSR, TCP, &[(53, "10.1.0.21", 9003, true)]),
+    group(
+        54,
+        NAT,
+        UDP,
+        &[
+            (1, "10.0.0.11", 4443, true),
+            (2, "10.0.0.12", 4443, true),
+            (3, "10.0.0.13", 4443, true),
+        ],
+    ),
+    group(
+        55,
+        NAT,
+        UDP,
+        &[(4, "fd00::11", 4443, true), (5, "fd00::12", 4443, true)],
+    ),
+    group(
+        56,
+        DSR,
+        UDP,
+        &[(6, "10.0.0.21", 4433, true), (7, "10.0.0.22", 4433, true)],
+    ),
+    group(
+        57,
+        DSR,
+        UDP,
+        &[(8, "fd00::21", 4433, true), (9, "fd00::22", 4433, true)],
+    ),
+    group(
+        58,
+        NAT,
+        UDP,
+        &[(10, "10.0.0.11", 4444, true), (59, "10.0.0.12", 4444, true)],
+    ),
     group(18, NAT, TCP, &[(37, "fd09::5", 8080, false)]),
     group(
         19,
@@ -404,6 +439,11 @@ pub const LISTENERS: &[(u16, &str, u8, u16, u16)] = &[
     (51, VIP, TCP, 9001, 41),
     (52, VIP_V6, UDP, 9002, 42),
     (53, DSR_VIP, TCP, 9003, 43),
+    (54, VIP, UDP, 4433, 54),
+    (55, VIP_V6, UDP, 4433, 55),
+    (56, DSR_VIP, UDP, 4433, 56),
+    (57, DSR_VIP_V6, UDP, 4433, 57),
+    (58, VIP, UDP, 4434, 58),
     (22, VIP, TCP, 93, 19),
     (23, VIP, TCP, 94, 19),
     (24, VIP, UDP, 93, 19),
@@ -461,6 +501,41 @@ pub const HASH_INPUTS: &[(u16, HashInput)] = &[
     (26, HashInput::Source),
     (27, HashInput::FiveTupleAndSequence),
 ];
+
+/// QUIC listeners, and how they read connection IDs.
+pub const QUIC: &[(u16, CidLayout)] = &[
+    (54, CidLayout::NLB),
+    (55, CidLayout::NLB),
+    (56, CidLayout::NLB),
+    (57, CidLayout::NLB),
+    (
+        58,
+        CidLayout {
+            id_bytes: 12,
+            server_id_offset_bytes: 2,
+            server_id_bytes: 5,
+        },
+    ),
+];
+
+/// QUIC servers: `(target group, number, target)`. One of each group has the number that a payload
+/// of [`FILLER`] bytes names.
+pub const SERVERS: &[(u16, u64, u32)] = &[
+    (54, 0xa1, 1),
+    (54, 0xffff_ffff_ffff_ff03, 2),
+    (54, 0x5a5a_5a5a_5a5a_5a5a, 3),
+    (55, 0xa1, 4),
+    (55, 0x5a5a_5a5a_5a5a_5a5a, 5),
+    (56, 0xa1, 6),
+    (56, 0x5a5a_5a5a_5a5a_5a5a, 7),
+    (57, 0xa1, 8),
+    (57, 0x5a5a_5a5a_5a5a_5a5a, 9),
+    (58, 0x12_3456_78ff, 10),
+    (58, 0x5a_5a5a_5a5a, 59),
+];
+
+/// The byte that the oracle's payloads are made of; as a QUIC packet's first, of a short header.
+pub const FILLER: u8 = 0x5a;
 
 /// The sequence number of a [`Sentence`] that names none.
 pub const SEQUENCE: u32 = 0x0102_0304;
@@ -570,13 +645,23 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
         };
         let input = HASH_INPUTS.iter().find(|(other, _)| *other == id);
         let input = input.map_or(HashInput::FiveTuple, |(_, input)| *input);
+        let quic = QUIC.iter().find(|(other, _)| *other == id);
         let policy = ListenerPolicy {
             group,
             idle_ticks,
-            flags: ListenerFlags::default().with_hash_input(input),
+            flags: ListenerFlags::default()
+                .with_hash_input(input)
+                .with_quic(quic.is_some()),
             ..ListenerPolicy::default()
         };
+        if let Some((_, layout)) = quic {
+            tables.listeners[usize::from(id)].set_cid_layout(*layout);
+        }
         tables.add_listener(ListenerId(id), key, policy);
+    }
+    for &(group, number, target) in SERVERS {
+        let key = ServerIdKey::new(group, number);
+        tables.server_ids.insert(key, TargetId(target));
     }
     let orphan = ListenerKey::new(address(VIP), TCP, U16::new(UNWRITTEN_LISTENER_PORT));
     tables.listener_index.insert(orphan, UNWRITTEN_LISTENER);

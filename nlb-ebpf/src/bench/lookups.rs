@@ -23,6 +23,7 @@ use nlb_common::{
     hash::{Key, Secret},
     listener::{Listener, ListenerId, ListenerKey},
     next_hop::{NeighbourKey, NextHopId, NextHopSlot},
+    quic::ServerIdKey,
     source::{Pool, SourceBucket, Translations},
     stop::Stop,
     target::{Target, TargetId},
@@ -162,6 +163,11 @@ impl Tables for FlowTables {
 
     #[inline(always)]
     fn ring_slot(&self, _: u16, _: usize) -> Option<TargetId> {
+        None
+    }
+
+    #[inline(always)]
+    fn server(&self, _: &ServerIdKey) -> Option<TargetId> {
         None
     }
 

@@ -19,6 +19,7 @@ use nlb_common::{
         Prefilter,
     },
     next_hop::{NeighbourKey, NextHopId, NextHopSlot, VlanLink},
+    quic::ServerIdKey,
     ring::Ring,
     settings::Settings,
     source::{Pool, SourceBucket, Translations},
@@ -60,6 +61,8 @@ static NEXT_HOP_INDEX: HashMap<NeighbourKey, u32, { MAX_NEXT_HOPS as usize }, NO
     HashMap::new();
 #[btf_map]
 static VLAN_LINKS: HashMap<u32, u64, { MAX_VLAN_LINKS as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+static SERVER_IDS: HashMap<ServerIdKey, u32, 4096, NO_PREALLOC> = HashMap::new(); // set by the loader
 #[btf_map]
 static FLOWS: Array<Bucket, 1024, MMAPABLE> = Array::new(); // set by the loader
 #[btf_map]
@@ -221,6 +224,15 @@ impl Tables for Maps<'_> {
         let ring = RINGS.get_value(u32::from(group), &0)?;
         let id = *ring.slots.get(slot)?;
         if id == 0 { None } else { Some(TargetId(id)) }
+    }
+
+    #[inline(always)]
+    fn server(&self, key: &ServerIdKey) -> Option<TargetId> {
+        // SAFETY: four bytes, copied at once; a deleted element that is reused names another
+        // target, whose record is then compared with nothing: its packet goes to a server that does
+        // not know the connection, which the packet's own would not have kept either.
+        let id = unsafe { SERVER_IDS.get(key) }?;
+        Some(TargetId(*id))
     }
 
     #[inline(always)]

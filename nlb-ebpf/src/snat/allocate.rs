@@ -133,14 +133,18 @@ fn claim<T: Tables>(
     .to_word()
 }
 
-/// What an attempt takes its decisions from.
+/// What an attempt takes its decisions from: numbers that have nothing in common with those of
+/// another client or attempt.
 ///
-/// Each client steps on by a width of its own: if all took the same, those that meet would go on
-/// meeting, and flows would be refused with a fifth of the pool free.
+/// If all clients took steps of one width, those that met once would go on meeting, and if each took
+/// steps of its own, some would soon be back where they began: flows were refused with a fifth of the
+/// pool free. (The constants: 2⁶⁴ divided by the golden ratio, and Vigna's for `SplitMix64`.)
 #[inline(always)]
 pub const fn spread(place: Place, attempt: u64) -> u64 {
-    let step = place.hash().rotate_left(32) | 1;
-    place.hash().wrapping_add(attempt.wrapping_mul(step))
+    let number = place
+        .hash()
+        .wrapping_add(attempt.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    (number ^ number >> 32).wrapping_mul(0xBF58_476D_1CE4_E5B9)
 }
 
 /// The address that an attempt tries.

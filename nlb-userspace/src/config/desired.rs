@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use nlb_common::listener::HashInput;
+use nlb_common::{listener::HashInput, quic::CidLayout};
 use serde::Serialize;
 
 use super::error::Warning;
@@ -205,6 +205,8 @@ pub struct TargetGroup {
     pub unhealthy_state_routing: Minimum,
     /// How targets are checked.
     pub health_check: HealthCheck,
+    /// How its targets' QUIC connection IDs are read: in QUIC and `TCP_QUIC` groups.
+    pub quic: Option<CidLayout>,
     /// The targets; no two with the same address and port.
     pub targets: Vec<Target>,
 }
@@ -229,6 +231,8 @@ pub struct Target {
     pub port: u16,
     /// Its share of new flows, 0 to 999.
     pub weight: u16,
+    /// NLB's `QuicServerId`, in QUIC and `TCP_QUIC` groups; no two targets of a group have the same.
+    pub quic_server_id: Option<u64>,
 }
 
 /// How the targets of a group are checked.
@@ -286,17 +290,28 @@ pub enum Protocol {
     /// Both on one port.
     #[serde(rename = "TCP_UDP")]
     TcpUdp,
+    /// UDP, with connection IDs that name the target.
+    #[serde(rename = "QUIC")]
+    Quic,
+    /// TCP and QUIC on one port.
+    #[serde(rename = "TCP_QUIC")]
+    TcpQuic,
 }
 
 impl Protocol {
     /// Whether it takes TCP.
     pub const fn has_tcp(self) -> bool {
-        matches!(self, Self::Tcp | Self::TcpUdp)
+        matches!(self, Self::Tcp | Self::TcpUdp | Self::TcpQuic)
     }
 
     /// Whether it takes UDP.
     pub const fn has_udp(self) -> bool {
-        matches!(self, Self::Udp | Self::TcpUdp)
+        matches!(self, Self::Udp | Self::TcpUdp | Self::Quic | Self::TcpQuic)
+    }
+
+    /// Whether its UDP packets are QUIC.
+    pub const fn has_quic(self) -> bool {
+        matches!(self, Self::Quic | Self::TcpQuic)
     }
 
     /// Whether one packet could be for both.
@@ -307,7 +322,8 @@ impl Protocol {
     /// Whether a listener of this protocol may forward to a group of that one: the group must take
     /// all that the listener takes.
     pub const fn may_use(self, group: Self) -> bool {
-        (!self.has_tcp() || group.has_tcp()) && (!self.has_udp() || group.has_udp())
+        (!self.has_tcp() || group.has_tcp())
+            && (!self.has_udp() || group.has_udp() && self.has_quic() == group.has_quic())
     }
 
     /// NLB's word.
@@ -316,6 +332,8 @@ impl Protocol {
             Self::Tcp => "TCP",
             Self::Udp => "UDP",
             Self::TcpUdp => "TCP_UDP",
+            Self::Quic => "QUIC",
+            Self::TcpQuic => "TCP_QUIC",
         }
     }
 }

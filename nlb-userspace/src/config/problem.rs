@@ -238,8 +238,8 @@ pub enum Problem {
         line: usize,
     },
     /// A hash that a UDP listener cannot use.
-    #[error("is set on a UDP listener, whose packets have no sequence number")]
-    SequenceOfUdp,
+    #[error("is set on a {0} listener, whose packets have no sequence number")]
+    SequenceOfUdp(Protocol),
     /// No such group.
     #[error("is not a target group of this file")]
     UnknownGroup,
@@ -289,6 +289,29 @@ pub enum Problem {
     /// A threshold of `dns_failover` below that of `unhealthy_state_routing`.
     #[error("is below the {0} of `unhealthy_state_routing`")]
     BelowRouting(u64),
+    /// A QUIC key in a group without QUIC.
+    #[error("is set in a {0} group, where it means nothing")]
+    QuicOfOther(Protocol),
+    /// Stickiness in a QUIC group.
+    #[error("is set in a QUIC group, whose connections stay with their target by themselves")]
+    StickyQuic,
+    /// A server ID that does not fit into its connection ID.
+    #[error("does not fit: the server ID ends at byte {end} of connection IDs of {length} bytes")]
+    ServerIdBeyondId {
+        /// Where the server's number ends.
+        end: u64,
+        /// How long a connection ID is.
+        length: u64,
+    },
+    /// Not a server ID.
+    #[error("is not `0x` and {0} hexadecimal digits")]
+    ServerIdForm(u8),
+    /// A server ID again.
+    #[error("is already the server ID of another target (line {line})")]
+    ServerIdTwice {
+        /// Line of the first.
+        line: usize,
+    },
     /// `dsr-l2` with two ports.
     /// A DSR mode with two ports.
     #[error(
@@ -366,6 +389,18 @@ pub enum GroupTrait {
     /// The IP version of their targets.
     #[error("{0} targets")]
     Version(super::IpVersion),
+    /// How connection IDs are read.
+    #[error(
+        "connection IDs of {id_bytes} bytes with a server ID of {server_id_bytes} behind {offset_bytes}"
+    )]
+    ConnectionIds {
+        /// Bytes of an ID.
+        id_bytes: u8,
+        /// Bytes in front of the server's number.
+        offset_bytes: u8,
+        /// Bytes of the server's number.
+        server_id_bytes: u8,
+    },
     /// `stickiness.enabled = true`.
     #[error("stickiness")]
     Stickiness,

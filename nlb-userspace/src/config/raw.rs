@@ -97,7 +97,17 @@ pub(super) struct RawTargetGroup {
     pub(super) dns_failover: RawMinimum,
     pub(super) unhealthy_state_routing: RawMinimum,
     pub(super) health_check: RawHealthCheck,
+    pub(super) quic: RawQuic,
     pub(super) targets: Vec<RawTarget>,
+}
+
+/// The shape of QUIC connection IDs.
+#[derive(Debug)]
+#[expect(clippy::struct_field_names, reason = "the keys' own names")]
+pub(super) struct RawQuic {
+    pub(super) connection_id_length_bytes: Field<u64>,
+    pub(super) server_id_offset_bytes: Field<u64>,
+    pub(super) server_id_length_bytes: Field<u64>,
 }
 
 /// A `minimum_healthy_targets`.
@@ -122,9 +132,11 @@ pub(super) struct RawHealthCheck {
 
 #[derive(Debug)]
 pub(super) struct RawTarget {
+    pub(super) spot: Spot,
     pub(super) address: Field<String>,
     pub(super) port: Field<u64>,
     pub(super) weight: Field<u64>,
+    pub(super) quic_server_id: Field<String>,
 }
 
 impl RawFile {
@@ -275,6 +287,11 @@ impl RawTargetGroup {
                 ),
             },
             health_check: RawHealthCheck::read(reader, table),
+            quic: RawQuic {
+                connection_id_length_bytes: reader.whole(table, "quic.connection_id_length_bytes"),
+                server_id_offset_bytes: reader.whole(table, "quic.server_id_offset_bytes"),
+                server_id_length_bytes: reader.whole(table, "quic.server_id_length_bytes"),
+            },
             targets: reader
                 .tables(table, "target", address_of)
                 .iter()
@@ -304,9 +321,11 @@ impl RawHealthCheck {
 impl RawTarget {
     fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
         Self {
+            spot: table.spot.clone(),
             address: reader.text(table, "address"),
             port: reader.whole(table, "port"),
             weight: reader.whole(table, "weight"),
+            quic_server_id: reader.text(table, "quic_server_id"),
         }
     }
 }

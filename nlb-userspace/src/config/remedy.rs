@@ -179,6 +179,17 @@ pub enum Remedy {
          versions"
     )]
     OtherPort,
+    /// A server ID.
+    #[error("write \"0x\" and {0} hexadecimal digits, such as \"0x{example}\"", example = server_id(*.0))]
+    WriteServerId(u8),
+    /// A server ID that nobody has.
+    #[error("give each target a number of its own")]
+    OwnServerId,
+    /// A server ID that fits.
+    #[error(
+        "make `server_id_offset_bytes` and `server_id_length_bytes` together at most `connection_id_length_bytes`"
+    )]
+    FitServerId,
     /// Remove the line.
     #[error("remove it")]
     Remove,
@@ -203,6 +214,11 @@ pub enum Remedy {
     /// A matcher.
     #[error("write statuses from 200 to 599, such as \"200\" or \"200,202,300-399\"")]
     WriteMatcher,
+}
+
+/// An example of so many digits.
+fn server_id(digits: u8) -> String {
+    format!("{:0>1$}", "a1", digits.into())
 }
 
 fn quoted(words: &[&'static str]) -> Vec<String> {

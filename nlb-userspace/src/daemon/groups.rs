@@ -57,6 +57,8 @@ pub(super) enum Way {
 pub(super) struct TargetEntry {
     /// Its share of new flows.
     pub(super) weight: u16,
+    /// The number in its QUIC connection IDs.
+    pub(super) quic_server_id: Option<u64>,
     /// Its health.
     pub(super) health: TargetHealth,
     /// The way there.
@@ -188,6 +190,7 @@ impl Group {
             let key = (configured.name.clone(), address);
             let entry = self.targets.entry(address).or_insert_with(|| TargetEntry {
                 weight: target.weight,
+                quic_server_id: target.quic_server_id,
                 health: adopted_health(adopted.get(&key), target.weight, configured, in_use),
                 way: Way::Unknown,
                 is_first: is_new && !adopted.contains_key(&key),
@@ -195,6 +198,7 @@ impl Group {
                 probes: None,
             });
             entry.weight = target.weight;
+            entry.quic_server_id = target.quic_server_id;
             entry.health.reregister(now);
             entry.health.set_thresholds(now, thresholds(configured));
             entry.health.set_in_use(now, in_use);
@@ -225,6 +229,8 @@ impl Group {
             {
                 self.targets.entry(*address).or_insert_with(|| TargetEntry {
                     weight: 0,
+                    // What leads its connections to it stays in the maps while it has flows.
+                    quic_server_id: None,
                     health: TargetHealth::adopted(was.took_new_flows, thresholds(configured)),
                     way: Way::Unknown,
                     is_first: false,

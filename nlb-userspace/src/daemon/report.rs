@@ -176,9 +176,19 @@ impl Daemon {
                         .and_then(|id| self.loaded.maps.target_traffic(id).ok())
                         .unwrap_or_default();
                     let ports = id.and_then(|id| sweep.ports_by_target.get(id.0 as usize));
+                    let quic_server_id =
+                        group
+                            .configured
+                            .quic
+                            .zip(entry.quic_server_id)
+                            .map(|(layout, number)| {
+                                let digits = usize::from(layout.server_id_bytes) * 2;
+                                format!("0x{number:0digits$x}")
+                            });
                     Target {
                         snat_ports_in_use: ports.copied().unwrap_or_default(),
                         effective_weight: weight,
+                        quic_server_id,
                         ..self.target(address, entry, id.map(|id| id.0), traffic)
                     }
                 })
@@ -200,6 +210,7 @@ impl Daemon {
             port: address.port(),
             weight: entry.weight,
             effective_weight: f64::from(entry.weight),
+            quic_server_id: None,
             state: health.state().name().to_owned(),
             reason: health.reason().map(|reason| reason.code().to_owned()),
             description: health

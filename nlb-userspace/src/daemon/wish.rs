@@ -1,6 +1,10 @@
 //! From groups and the configuration to the wish: what should be in the maps.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use nlb_common::{
     address::Address,
@@ -17,7 +21,8 @@ use crate::{
     clock,
     config::{Desired, Listener, LoadBalancer, Mode, StrandedAction, TunnelOptions, TunnelSources},
     plan::{
-        Wish, WishedForward, WishedGroup, WishedListener, WishedRing, WishedTarget, fingerprint,
+        Wish, WishedForward, WishedGroup, WishedListener, WishedQuic, WishedRing, WishedTarget,
+        fingerprint,
     },
 };
 
@@ -104,7 +109,32 @@ impl Group {
                     next_hop: next_hop(&target.way),
                 })
                 .collect(),
+            quic: self.quic(),
         }
+    }
+
+    /// The numbers of QUIC servers. One that drains and whose number another has by now has none.
+    fn quic(&self) -> Option<WishedQuic> {
+        let layout = self.configured.quic?;
+        let registered: BTreeMap<SocketAddr, Option<u64>> = self
+            .configured
+            .targets
+            .iter()
+            .map(|target| {
+                let address = SocketAddr::new(target.address, target.port);
+                (address, target.quic_server_id)
+            })
+            .collect();
+        let taken: BTreeSet<u64> = registered.values().flatten().copied().collect();
+        let server_ids = self
+            .targets
+            .iter()
+            .map(|(address, target)| {
+                let id = target.quic_server_id?;
+                (registered.contains_key(address) || !taken.contains(&id)).then_some(id)
+            })
+            .collect();
+        Some(WishedQuic { layout, server_ids })
     }
 }
 

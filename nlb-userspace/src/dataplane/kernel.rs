@@ -14,6 +14,7 @@ use nlb_common::{
     maps::{Header, Prefilter},
     next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot, VlanLink},
     plain::Plain,
+    quic::{CidLayout, ServerIdKey},
     ring::Ring,
     source::{MAX_SOURCES, Pool, SourceId, TURNS, Translation, Translations},
     stop::Stop,
@@ -43,6 +44,7 @@ pub struct KernelMaps {
     listener_index: HashMap<MapData, Plain<ListenerKey>, u32>,
     next_hop_index: HashMap<MapData, Plain<NeighbourKey>, u32>,
     vlan_links: HashMap<MapData, u32, u64>,
+    server_ids: HashMap<MapData, Plain<ServerIdKey>, u32>,
     rings: ArrayOfMaps<MapData, Array<MapData, Plain<Ring>>>,
     listener_counters: PerCpuArray<MapData, Plain<Traffic>>,
     target_counters: PerCpuArray<MapData, Plain<Traffic>>,
@@ -74,6 +76,10 @@ pub struct Found {
     pub next_hops: Vec<(NeighbourKey, NextHopId, Option<NextHop>)>,
     /// What is behind VLAN interfaces, by their indexes.
     pub vlan_links: Vec<(u32, VlanLink)>,
+    /// How listeners read QUIC connection IDs.
+    pub cid_layouts: Vec<(ListenerId, CidLayout)>,
+    /// QUIC servers by their numbers.
+    pub server_ids: Vec<(ServerIdKey, TargetId)>,
 }
 
 /// What a sweep over the flow table saw.
@@ -178,6 +184,8 @@ impl KernelMaps {
                 .map_err(map_error("use", "NEXT_HOP_INDEX"))?,
             vlan_links: HashMap::try_from(take(object, "VLAN_LINKS")?)
                 .map_err(map_error("use", "VLAN_LINKS"))?,
+            server_ids: HashMap::try_from(take(object, "SERVER_IDS")?)
+                .map_err(map_error("use", "SERVER_IDS"))?,
             rings: ArrayOfMaps::try_from(take(object, "RINGS")?)
                 .map_err(map_error("use", "RINGS"))?,
             listener_counters: PerCpuArray::try_from(take(object, "LISTENER_COUNTERS")?)
@@ -249,6 +257,18 @@ impl KernelMaps {
                 Ok((interface, VlanLink::of_word(word)))
             })
             .collect::<Result<_, DataplaneError>>()?;
+        let cid_layouts = (0u16..)
+            .zip(self.listeners.iter())
+            .filter_map(|(id, record)| Some((ListenerId(id), record.cid_layout()?)))
+            .collect();
+        let server_ids = self
+            .server_ids
+            .iter()
+            .map(|entry| {
+                let (Plain(key), id) = entry.map_err(map_error("read", "SERVER_IDS"))?;
+                Ok((key, TargetId(id)))
+            })
+            .collect::<Result<_, DataplaneError>>()?;
         let groups: BTreeSet<u16> = targets
             .iter()
             .map(|(_, identity, _)| identity.group)
@@ -293,6 +313,8 @@ impl KernelMaps {
                 .collect(),
             next_hops,
             vlan_links,
+            cid_layouts,
+            server_ids,
         })
     }
 
@@ -469,6 +491,17 @@ impl Dataplane for KernelMaps {
             }
             Step::ClearSource { id } => {
                 slot("SNAT_POOL", &self.pool, 0)?.write(*id, Address::UNSPECIFIED);
+            }
+            Step::LayOutCids { id, layout } => {
+                slot("LISTENERS", &self.listeners, id.0.into())?.set_cid_layout(*layout);
+            }
+            Step::IndexServer { key, target } => self
+                .server_ids
+                .insert(Plain(*key), target.0, 0)
+                .map_err(map_error("write", "SERVER_IDS"))?,
+            Step::UnindexServer { key } => {
+                absent_is_well(self.server_ids.remove(&Plain(*key)))
+                    .map_err(map_error("write", "SERVER_IDS"))?;
             }
             Step::Prefilter { index, bits } => {
                 if let Some(word) = self.prefilter.first().and_then(|map| map.words.get(*index)) {

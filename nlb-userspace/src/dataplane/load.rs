@@ -22,7 +22,7 @@ use aya::{
 use nlb_common::{
     flow::WAYS,
     hash::Key,
-    maps::{Header, LAYOUT_VERSION},
+    maps::{Header, LAYOUT_VERSION, SERVER_IDS_PER_TARGET},
     settings::Settings,
     stage::Stage,
 };
@@ -33,7 +33,7 @@ use super::{DataplaneError, XDP_OBJECT, kernel::KernelMaps, log, shared::Shared,
 use crate::config::{Capacity, XdpMode};
 
 /// Names of the maps that are pinned under their own names.
-const PINNED_MAPS: [&str; 19] = [
+const PINNED_MAPS: [&str; 20] = [
     "HEADER",
     "PREFILTER",
     "LISTENER_INDEX",
@@ -44,6 +44,7 @@ const PINNED_MAPS: [&str; 19] = [
     "NEXT_HOPS",
     "NEXT_HOP_INDEX",
     "VLAN_LINKS",
+    "SERVER_IDS",
     "FLOWS",
     "FRAGMENTS",
     "TRANSLATIONS",
@@ -206,6 +207,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         .map_max_entries("TARGETS", targets)
         .map_max_entries("TUNNELS", groups)
         .map_max_entries("TARGET_COUNTERS", targets)
+        .map_max_entries("SERVER_IDS", targets * SERVER_IDS_PER_TARGET)
         .override_global("SETTINGS", settings.as_bytes(), true);
     for (name, path) in PINNED_MAPS.iter().zip(&pin_paths) {
         loader.map_pin_path(name, path.as_path());

@@ -69,6 +69,15 @@ impl Dataplane for MemoryTables {
             Step::WriteSource { id, address } => self.pool.write(*id, *address),
             Step::TakeTurns { is_v4, ids } => self.pool.set_turns(*is_v4, ids),
             Step::ClearSource { id } => self.pool.write(*id, Address::UNSPECIFIED),
+            Step::LayOutCids { id, layout } => {
+                record("LISTENERS", &self.listeners, id.0.into())?.set_cid_layout(*layout);
+            }
+            Step::IndexServer { key, target } => {
+                self.server_ids.insert(*key, *target);
+            }
+            Step::UnindexServer { key } => {
+                self.server_ids.remove(key);
+            }
             Step::Prefilter { index, bits } => {
                 if let Some(word) = self.prefilter.get(*index) {
                     word.set(*bits);

@@ -26,6 +26,7 @@ use nlb_common::{
     address::Address,
     listener::{ListenerId, ListenerKey, ListenerPolicy},
     next_hop::{NeighbourKey, NextHop, NextHopId, VlanLink},
+    quic::{CidLayout, ServerIdKey},
     source::SourceId,
     target::{TargetControl, TargetId, TargetIdentity},
     tunnel::Tunnel,
@@ -185,6 +186,25 @@ pub enum Step {
     ClearSource {
         /// Which.
         id: SourceId,
+    },
+    /// Says how a listener reads QUIC connection IDs; its policy says whether it does.
+    LayOutCids {
+        /// Which listener.
+        id: ListenerId,
+        /// How.
+        layout: CidLayout,
+    },
+    /// Lets packets find a QUIC server by its number.
+    IndexServer {
+        /// The number, and the ring that it is looked for under.
+        key: ServerIdKey,
+        /// The server.
+        target: TargetId,
+    },
+    /// Takes a QUIC server's number away.
+    UnindexServer {
+        /// The number, and the ring that it was looked for under.
+        key: ServerIdKey,
     },
     /// Replaces a word of the prefilter's bitmap.
     Prefilter {

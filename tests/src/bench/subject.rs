@@ -227,6 +227,7 @@ impl Subject {
                     weight: 1,
                     next_hop: NEXT_HOP,
                 }],
+                quic: None,
             });
             wish.listeners.push(WishedListener {
                 // The bench sends data without an opening.

@@ -1,5 +1,7 @@
 //! The rules of what a listener forwards to: one target group, or several by weight.
 
+use std::collections::BTreeMap;
+
 use super::{
     super::{
         desired::Share,
@@ -87,16 +89,24 @@ pub(super) fn resolve<'r>(
         seen.push(named(at, weight.unwrap_or(1), report));
     }
     check_alike(&seen, groups, report);
+    check_server_ids(&seen, groups, report);
     seen
 }
 
 /// The groups of a listener have one protocol, one IP version and one kind of stickiness.
 fn check_alike(shares: &[Named<'_>], groups: &[Group], report: &mut Report<'_>) {
-    let traits: [fn(&Group) -> Option<GroupTrait>; 3] = [
+    let traits: [fn(&Group) -> Option<GroupTrait>; 4] = [
         |group| group.protocol.map(GroupTrait::Protocol),
         |group| match group.versions {
             Versions::One(version) => Some(GroupTrait::Version(version)),
             Versions::None | Versions::Unknown => None,
+        },
+        |group| {
+            group.resolved.quic.map(|layout| GroupTrait::ConnectionIds {
+                id_bytes: layout.id_bytes,
+                offset_bytes: layout.server_id_offset_bytes,
+                server_id_bytes: layout.server_id_bytes,
+            })
         },
         |group| {
             Some(if group.resolved.is_sticky {
@@ -120,6 +130,22 @@ fn check_alike(shares: &[Named<'_>], groups: &[Group], report: &mut Report<'_>) 
                 line: report.line(&first.spot),
             };
             report.fault(&at.spot, problem, Remedy::AlikeGroups);
+        }
+    }
+}
+
+/// A server ID names one target behind a listener. Within a group that has been seen to.
+fn check_server_ids(shares: &[Named<'_>], groups: &[Group], report: &mut Report<'_>) {
+    let mut lines: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
+    for index in shares.iter().filter_map(|share| share.index) {
+        let Some(group) = groups.get(index) else {
+            continue;
+        };
+        for (id, spot) in &group.server_ids {
+            let (owner, line) = *lines.entry(*id).or_insert((index, report.line(spot)));
+            if owner != index {
+                report.fault(spot, Problem::ServerIdTwice { line }, Remedy::OwnServerId);
+            }
         }
     }
 }

@@ -194,8 +194,10 @@ fn hash_input(
         .hash
         .value()
         .filter(|at| at.value == "five_tuple_and_sequence");
-    if let (Some(at), Some(Protocol::Udp)) = (with_sequence, protocol) {
-        report.fault(&at.spot, Problem::SequenceOfUdp, Remedy::Remove);
+    if let (Some(at), Some(protocol)) = (with_sequence, protocol)
+        && !protocol.has_tcp()
+    {
+        report.fault(&at.spot, Problem::SequenceOfUdp(protocol), Remedy::Remove);
     }
     match with_sequence {
         _ if is_sticky => HashInput::Source,
@@ -260,11 +262,17 @@ fn check_group(
     if let (Some(listener), Some(protocol)) = (listener, group.protocol)
         && !listener.may_use(protocol)
     {
-        let fits = [Protocol::Tcp, Protocol::Udp, Protocol::TcpUdp]
-            .into_iter()
-            .filter(|&group| listener.may_use(group))
-            .map(Protocol::word)
-            .collect();
+        let fits = [
+            Protocol::Tcp,
+            Protocol::Udp,
+            Protocol::TcpUdp,
+            Protocol::Quic,
+            Protocol::TcpQuic,
+        ]
+        .into_iter()
+        .filter(|&group| listener.may_use(group))
+        .map(Protocol::word)
+        .collect();
         let problem = Problem::ProtocolMismatch {
             listener,
             group: protocol,

@@ -10,6 +10,7 @@ mod health_check;
 mod load_balancer;
 mod name;
 mod node;
+mod quic;
 mod target_group;
 mod tunnel;
 

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
+use nlb_common::quic::CidLayout;
+
 use super::{
     super::{
         address,
@@ -9,11 +11,11 @@ use super::{
         error::{Problem, Remedy, Suspicion},
         raw::{RawMinimum, RawNode, RawTarget, RawTargetGroup},
         reader::{Field, WholeOrOff},
-        report::{Report, Spot},
+        report::{At, Report, Spot},
     },
     Vips, health_check,
     name::Names,
-    tunnel,
+    quic, tunnel,
 };
 
 /// The IP version of a group's targets, as far as it is known.
@@ -45,6 +47,8 @@ pub(super) struct Group {
     /// For each distinct port that targets serve on, where it is written: at the target or at the
     /// group.
     pub(super) target_ports: Vec<(u16, Spot)>,
+    /// Its targets' QUIC server IDs, and where they are written.
+    pub(super) server_ids: Vec<(u64, Spot)>,
     /// The first load balancer that uses it, and the line of that use.
     pub(super) user: Option<(usize, String, usize)>,
     /// Whether a port was written for the health check.
@@ -64,7 +68,8 @@ impl Group {
             report.warn(&self.spot, Suspicion::AllWeightsZero);
         }
         let check = &group.health_check;
-        if group.protocol == Protocol::Udp
+        if group.protocol.has_udp()
+            && !group.protocol.has_tcp()
             && check.enabled
             && check.port == HealthCheckPort::TrafficPort
             && !self.check_port_written
@@ -111,7 +116,8 @@ fn resolve_one(
         _ => Mode::Nat,
     });
     check_client_ip(raw, mode, report);
-    let targets = Targets::resolve(raw, vips, report);
+    let quic = quic::layout(raw, protocol, report);
+    let targets = Targets::resolve(raw, vips, protocol, quic, report);
     if let (Some(at), Some(mode), Versions::One(version), Some(node)) =
         (raw.mode.value(), mode, targets.versions, node)
     {
@@ -154,11 +160,12 @@ fn resolve_one(
                 .unwrap_or(protocol.is_some_and(Protocol::has_udp)),
             terminates_unhealthy,
             unhealthy_draining_interval: Duration::from_secs(draining),
-            is_sticky: raw.stickiness.copied().unwrap_or(false),
+            is_sticky: is_sticky(raw, protocol, report),
             slow_start: slow_start(&raw.slow_start_seconds, report),
             dns_failover,
             unhealthy_state_routing,
             health_check: health_check::resolve(&raw.health_check, report),
+            quic: quic.filter(|_| protocol.is_some_and(Protocol::has_quic)),
             targets: targets.list,
         },
         spot: raw.spot.clone(),
@@ -167,6 +174,7 @@ fn resolve_one(
         mode,
         versions: targets.versions,
         target_ports: targets.ports,
+        server_ids: targets.server_ids,
         user: None,
         check_port_written: raw.health_check.port.value().is_some_and(|at| at.written),
     }
@@ -216,6 +224,19 @@ fn check_sources(
     }
 }
 
+fn is_sticky(raw: &RawTargetGroup, protocol: Option<Protocol>, report: &mut Report<'_>) -> bool {
+    let Some(At {
+        value: true, spot, ..
+    }) = raw.stickiness.value()
+    else {
+        return false;
+    };
+    if protocol.is_some_and(Protocol::has_quic) {
+        report.fault(spot, Problem::StickyQuic, Remedy::Remove);
+    }
+    true
+}
+
 fn slow_start(field: &Field<u64>, report: &mut Report<'_>) -> Duration {
     let Some(at) = field.value() else {
         return Duration::ZERO;
@@ -255,10 +276,17 @@ struct Targets {
     list: Vec<Target>,
     versions: Versions,
     ports: Vec<(u16, Spot)>,
+    server_ids: Vec<(u64, Spot)>,
 }
 
 impl Targets {
-    fn resolve(group: &RawTargetGroup, vips: &Vips, report: &mut Report<'_>) -> Self {
+    fn resolve(
+        group: &RawTargetGroup,
+        vips: &Vips,
+        protocol: Option<Protocol>,
+        layout: Option<CidLayout>,
+        report: &mut Report<'_>,
+    ) -> Self {
         let mut first: Option<(IpVersion, usize)> = None;
         let mut known = true;
         let mut lines: HashMap<(IpAddr, u16), usize> = HashMap::new();
@@ -266,9 +294,12 @@ impl Targets {
             list: Vec::new(),
             versions: Versions::None,
             ports: Vec::new(),
+            server_ids: Vec::new(),
         };
         for raw in &group.targets {
             let port = this.port(raw, group);
+            let quic_server_id =
+                quic::server_id(raw, protocol, layout, &mut this.server_ids, report);
             let Some(at) = raw.address.value() else {
                 known = false;
                 continue;
@@ -315,6 +346,7 @@ impl Targets {
                     .copied()
                     .and_then(|weight| weight.try_into().ok())
                     .unwrap_or(1),
+                quic_server_id,
             });
         }
         this.versions = match first {
@@ -345,6 +377,8 @@ pub(super) fn protocol(field: &Field<String>) -> Option<Protocol> {
     field.value().map(|at| match at.value.as_str() {
         "UDP" => Protocol::Udp,
         "TCP_UDP" => Protocol::TcpUdp,
+        "QUIC" => Protocol::Quic,
+        "TCP_QUIC" => Protocol::TcpQuic,
         _ => Protocol::Tcp,
     })
 }

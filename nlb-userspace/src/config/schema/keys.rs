@@ -8,8 +8,8 @@ const PORT: Kind = Kind::Whole {
     max: 65_535,
 };
 const PROTOCOL: Kind = Kind::Word {
-    takes: &["TCP", "UDP", "TCP_UDP"],
-    later: &["TLS", "QUIC", "TCP_QUIC"],
+    takes: &["TCP", "UDP", "TCP_UDP", "QUIC", "TCP_QUIC"],
+    later: &["TLS"],
 };
 
 const fn key(
@@ -124,7 +124,7 @@ pub const KEYS: &[Key] = &[
         },
         Absent::Whole(1_024),
         "",
-        "Listener entries: one for each address, protocol and port. A `TCP_UDP` listener takes two for each address.",
+        "Listener entries: one for each address, protocol and port. A `TCP_UDP` or `TCP_QUIC` listener takes two for each address.",
     ),
     key(
         "node.capacity.target_groups",
@@ -190,7 +190,7 @@ pub const KEYS: &[Key] = &[
         Kind::Text,
         Absent::Depends("`target_groups`"),
         "DefaultActions.TargetGroupArn",
-        "Name of the group that new flows go to. A TCP listener takes a TCP or TCP_UDP group, a UDP listener a UDP or TCP_UDP group, a TCP_UDP listener a TCP_UDP group. Exactly one of `target_group` and `target_groups` stands in a listener.",
+        "Name of the group that new flows go to. A TCP listener takes a TCP or TCP_UDP group, a UDP listener a UDP or TCP_UDP group, a TCP_UDP listener a TCP_UDP group; a QUIC listener a QUIC or TCP_QUIC group, a TCP_QUIC listener a TCP_QUIC group; a TCP listener takes a TCP_QUIC group, too. Exactly one of `target_group` and `target_groups` stands in a listener.",
     ),
     key(
         "load_balancer.listener.target_groups",
@@ -231,7 +231,7 @@ pub const KEYS: &[Key] = &[
         },
         Absent::Whole(350),
         "tcp.idle_timeout.seconds",
-        "How long a silent TCP flow is remembered. TCP and TCP_UDP listeners only.",
+        "How long a silent TCP flow is remembered. TCP, TCP_UDP and TCP_QUIC listeners only.",
     ),
     key(
         "load_balancer.listener.tcp.idle_timeout.action",
@@ -270,7 +270,7 @@ pub const KEYS: &[Key] = &[
         Kind::Whole { min: 1, max: 6_000 },
         Absent::Whole(120),
         "",
-        "How long a silent UDP flow is remembered (NLB: always 120). UDP and TCP_UDP listeners only.",
+        "How long a silent UDP flow is remembered (NLB: always 120). Not for TCP listeners.",
     ),
     key(
         "target_group",
@@ -510,6 +510,27 @@ pub const KEYS: &[Key] = &[
         "HTTP only: statuses that pass, as a list of numbers and ranges within 200 to 599, such as `\"200,202,300-399\"`.",
     ),
     key(
+        "target_group.quic.connection_id_length_bytes",
+        Kind::Whole { min: 1, max: 20 },
+        Absent::Whole(17),
+        "",
+        "How long the connection IDs are that its QUIC servers hand out (NLB: 17). A packet with an ID of another length goes where its flow goes. QUIC and TCP_QUIC groups only, as all of `quic`.",
+    ),
+    key(
+        "target_group.quic.server_id_offset_bytes",
+        Kind::Whole { min: 0, max: 19 },
+        Absent::Whole(1),
+        "",
+        "How many bytes of a connection ID stand in front of the server's number (NLB: 1).",
+    ),
+    key(
+        "target_group.quic.server_id_length_bytes",
+        Kind::Whole { min: 1, max: 8 },
+        Absent::Whole(8),
+        "",
+        "How many bytes the server's number has (NLB: 8).",
+    ),
+    key(
         "target_group.target",
         Kind::Tables,
         Absent::Depends("none"),
@@ -536,5 +557,12 @@ pub const KEYS: &[Key] = &[
         Absent::Whole(1),
         "",
         "Its share of new flows against the other targets' weights; 0 takes none, not even when the group fails open.",
+    ),
+    key(
+        "target_group.target.quic_server_id",
+        Kind::Text,
+        Absent::Depends("none; required in QUIC and TCP_QUIC groups"),
+        "Targets.QuicServerId",
+        "The number in the connection IDs that it hands out: `0x` and two hexadecimal digits for each byte of `quic.server_id_length_bytes`, for example `\"0x00000000000000a1\"`. Each once in a group and among the groups of a listener. Give a number that a target leaves behind to another one only when its connections are over (NLB: after six hours).",
     ),
 ];

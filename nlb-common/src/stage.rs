@@ -29,6 +29,8 @@ pub enum Stage {
     /// It comes from a target, may be addressed to the pool, and answers no flow that is known by
     /// its client.
     SnatBack,
+    /// It is an ICMP error that may be about a flow whose source is translated.
+    SnatIcmp,
 }
 
 impl Stage {
@@ -45,6 +47,7 @@ impl Stage {
         Self::SnatKnown,
         Self::SnatBegin,
         Self::SnatBack,
+        Self::SnatIcmp,
     ];
 
     /// The program that interfaces run: the front stage.
@@ -59,7 +62,7 @@ impl Stage {
             Self::Classify => 1,
             Self::Begin | Self::Icmp | Self::Fragment => 2,
             Self::Back | Self::Quic => 3,
-            Self::Wrap | Self::SnatKnown | Self::SnatBegin | Self::SnatBack => 4,
+            Self::Wrap | Self::SnatKnown | Self::SnatBegin | Self::SnatBack | Self::SnatIcmp => 4,
             Self::Answer => 5,
         }
     }
@@ -83,6 +86,7 @@ impl Stage {
             Self::SnatKnown => "nlb_snat_known",
             Self::SnatBegin => "nlb_snat_begin",
             Self::SnatBack => "nlb_snat_back",
+            Self::SnatIcmp => "nlb_snat_icmp",
         }
     }
 }

@@ -159,6 +159,7 @@ pub fn follow<F: Frame, T: Tables>(
             Stage::SnatKnown => snat::known::known(frame, tables),
             Stage::SnatBegin => snat::begin::begin(frame, tables),
             Stage::SnatBack => snat::back::back(frame, tables),
+            Stage::SnatIcmp => snat::icmp::icmp(frame, tables),
         };
     }
     stopped(tables, Stop::MissingStage)

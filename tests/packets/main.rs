@@ -17,6 +17,7 @@ mod row;
 mod segment_sizes;
 mod selection;
 mod snat;
+mod snat_icmp;
 mod snat_told;
 mod stopped;
 mod tunnels;
@@ -48,6 +49,7 @@ fn table() -> Vec<Row> {
     rows.extend(selection::rows());
     rows.extend(tunnels::rows());
     rows.extend(snat::rows());
+    rows.extend(snat_icmp::rows());
     rows.extend(snat_told::rows());
     rows.extend(quic::rows());
     rows

@@ -35,11 +35,11 @@ pub(crate) struct Flow {
     pub(crate) target: (&'static str, u16),
     /// Where the target's packets come from, and go.
     pub(crate) router: &'static str,
-    protocol: u8,
+    pub(crate) protocol: u8,
     pub(crate) ids: (u16, u32),
 }
 
-fn segment(
+pub(crate) fn segment(
     from: Sentence,
     protocol: u8,
     source: (&str, u16),
@@ -350,8 +350,8 @@ fn stops() -> Vec<Row> {
 
 /// A target that asks its own VIP, and is chosen.
 pub(crate) struct Hairpin {
-    port: u16,
-    source: (&'static str, u16),
+    pub(crate) port: u16,
+    pub(crate) source: (&'static str, u16),
 }
 
 impl Hairpin {

@@ -23,6 +23,7 @@ pub(crate) fn go(context: &XdpContext, stage: Stage) {
         };
     }
     jump!(
-        Classify, Begin, Back, Icmp, Fragment, Answer, Wrap, Quic, SnatKnown, SnatBegin, SnatBack
+        Classify, Begin, Back, Icmp, Fragment, Answer, Wrap, Quic, SnatKnown, SnatBegin, SnatBack,
+        SnatIcmp
     );
 }

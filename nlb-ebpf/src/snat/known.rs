@@ -49,7 +49,7 @@ pub fn known<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, 
 
 /// The flow, and its source.
 #[inline(always)]
-fn decided<'t, T: Tables>(
+pub(super) fn decided<'t, T: Tables>(
     packet: &Packet,
     tables: &'t T,
     arrival: &Arrival,

@@ -6,7 +6,8 @@
 //!
 //! * [`begin`] gives a new flow its source,
 //! * [`known`] sends the packets of a remembered flow on,
-//! * [`back`] sends the answers to the client.
+//! * [`back`] sends the answers to the client,
+//! * [`mod@icmp`] does so with errors about either.
 //!
 //! Who owns which source is told in [`nlb_common::source`]; [`allocate`] gives them out and
 //! [`owner`] finds them again.
@@ -14,6 +15,7 @@
 pub mod allocate;
 pub mod back;
 pub mod begin;
+pub mod icmp;
 pub mod known;
 pub mod owner;
 

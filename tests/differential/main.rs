@@ -73,7 +73,11 @@ impl Pair {
         let is_known = facts::read(&frame.bytes)
             .is_some_and(|facts| self.memory.routes.contains_key(&facts.source.into()));
         if answer == Answer::Redirect && is_known && random.once_in(2) {
-            self.reply = hostile::reply(&ours.bytes);
+            self.reply = if random.once_in(4) {
+                hostile::complaint(random, &ours.bytes)
+            } else {
+                hostile::reply(&ours.bytes)
+            };
         }
         Ok(answer)
     }

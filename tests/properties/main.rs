@@ -238,7 +238,8 @@ proptest! {
             // Only a pool with next to nothing left would take more.
             prop_assert!(stages.len() <= 5, "{:?}", stages);
             if matches!(verdict, Verdict::Redirect(_)) {
-                replies.extend(hostile::reply(&frame.bytes));
+                let complaint = hostile::complaint(&mut random, &frame.bytes);
+                replies.extend(hostile::reply(&frame.bytes).into_iter().chain(complaint));
             }
             if number % 50 == 0 {
                 tables.now.set(tables.now.get() + 30);

@@ -15,7 +15,7 @@ use nlb_ebpf::{
 };
 
 use crate::{
-    packet::{Sentence, eth},
+    packet::{Sentence, eth, facts},
     world::{
         CLIENT, CLIENT_V6, ETH0, ETH1, FAR_CLIENT, FAR_CLIENT_V6, GROUPS, LISTENERS, MAC0, MAC1,
         QUIC, QUIET_CLIENT, SERVERS, TUNNEL_VIP, TUNNEL_VIP_V6, UNKNOWN_CLIENT,
@@ -286,6 +286,29 @@ pub fn reply(sent: &[u8]) -> Option<MemoryFrame> {
     one.swap_with_slice(other);
     bytes[..6].copy_from_slice(&crate::world::MAC1);
     Some(MemoryFrame::new(bytes, ETH1))
+}
+
+/// An ICMP error about a frame that was sent on, if that has the plainest of shapes: to whom it says
+/// that it comes from, from a router or from the receiver, on either side.
+pub fn complaint(random: &mut Random, sent: &[u8]) -> Option<MemoryFrame> {
+    let facts = facts::read(sent)?;
+    let is_v6 = facts.source.is_ipv6();
+    let (mac, interface) = random.pick(&[(MAC1, ETH1), (MAC0, ETH0)]);
+    let router = if is_v6 { "fd00::fe" } else { "10.0.0.254" };
+    let router = router.parse().expect("an address of the world");
+    let from = random.pick(&[router, facts.destination]);
+    let kinds: &[u8] = if is_v6 { &[1, 2, 3, 4] } else { &[3, 11, 12] };
+    let error = eth().to(mac).ip(from, facts.source);
+    let error = error
+        .icmp(random.pick(kinds))
+        .code(random.byte() & 7, [0; 4]);
+    let quoted: Vec<u8> = sent
+        .get(14..)?
+        .iter()
+        .copied()
+        .take(random.pick(&[28, 36, 48, 60, 128]))
+        .collect();
+    Some(MemoryFrame::new(error.payload(&quoted).build(), interface))
 }
 
 /// A QUIC packet's beginning, of which not everything need be true: the header's form, the length of

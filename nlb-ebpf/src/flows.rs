@@ -69,17 +69,37 @@ pub struct Found<'t> {
     pub entry: Option<&'t FlowEntry>,
     /// What its `choice` was.
     pub word: u64,
-    /// Which entry it is.
-    pub number: EntryNumber,
+    /// What led to its bucket, and its place there; [`Self::number`] makes a number of them where one
+    /// is asked for, which plain flows do not.
+    hash: u32,
+    way: u64,
 }
 
-impl Found<'_> {
+impl<'t> Found<'t> {
     /// No entry.
     pub const NOTHING: Self = Self {
         entry: None,
         word: Choice::EMPTY,
-        number: EntryNumber(0),
+        hash: 0,
+        way: 0,
     };
+
+    /// The entry with a number, which holds this word.
+    #[inline(always)]
+    pub const fn numbered(entry: &'t FlowEntry, word: u64, number: EntryNumber) -> Self {
+        Self {
+            entry: Some(entry),
+            word,
+            hash: number.bucket(),
+            way: number.way(),
+        }
+    }
+
+    /// Which entry it is.
+    #[inline(always)]
+    pub fn number<T: Tables>(&self, tables: &T) -> EntryNumber {
+        EntryNumber::new(tables.bucket_number(self.hash), self.way)
+    }
 }
 
 /// One of a power of two of records, if the index is of one.
@@ -143,7 +163,8 @@ fn find_in<'t, T: Tables>(
     Found {
         entry: nth(tables, &bucket.entries, index),
         word,
-        number: EntryNumber::new(tables.bucket_number(hash), index),
+        hash,
+        way: index,
     }
 }
 
@@ -251,7 +272,8 @@ pub fn room<T: Tables>(tables: &T, place: Place, now: Tick) -> Found<'_> {
     Found {
         entry: (worth_now == best).then_some(entry),
         word,
-        number: EntryNumber::new(tables.bucket_number(hash), index),
+        hash,
+        way: index,
     }
 }
 

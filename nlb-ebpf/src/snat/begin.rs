@@ -123,7 +123,7 @@ fn pinned<T: Tables>(
         return Err(full);
     }
     // VERIFIER: asked for anew, so that it knows one entry and not one from each way here.
-    let number = EntryNumber::of_word(tables.forget(u64::from(room.number.0), place.hash()));
+    let number = EntryNumber::of_word(tables.forget(room.number(tables).0.into(), place.hash()));
     let old = tables.forget(room.word, place.hash());
     let way = tables.forget(number.way(), place.hash());
     let (Some(bucket), Some(beside)) = (

@@ -58,9 +58,10 @@ pub(super) fn decided<'t, T: Tables>(
     let found = find(packet, tables, arrival, |_| {});
     let entry = found.entry.ok_or(gone)?;
     let progress = entry.progress();
-    let way = tables.forget(found.number.way(), arrival.place.hash());
+    let number = found.number(tables);
+    let way = tables.forget(number.way(), arrival.place.hash());
     let translation = tables
-        .translations(found.number.bucket())
+        .translations(number.bucket())
         .and_then(|bucket| flows::nth(tables, &bucket.entries, way))
         .ok_or(gone)?;
     let translation = Translation::of_word(translation.load());

@@ -4,7 +4,7 @@ use nlb_common::{
     address::Address,
     flow::{Choice, Client, FlowState, Progress},
     hash::Secret as _,
-    source::{CLAIMS, Claim, EntryNumber, SourceBucket, Translation},
+    source::{CLAIMS, Claim, SourceBucket, Translation},
 };
 use zerocopy::big_endian::U16;
 
@@ -97,11 +97,7 @@ pub fn owner<T: Tables>(tables: &T, target: Endpoint, source: Endpoint, protocol
         return Owner::NOBODY;
     }
     Owner {
-        found: Found {
-            entry: Some(entry),
-            word,
-            number: EntryNumber::new(number.bucket(), way),
-        },
+        found: Found::numbered(entry, word, number),
         client,
         progress,
         is_reset: control.resets_flows,

@@ -105,7 +105,7 @@ stops! {
     ErrorLimit "error_limit" Drop,
     /// The target's group has no tunnel, or it is just being changed.
     UnwrittenTunnel "unwritten_tunnel" Drop,
-    /// No free port of the pool was found for a new flow to its target (NLB: `PortAllocationErrorCount`).
+    /// None of the 64 ports of the pool that a new flow tries is free towards its target: the pool is nearly used up (NLB: `PortAllocationErrorCount`).
     PortAllocationError "port_allocation_error" Drop,
     /// A target is a client of itself, and there is no pool (`node.snat_addresses`) that could tell both apart.
     HairpinWithoutPool "hairpin_without_pool" Drop,

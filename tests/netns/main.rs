@@ -14,6 +14,7 @@ mod next_hops;
 mod quic;
 mod selection;
 mod snat;
+mod tools;
 mod tunnels;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};

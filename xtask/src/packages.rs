@@ -32,7 +32,7 @@ impl Need {
 }
 
 /// What building, testing and the demonstration use.
-pub(crate) const TOOLS: [Need; 9] = [
+pub(crate) const TOOLS: [Need; 12] = [
     Need {
         package: "gcc",
         shown_by: "cc",
@@ -68,6 +68,18 @@ pub(crate) const TOOLS: [Need; 9] = [
     Need {
         package: NGINX,
         shown_by: "nginx",
+    },
+    Need {
+        package: "iperf3",
+        shown_by: "iperf3",
+    },
+    Need {
+        package: "iputils-tracepath",
+        shown_by: "tracepath",
+    },
+    Need {
+        package: "netcat-openbsd",
+        shown_by: "nc",
     },
 ];
 

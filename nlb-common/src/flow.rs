@@ -75,6 +75,8 @@ impl FlowState {
     pub const TARGET_CLOSED: Self = Self(8);
     /// Either side has sent an RST.
     pub const RESET: Self = Self(16);
+    /// The target sees an address and a port of ours, which stand in [`crate::source`]'s array.
+    pub const SOURCE_TRANSLATED: Self = Self(32);
 
     /// Both.
     #[inline(always)]
@@ -141,6 +143,19 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// The IP protocol.
+    #[inline(always)]
+    pub const fn protocol(self) -> u8 {
+        let [_, _, protocol, _] = self.endpoint.to_le_bytes();
+        protocol
+    }
+
+    /// Whether both are of flows with the same client's port and protocol.
+    #[inline(always)]
+    pub const fn is_of_same_endpoint(self, other: Self) -> bool {
+        self.endpoint == other.endpoint
+    }
+
     /// The progress of no flow.
     pub const NONE: Self = Self::of_word(0);
 
@@ -261,6 +276,7 @@ impl FlowEntry {
     }
 
     /// The client's end.
+    #[inline(always)]
     pub fn client(&self) -> Client {
         let [port_0, port_1, protocol, _] = self.progress().endpoint.to_le_bytes();
         Client {
@@ -349,7 +365,7 @@ mod tests {
 
     #[test]
     fn no_state_outlives_the_listeners_idle_timeout_by_being_closed_or_half_open() {
-        for state in 0..32 {
+        for state in 0..64 {
             assert!(FlowState(state).idle_ticks(6000) <= 6000);
             assert!(FlowState(state).idle_ticks(100) <= 100);
         }

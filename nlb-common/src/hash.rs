@@ -112,6 +112,20 @@ pub trait Secret {
         }
     }
 
+    /// Places what a flow with a translated source owns: one (address, port) of ours towards one
+    /// target. The lower half is the place, the upper half tells it from its neighbours there.
+    #[inline(always)]
+    fn source(
+        &self,
+        target: Address,
+        target_port: U16,
+        source: Address,
+        source_port: U16,
+        protocol: u8,
+    ) -> u64 {
+        self.select(source, source_port, target, target_port, protocol)
+    }
+
     /// Keyed XXH64 of up to five words.
     #[inline(always)]
     fn hash<const N: usize>(&self, words: &[u64; N]) -> u64 {

@@ -40,6 +40,7 @@ pub mod plain;
 pub mod quic;
 pub mod ring;
 pub mod settings;
+pub mod source;
 pub mod stage;
 pub mod stop;
 pub mod target;

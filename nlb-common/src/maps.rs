@@ -17,6 +17,9 @@
 //! | `SERVER_IDS` | [`ServerIdKey`](crate::quic::ServerIdKey) → target id | daemon | a packet for a QUIC listener |
 //! | `FLOWS` | bucket → [`Bucket`](crate::flow::Bucket) | packet | packet, daemon |
 //! | `FRAGMENTS` | [`FragmentKey`](crate::fragment::FragmentKey) → [`FragmentRecord`](crate::fragment::FragmentRecord), least recently used out first | packet | packet |
+//! | `TRANSLATIONS` | the same → [`Translations`](crate::source::Translations) | packet | packet, daemon |
+//! | `SOURCES` | hash of what a flow owns → [`SourceBucket`](crate::source::SourceBucket) | packet | packet |
+//! | `SNAT_POOL` | – → [`Pool`](crate::source::Pool) | daemon | packet |
 //! | `LISTENER_COUNTERS`, `TARGET_COUNTERS` | id → [`Traffic`](crate::counter::Traffic) per CPU | packet | daemon |
 //! | `STOP_COUNTERS` | [`Stop`](crate::stop::Stop) → u64 per CPU | packet | daemon |
 //! | `EVENTS` | ring buffer of [`Event`](crate::event::Event) | packet | daemon |
@@ -65,7 +68,7 @@ pub struct Prefilter {
 pub enum Side {
     /// A listener, looked for in the destination.
     Listener,
-    /// A translated target, looked for in the source.
+    /// A target whose answers are translated, looked for in the source.
     Target,
 }
 

@@ -20,6 +20,7 @@ pub struct Settings {
     pub log_faults: u32,
     /// A tick is 2 to the power of this jiffies; see [`crate::tick::Clock`].
     pub tick_shift: u32,
-    /// No meaning, zero.
-    pub zero: u32,
+    /// Not 0: there is room to translate sources ([`crate::source`]). Where it is 0 the verifier
+    /// removes the code.
+    pub translates_sources: u32,
 }

@@ -21,6 +21,16 @@ pub enum Stage {
     Wrap,
     /// It is for a QUIC listener: whose connection ID does it carry?
     Quic,
+    /// It is addressed to a listener, and of a flow whose source is translated.
+    SnatKnown,
+    /// It begins a flow whose source must be translated; to which target, the stage before hands
+    /// over.
+    SnatBegin,
+    /// It comes from a target, may be addressed to the pool, and answers no flow that is known by
+    /// its client.
+    SnatBack,
+    /// It is an ICMP error that may be about a flow whose source is translated.
+    SnatIcmp,
 }
 
 impl Stage {
@@ -34,10 +44,33 @@ impl Stage {
         Self::Answer,
         Self::Wrap,
         Self::Quic,
+        Self::SnatKnown,
+        Self::SnatBegin,
+        Self::SnatBack,
+        Self::SnatIcmp,
     ];
 
     /// The program that interfaces run: the front stage.
     pub const FRONT_PROGRAM: &str = "nlb";
+
+    /// How far the story has come when this stage is reached.
+    ///
+    /// A stage goes on to deeper ones only, so every story ends. The one exception goes on to itself,
+    /// a bounded number of times: [`Self::SnatBegin`] counts its rounds in what it hands over.
+    pub const fn depth(self) -> u8 {
+        match self {
+            Self::Classify => 1,
+            Self::Begin | Self::Icmp | Self::Fragment => 2,
+            Self::Back | Self::Quic => 3,
+            Self::Wrap | Self::SnatKnown | Self::SnatBegin | Self::SnatBack | Self::SnatIcmp => 4,
+            Self::Answer => 5,
+        }
+    }
+
+    /// Whether a story that has come to a depth may go on with this stage.
+    pub const fn may_follow(self, depth: u8) -> bool {
+        self.depth() > depth || matches!(self, Self::SnatBegin) && depth == Self::SnatBegin.depth()
+    }
 
     /// The name of the stage's program in the kernel object.
     pub const fn program(self) -> &'static str {
@@ -50,6 +83,10 @@ impl Stage {
             Self::Answer => "nlb_answer",
             Self::Wrap => "nlb_wrap",
             Self::Quic => "nlb_quic",
+            Self::SnatKnown => "nlb_snat_known",
+            Self::SnatBegin => "nlb_snat_begin",
+            Self::SnatBack => "nlb_snat_back",
+            Self::SnatIcmp => "nlb_snat_icmp",
         }
     }
 }

@@ -117,6 +117,16 @@ stops! {
     ActiveFlowLimit "active_flow_limit" Drop,
     /// A flow more than the listener's `limits.source.active_flows` lets be remembered of one source.
     SourceActiveLimit "source_active_limit" Drop,
+    /// None of the 64 ports of the pool that a new flow tries is free towards its target: the pool is nearly used up (NLB: `PortAllocationErrorCount`).
+    PortAllocationError "port_allocation_error" Drop,
+    /// A target is a client of itself, and there is no pool (`node.snat_addresses`) that could tell both apart.
+    HairpinWithoutPool "hairpin_without_pool" Drop,
+    /// The client's port has a flow to the same target through another listener, and there is no pool (`node.snat_addresses`) to tell both apart.
+    CollisionWithoutPool "collision_without_pool" Drop,
+    /// An RST of no remembered flow to a target that would have to see a source of ours.
+    ResetWithoutFlow "reset_without_flow" Drop,
+    /// The flow of the packet, whose source is translated, gave way to another while the packet was looked at.
+    FlowReplaced "flow_replaced" Drop,
 }
 
 #[cfg(test)]

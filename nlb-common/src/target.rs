@@ -26,7 +26,21 @@ impl Mode {
     pub const DSR_GUE: Self = Self(5);
     /// The same, inside of UDP with a Geneve header (RFC 8926).
     pub const DSR_GENEVE: Self = Self(6);
+    /// Both ends are translated: the target answers an address of ours.
+    pub const FULL_NAT: Self = Self(3);
+
+    /// Whether the destination is translated, so that answers come back through us.
+    #[inline(always)]
+    pub const fn is_translated(self) -> bool {
+        // Bit 1 is all that the two numbers differ in.
+        self.0 & !2 == Self::NAT.0
+    }
 }
+
+const _: () = assert!(
+    Mode::NAT.0 | 2 == Mode::FULL_NAT.0,
+    "`is_translated` compares once"
+);
 
 /// The identity of a target: what an id stands for as long as the data plane lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -22,6 +22,7 @@ use nlb_common::{
     quic::{CidLayout, ServerIdKey},
     ring::Ring,
     settings::Settings,
+    source::{Pool, SourceBucket, Translations},
     target::{Mode, Target, TargetControl, TargetId, TargetIdentity},
     tick::Tick,
     tunnel::{Tunnel, TunnelSlot},
@@ -75,6 +76,9 @@ fn sizes() {
         (size_of::<TunnelSlot>(), align_of::<TunnelSlot>()),
         (64, 64)
     );
+    assert_eq!((size_of::<Pool>(), align_of::<Pool>()), (3072, 64));
+    assert_eq!(size_of::<Translations>(), 32);
+    assert_eq!(size_of::<SourceBucket>(), 64);
 }
 
 #[test]

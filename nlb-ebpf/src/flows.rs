@@ -8,6 +8,7 @@
 use nlb_common::{
     flow::{Bucket, Choice, Client, FlowEntry, FlowState, Progress, WAYS},
     hash::Secret as _,
+    source::EntryNumber,
     tick::Tick,
 };
 
@@ -35,18 +36,26 @@ impl Place {
         self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15)
     }
 
+    /// The hash of the one bucket.
     #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
         reason = "one half of the hash is one bucket"
     )]
-    fn first<T: Tables>(self, tables: &T) -> Option<&Bucket> {
-        tables.bucket(self.0 as u32)
+    const fn first(self) -> u32 {
+        self.0 as u32
     }
 
+    /// The hash of the other bucket.
     #[inline(always)]
-    fn second<T: Tables>(self, tables: &T) -> Option<&Bucket> {
-        tables.bucket((self.0 >> 32) as u32)
+    const fn second(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The hash itself.
+    #[inline(always)]
+    pub const fn hash(self) -> u64 {
+        self.0
     }
 }
 
@@ -60,12 +69,52 @@ pub struct Found<'t> {
     pub entry: Option<&'t FlowEntry>,
     /// What its `choice` was.
     pub word: u64,
+    /// What led to its bucket, and its place there; [`Self::number`] makes a number of them where one
+    /// is asked for, which plain flows do not.
+    hash: u32,
+    way: u64,
 }
 
-/// The entry under an index, if it is one.
+impl<'t> Found<'t> {
+    /// No entry.
+    pub const NOTHING: Self = Self {
+        entry: None,
+        word: Choice::EMPTY,
+        hash: 0,
+        way: 0,
+    };
+
+    /// The entry with a number, which holds this word.
+    #[inline(always)]
+    pub const fn numbered(entry: &'t FlowEntry, word: u64, number: EntryNumber) -> Self {
+        Self {
+            entry: Some(entry),
+            word,
+            hash: number.bucket(),
+            way: number.way(),
+        }
+    }
+
+    /// Which entry it is.
+    #[inline(always)]
+    pub fn number<T: Tables>(&self, tables: &T) -> EntryNumber {
+        EntryNumber::new(tables.bucket_number(self.hash), self.way)
+    }
+}
+
+/// One of a power of two of records, if the index is of one.
 #[inline(always)]
-fn entry_at(bucket: &Bucket, index: u64) -> Option<&FlowEntry> {
-    bucket.entries.get(usize::try_from(index).ok()?)
+pub fn nth<'r, T: Tables, R, const N: usize>(
+    tables: &T,
+    records: &'r [R; N],
+    index: u64,
+) -> Option<&'r R> {
+    const { assert!(N.is_power_of_two(), "the mask changes no index") };
+    if index >= N as u64 {
+        return None;
+    }
+    let index = usize::try_from(tables.keep(index)).ok()?;
+    records.get(index & (N - 1))
 }
 
 /// The client's flow that `is` accepts.
@@ -74,13 +123,13 @@ pub fn find<'t, T: Tables>(
     tables: &'t T,
     place: Place,
     client: &Client,
-    mut is: impl FnMut(Choice) -> bool,
+    mut is: impl FnMut(Choice, &FlowEntry) -> bool,
 ) -> Found<'t> {
-    let hit = find_in(tables, place, place.first(tables), client, &mut is);
+    let hit = find_in(tables, place, place.first(), client, &mut is);
     if hit.entry.is_some() {
         return hit;
     }
-    find_in(tables, place, place.second(tables), client, &mut is)
+    find_in(tables, place, place.second(), client, &mut is)
 }
 
 /// A function, because a closure that is called twice is not inlined, and a call between BPF
@@ -90,23 +139,20 @@ pub fn find<'t, T: Tables>(
 /// pointers, it follows the rest of the program for each.
 #[inline(always)]
 fn find_in<'t, T: Tables>(
-    tables: &T,
+    tables: &'t T,
     place: Place,
-    bucket: Option<&'t Bucket>,
+    hash: u32,
     client: &Client,
-    is: &mut impl FnMut(Choice) -> bool,
+    is: &mut impl FnMut(Choice, &FlowEntry) -> bool,
 ) -> Found<'t> {
-    let Some(bucket) = bucket else {
-        return Found {
-            entry: None,
-            word: Choice::EMPTY,
-        };
+    let Some(bucket) = tables.bucket(hash) else {
+        return Found::NOTHING;
     };
     let mut found = WAYS;
     let mut word = Choice::EMPTY;
     for (index, entry) in bucket.entries.iter().enumerate() {
         if let Some(seen) = entry.choice_for(client)
-            && is(Choice::of_word(seen))
+            && is(Choice::of_word(seen), entry)
         {
             found = index;
             word = seen;
@@ -115,14 +161,16 @@ fn find_in<'t, T: Tables>(
     }
     let index = tables.forget(found as u64, place.0);
     Found {
-        entry: entry_at(bucket, index),
+        entry: nth(tables, &bucket.entries, index),
         word,
+        hash,
+        way: index,
     }
 }
 
 /// How good a place an entry is for a new flow; the order in which places are taken.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Worth {
+pub enum Worth {
     /// Nobody's.
     Empty,
     /// Its flow's time has run out.
@@ -137,7 +185,7 @@ enum Worth {
 
 /// What an entry is worth, and the word that says so.
 #[inline(always)]
-fn worth<T: Tables>(tables: &T, entry: &FlowEntry, now: Tick) -> (Worth, u64) {
+pub fn worth<T: Tables>(tables: &T, entry: &FlowEntry, now: Tick) -> (Worth, u64) {
     let word = entry.choice.load();
     if word == Choice::EMPTY {
         return (Worth::Empty, word);
@@ -165,9 +213,6 @@ fn worth<T: Tables>(tables: &T, entry: &FlowEntry, now: Tick) -> (Worth, u64) {
 }
 
 /// Remembers a flow; says whether there was room.
-///
-/// VERIFIER: what the entries are worth is gathered in one number, and the place is found from its
-/// bits. Carrying the best entry so far through the loop made it follow every combination.
 #[inline(always)]
 pub fn pin<T: Tables>(
     tables: &T,
@@ -177,8 +222,22 @@ pub fn pin<T: Tables>(
     state: FlowState,
     now: Tick,
 ) -> bool {
-    let (Some(first), Some(second)) = (place.first(tables), place.second(tables)) else {
-        return false;
+    let room = room(tables, place, now);
+    match room.entry {
+        Some(entry) => refill(tables, entry, room.word, client, choice, state, now),
+        None => false,
+    }
+}
+
+/// The best place for a new flow, if there is one.
+///
+/// VERIFIER: what the entries are worth is gathered in one number, and the place is found from its
+/// bits. Carrying the best entry so far through the loop made it follow every combination.
+#[inline(always)]
+pub fn room<T: Tables>(tables: &T, place: Place, now: Tick) -> Found<'_> {
+    let (Some(first), Some(second)) = (tables.bucket(place.first()), tables.bucket(place.second()))
+    else {
+        return Found::NOTHING;
     };
     let worths = worths(tables, place, first, now) | worths(tables, place, second, now) << WAYS;
     let best = if worths & 0xff != 0 {
@@ -190,27 +249,32 @@ pub fn pin<T: Tables>(
     } else if worths & 0xff00_0000 != 0 {
         Worth::Unproven
     } else {
-        return false;
+        return Found::NOTHING;
     };
     // Of two choices the one with more room, which is what keeps buckets from running over early.
     let candidates = worths >> (best as u32 * 8) & 0xff;
     let (in_first, in_second) = (candidates & ALL, candidates >> WAYS);
-    let (bucket, candidates) = if count(in_first) >= count(in_second) {
-        (first, in_first)
+    let (bucket, hash, candidates) = if count(in_first) >= count(in_second) {
+        (first, place.first(), in_first)
     } else {
-        (second, in_second)
+        (second, place.second(), in_second)
     };
     let mut index = 0;
     while index < WAYS - 1 && candidates & 1 << index == 0 {
         index += 1;
     }
     let index = tables.forget(index as u64, place.0);
-    let Some(entry) = entry_at(bucket, index) else {
-        return false;
+    let Some(entry) = nth(tables, &bucket.entries, index) else {
+        return Found::NOTHING;
     };
     // Looked at again, because the word that is swapped must be the one that was judged.
     let (worth_now, word) = worth(tables, entry, now);
-    worth_now == best && refill(tables, entry, word, client, choice, state, now)
+    Found {
+        entry: (worth_now == best).then_some(entry),
+        word,
+        hash,
+        way: index,
+    }
 }
 
 /// A bit for each entry of a bucket.

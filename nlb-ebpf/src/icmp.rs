@@ -37,8 +37,9 @@ use crate::{
     quote::Quote,
     rewrite::End,
     select::{Chosen, select},
+    snat::{self, icmp::Addressee},
     tables::{Passage, PassageKind, Tables},
-    to_client::{is_served_by, remembered_way},
+    to_client::{is_served_by, is_source_translated, remembered_way},
     to_target::{self, listener_of},
     tunnel::{overhead_bytes, wrap},
 };
@@ -203,7 +204,7 @@ fn error_to_target<F: Frame, T: Tables>(
         protocol: forth.protocol,
     };
     let place = Place::of(tables, &client);
-    let found = flows::find(tables, place, &client, |choice| {
+    let found = flows::find(tables, place, &client, |choice, _| {
         match tables.listener(choice.listener) {
             Some(listener) => {
                 listener.is(forth.destination, forth.protocol, forth.destination_port)
@@ -211,6 +212,9 @@ fn error_to_target<F: Frame, T: Tables>(
             None => false,
         }
     });
+    if tables.translates_sources() && found.entry.is_some_and(is_source_translated) {
+        return Err(snat::icmp::go(tables, Addressee::Vip));
+    }
     let choice = Choice::of_word(found.word);
     let (listener, target, kind) = if found.entry.is_some() {
         let target = Chosen::of(tables, choice.target)?;
@@ -218,7 +222,7 @@ fn error_to_target<F: Frame, T: Tables>(
     } else {
         let listener = listener_of(&forth, tables).map_err(|_| Stop::IcmpUnknownFlow)?;
         let target = select(frame, tables, &forth, listener)?;
-        if target.control.mode == Mode::NAT {
+        if target.control.mode.is_translated() {
             return Err(Exit::Stop(Stop::IcmpUnknownFlow));
         }
         (listener, target, PassageKind::Unpinned)
@@ -263,16 +267,28 @@ fn error_to_client<F: Frame, T: Tables>(
         port: quote.source_port,
         protocol: quote.protocol,
     };
-    let found = flows::find(tables, Place::of(tables, &client), &client, |choice| {
-        is_served_by(
-            tables,
-            choice,
-            quote.destination,
-            quote.destination_port,
-            &mut false,
-        )
-    });
-    let entry = found.entry.ok_or(Stop::NotOurs)?;
+    let found = flows::find(
+        tables,
+        Place::of(tables, &client),
+        &client,
+        |choice, entry| {
+            is_served_by(
+                tables,
+                choice,
+                quote.destination,
+                quote.destination_port,
+                &mut false,
+            ) && !(tables.translates_sources() && is_source_translated(entry))
+        },
+    );
+    let Some(entry) = found.entry else {
+        // Perhaps the flow's packets have a source of ours.
+        return Err(if tables.translates_sources() {
+            snat::icmp::go(tables, Addressee::Pool)
+        } else {
+            Exit::Stop(Stop::NotOurs)
+        });
+    };
     let choice = Choice::of_word(found.word);
     let listener = tables
         .listener(choice.listener)

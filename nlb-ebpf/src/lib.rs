@@ -17,11 +17,15 @@
 //!             └─refused, and its sender is told► answer ◄┘
 //! ```
 //!
+//! Flows whose source is translated, too, have stages of their own ([`snat`]): for packets of known
+//! flows, for the first one, and for answers, which come to an address of the pool.
+//!
 //! A packet for a QUIC listener leaves the way to the target for one more stage, [`quic`], before
 //! anything is decided, and comes back to the same way with what its connection ID says.
 //!
 //! A stage ends with a verdict, with a [`Stop`], or by going on to another stage, which looks at
-//! the frame anew. In the kernel each stage is a program, and going on is a tail call: each has a
+//! the frame anew; only ever a deeper one ([`Stage::depth`]), so every story ends. In the kernel each
+//! stage is a program, and going on is a tail call: each has a
 //! stack and a verification of its own, and what is rare costs the common packet nothing. Nothing
 //! has changed, in the frame or in the tables, when a stage goes on; so [`front`] is only a
 //! shortcut: without it every packet would end the same way.
@@ -63,6 +67,7 @@ pub mod quote;
 pub mod rewrite;
 pub mod segment_size;
 pub mod select;
+pub mod snat;
 pub mod tables;
 pub mod to_client;
 pub mod to_target;
@@ -104,32 +109,61 @@ impl From<Stop> for Exit {
     }
 }
 
+/// The most stages that a story has behind the front stage: by way of [`Stage::Classify`],
+/// [`Stage::Begin`] and [`Stage::Quic`] to all rounds of [`Stage::SnatBegin`], and then to
+/// [`Stage::Answer`]. The kernel ends a story after 33 (`MAX_TAIL_CALL_CNT`).
+pub const LONGEST_STORY: usize = 4 + snat::allocate::ROUNDS as usize;
+
+const _: () = assert!(
+    LONGEST_STORY < 33,
+    "the kernel follows every story to its end"
+);
+
 /// The whole story, for bodies without tail calls.
 pub fn handle<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
-    follow(frame, tables, front::front)
+    follow(frame, tables, front::front, |_| {})
 }
 
-/// The story from any stage on.
+/// The story from any stage on, which `note` is told stage by stage.
+///
+/// It ends, because a stage may only lead deeper ([`Stage::depth`]); one that did not would be
+/// stopped as the kernel stops it, and no packet may make that happen, which a property test asks of
+/// every story.
 pub fn follow<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
     first: impl FnOnce(&mut F, &T) -> Result<Verdict, Exit>,
+    mut note: impl FnMut(Stage),
 ) -> Verdict {
     let mut told = first(frame, tables);
-    loop {
-        told = match told {
+    let mut depth = 0;
+    for _ in 0..=LONGEST_STORY {
+        let stage = match told {
             Ok(verdict) => return verdict,
             Err(Exit::Stop(stop)) => return stopped(tables, stop),
-            Err(Exit::Go(Stage::Classify)) => classify::classify(frame, tables),
-            Err(Exit::Go(Stage::Begin)) => classify::begin(frame, tables),
-            Err(Exit::Go(Stage::Back)) => classify::back(frame, tables),
-            Err(Exit::Go(Stage::Icmp)) => icmp::icmp(frame, tables),
-            Err(Exit::Go(Stage::Fragment)) => fragment::fragment(frame, tables),
-            Err(Exit::Go(Stage::Answer)) => answer::answer(frame, tables),
-            Err(Exit::Go(Stage::Wrap)) => to_tunnel::to_tunnel(frame, tables),
-            Err(Exit::Go(Stage::Quic)) => quic::quic(frame, tables),
+            Err(Exit::Go(stage)) => stage,
+        };
+        note(stage);
+        if !stage.may_follow(depth) {
+            break;
+        }
+        depth = stage.depth();
+        told = match stage {
+            Stage::Classify => classify::classify(frame, tables),
+            Stage::Begin => classify::begin(frame, tables),
+            Stage::Back => classify::back(frame, tables),
+            Stage::Icmp => icmp::icmp(frame, tables),
+            Stage::Fragment => fragment::fragment(frame, tables),
+            Stage::Answer => answer::answer(frame, tables),
+            Stage::Wrap => to_tunnel::to_tunnel(frame, tables),
+            Stage::Quic => quic::quic(frame, tables),
+            Stage::SnatKnown => snat::known::known(frame, tables),
+            Stage::SnatBegin => snat::begin::begin(frame, tables),
+            Stage::SnatBack => snat::back::back(frame, tables),
+            Stage::SnatIcmp => snat::icmp::icmp(frame, tables),
         };
     }
+    stopped(tables, Stop::MissingStage)
 }
 
 /// What becomes of a packet that is stopped; counts it.

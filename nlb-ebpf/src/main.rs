@@ -19,6 +19,10 @@ use nlb_ebpf::{
     front::front,
     icmp::icmp,
     quic::quic,
+    snat::{
+        back::back as snat_back, begin::begin as snat_begin, icmp::icmp as snat_icmp,
+        known::known as snat_known,
+    },
     stopped,
     to_tunnel::to_tunnel,
 };
@@ -104,6 +108,34 @@ fn nlb_answer(context: XdpContext) -> u32 {
 #[inline(always)]
 fn nlb_wrap(context: XdpContext) -> u32 {
     run!(to_tunnel, context)
+}
+
+/// [`nlb_ebpf::Stage::SnatKnown`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_snat_known(context: XdpContext) -> u32 {
+    run!(snat_known, context)
+}
+
+/// [`nlb_ebpf::Stage::SnatBegin`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_snat_begin(context: XdpContext) -> u32 {
+    run!(snat_begin, context)
+}
+
+/// [`nlb_ebpf::Stage::SnatBack`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_snat_back(context: XdpContext) -> u32 {
+    run!(snat_back, context)
+}
+
+/// [`nlb_ebpf::Stage::SnatIcmp`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_snat_icmp(context: XdpContext) -> u32 {
+    run!(snat_icmp, context)
 }
 
 /// [`nlb_ebpf::Stage::Quic`].

@@ -18,8 +18,9 @@ use nlb_common::{
     maps::{MAX_FRAGMENTS, Prefilter, Side},
     next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
     quic::ServerIdKey,
+    source::{Pool, SourceBucket, SourceId, Translations},
     stop::Stop,
-    target::{Mode, Target, TargetControl, TargetId, TargetIdentity},
+    target::{Target, TargetControl, TargetId, TargetIdentity},
     tick::Tick,
     tunnel::TunnelSlot,
     word::Word,
@@ -135,7 +136,7 @@ pub struct MemoryTables {
     /// Listeners' rules: prefix, how many of its bits count, and what becomes of its flows.
     pub rules: HashMap<ListenerId, Vec<(Address, u8, u32)>>,
     /// What was counted of sources.
-    pub sources: RefCell<HashMap<Source, SourceRecord>>,
+    pub admission_sources: RefCell<HashMap<Source, SourceRecord>>,
     /// Targets by id.
     pub targets: Vec<Target>,
     /// Tunnels by target group.
@@ -152,6 +153,14 @@ pub struct MemoryTables {
     pub buckets: Vec<Bucket>,
     /// What first fragments left.
     pub fragments: RefCell<HashMap<FragmentKey, FragmentRecord>>,
+    /// Whether there is room to translate sources.
+    pub translates_sources: bool,
+    /// Our addresses that sources are translated to.
+    pub pool: Pool,
+    /// What sources become; as many as buckets.
+    pub translations: Vec<Translations>,
+    /// Who owns what; as many as buckets.
+    pub sources: Vec<SourceBucket>,
     /// The kernel's routes, by destination; anything else has none.
     pub routes: HashMap<Address, Result<Route, Stop>>,
     /// What was counted per listener.
@@ -186,7 +195,7 @@ impl MemoryTables {
             listeners: records(128),
             admissions: records(128),
             rules: HashMap::new(),
-            sources: RefCell::default(),
+            admission_sources: RefCell::default(),
             targets: records(128),
             tunnels: records(128),
             rings: HashMap::new(),
@@ -195,6 +204,10 @@ impl MemoryTables {
             next_hop_index: HashMap::new(),
             buckets: records(buckets.next_power_of_two()),
             fragments: RefCell::default(),
+            translates_sources: true,
+            pool: Pool::default(),
+            translations: records(buckets.next_power_of_two()),
+            sources: records(buckets.next_power_of_two()),
             routes: HashMap::new(),
             listener_counters: RefCell::default(),
             target_counters: RefCell::default(),
@@ -252,7 +265,7 @@ impl MemoryTables {
         if let Some(record) = self.targets.get(id.0 as usize) {
             record.write(identity, control);
         }
-        if control.mode == Mode::NAT {
+        if control.mode.is_translated() {
             self.admit(Side::Target, identity.address, protocol, identity.port);
             self.admit(Side::Target, identity.address, 0, U16::ZERO);
         }
@@ -276,6 +289,21 @@ impl MemoryTables {
         }
         self.next_hop_index
             .insert(NeighbourKey::new(interface, neighbour), id);
+    }
+
+    /// Makes these the pool, numbered from 1.
+    pub fn set_pool(&self, addresses: &[Address]) {
+        let numbered = || (1..).map(SourceId).zip(addresses.iter().copied());
+        for (id, address) in numbered() {
+            self.pool.write(id, address);
+        }
+        for is_v4 in [true, false] {
+            let ids: Vec<SourceId> = numbered()
+                .filter(|(_, address)| address.is_v4() == is_v4)
+                .map(|(id, _)| id)
+                .collect();
+            self.pool.set_turns(is_v4, &ids);
+        }
     }
 
     /// How often a stop was counted.
@@ -328,7 +356,12 @@ impl Tables for MemoryTables {
     }
 
     fn source<R>(&self, source: &Source, look: impl FnOnce(&SourceRecord) -> R) -> Option<R> {
-        Some(look(self.sources.borrow_mut().entry(*source).or_default()))
+        Some(look(
+            self.admission_sources
+                .borrow_mut()
+                .entry(*source)
+                .or_default(),
+        ))
     }
 
     fn target(&self, id: TargetId) -> Option<&Target> {
@@ -352,11 +385,37 @@ impl Tables for MemoryTables {
         self.buckets.get(hash as usize & (self.buckets.len() - 1))
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "at most 2³² buckets")]
+    fn bucket_number(&self, hash: u32) -> u32 {
+        hash & (self.buckets.len() - 1) as u32
+    }
+
+    fn translates_sources(&self) -> bool {
+        self.translates_sources
+    }
+
+    fn pool(&self) -> Option<&Pool> {
+        Some(&self.pool)
+    }
+
+    fn translations(&self, bucket: u32) -> Option<&Translations> {
+        self.translations
+            .get(bucket as usize & (self.translations.len() - 1))
+    }
+
+    fn source_bucket(&self, hash: u32) -> Option<&SourceBucket> {
+        self.sources.get(hash as usize & (self.sources.len() - 1))
+    }
+
     fn swap(&self, word: &Word, seen: u64, new: u64) -> bool {
         word.swap(seen, new)
     }
 
     fn forget(&self, value: u64, _unknown: u64) -> u64 {
+        value
+    }
+
+    fn keep(&self, value: u64) -> u64 {
         value
     }
 

@@ -21,7 +21,7 @@ use crate::{
     checksum::Change,
     frame::{Frame, Offset},
     parse::{EXTENSIONS, Packet, is_stepped_over},
-    rewrite::End,
+    rewrite::{End, Endpoint},
 };
 
 /// What a quote says.
@@ -158,54 +158,85 @@ impl Quote {
         address: Address,
         port: U16,
     ) -> Result<(), Stop> {
-        let (old_address, old_port, outer) = match end {
-            End::Source => (self.source, self.source_port, packet.destination),
-            End::Destination => (self.destination, self.destination_port, packet.source),
-        };
-        let addresses = Change::default().address(old_address, address);
-        let ends = addresses.word(old_port, port);
-        let new_outer = if outer == old_address { address } else { outer };
+        let new = Some(Endpoint { address, port });
+        match end {
+            End::Source => self.translate_ends(frame, packet, new, None),
+            End::Destination => self.translate_ends(frame, packet, None, new),
+        }
+    }
 
+    /// The same for the ends that become something else; which these are is constant wherever this
+    /// is called.
+    #[inline(always)]
+    pub fn translate_ends<F: Frame>(
+        &self,
+        frame: &mut F,
+        packet: &Packet,
+        source: Option<Endpoint>,
+        destination: Option<Endpoint>,
+    ) -> Result<(), Stop> {
+        let (mut addresses, mut outer) = (Change::default(), Change::default());
+        let (mut outer_source, mut outer_destination) = (packet.source, packet.destination);
+        if let Some(new) = source {
+            addresses = addresses.address(self.source, new.address);
+            if packet.destination == self.source {
+                outer_destination = new.address;
+            }
+            outer = outer.address(packet.destination, outer_destination);
+        }
+        if let Some(new) = destination {
+            addresses = addresses.address(self.destination, new.address);
+            if packet.source == self.destination {
+                outer_source = new.address;
+            }
+            outer = outer.address(packet.source, outer_source);
+        }
         // All that changes below is covered by the error's own checksum, also the checksums.
-        let mut covered = self.transport(frame, end, port, ends)?;
+        let mut covered = self.transport(frame, source, destination, addresses)?;
         if packet.is_v4 {
             let quoted = frame.get_mut::<Ipv4>(self.network).ok_or(Stop::Malformed)?;
             let checksum = addresses.apply(quoted.checksum);
             covered = covered.word(quoted.checksum, checksum);
             quoted.checksum = checksum;
-            match end {
-                End::Source => quoted.source = address.v4_bytes(),
-                End::Destination => quoted.destination = address.v4_bytes(),
+            if let Some(new) = source {
+                quoted.source = new.address.v4_bytes();
+            }
+            if let Some(new) = destination {
+                quoted.destination = new.address.v4_bytes();
             }
             let header = frame
                 .get_mut::<Ipv4>(packet.network)
                 .ok_or(Stop::Malformed)?;
             let ttl = header.ttl.wrapping_sub(1);
             let hop = |ttl| U16::from_bytes([ttl, header.protocol]);
-            header.checksum = Change::default()
-                .address(outer, new_outer)
-                .word(hop(header.ttl), hop(ttl))
-                .apply(header.checksum);
+            header.checksum = outer.word(hop(header.ttl), hop(ttl)).apply(header.checksum);
             header.ttl = ttl;
-            match end {
-                End::Source => header.destination = new_outer.v4_bytes(),
-                End::Destination => header.source = new_outer.v4_bytes(),
+            if source.is_some() {
+                header.destination = outer_destination.v4_bytes();
+            }
+            if destination.is_some() {
+                header.source = outer_source.v4_bytes();
             }
         } else {
             let quoted = frame.get_mut::<Ipv6>(self.network).ok_or(Stop::Malformed)?;
-            match end {
-                End::Source => quoted.source = address.v6_bytes(),
-                End::Destination => quoted.destination = address.v6_bytes(),
+            if let Some(new) = source {
+                quoted.source = new.address.v6_bytes();
+                covered = covered.address(packet.destination, outer_destination);
+            }
+            if let Some(new) = destination {
+                quoted.destination = new.address.v6_bytes();
+                covered = covered.address(packet.source, outer_source);
             }
             let header = frame
                 .get_mut::<Ipv6>(packet.network)
                 .ok_or(Stop::Malformed)?;
             header.hop_limit = header.hop_limit.wrapping_sub(1);
-            match end {
-                End::Source => header.destination = new_outer.v6_bytes(),
-                End::Destination => header.source = new_outer.v6_bytes(),
+            if source.is_some() {
+                header.destination = outer_destination.v6_bytes();
             }
-            covered = covered.address(outer, new_outer);
+            if destination.is_some() {
+                header.source = outer_source.v6_bytes();
+            }
         }
         let icmp = frame
             .get_mut::<Icmp>(packet.transport)
@@ -214,22 +245,27 @@ impl Quote {
         Ok(())
     }
 
-    /// Changes port and checksum of the quoted transport header; what this and the change of the
-    /// `ends` themselves mean for a checksum over all of it.
+    /// Changes ports and checksum of the quoted transport header; what this and the change of the
+    /// `addresses` themselves mean for a checksum over all of it.
     #[inline(always)]
     fn transport<F: Frame>(
         &self,
         frame: &mut F,
-        end: End,
-        port: U16,
-        ends: Change,
+        source: Option<Endpoint>,
+        destination: Option<Endpoint>,
+        addresses: Change,
     ) -> Result<Change, Stop> {
         let head = frame
             .get_mut::<Udp>(self.transport)
             .ok_or(Stop::Malformed)?;
-        match end {
-            End::Source => head.source_port = port,
-            End::Destination => head.destination_port = port,
+        let mut ends = addresses;
+        if let Some(new) = source {
+            ends = ends.word(self.source_port, new.port);
+            head.source_port = new.port;
+        }
+        if let Some(new) = destination {
+            ends = ends.word(self.destination_port, new.port);
+            head.destination_port = new.port;
         }
         if self.protocol == protocol::UDP {
             let old = head.checksum;

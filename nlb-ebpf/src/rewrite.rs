@@ -18,6 +18,15 @@ pub enum End {
     Source,
 }
 
+/// What an end of a packet becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The address.
+    pub address: Address,
+    /// The port.
+    pub port: U16,
+}
+
 /// Translates one end of a packet and takes one hop off. The caller has made sure that a hop is
 /// left.
 #[inline(always)]
@@ -28,33 +37,61 @@ pub fn translate<F: Frame>(
     address: Address,
     port: U16,
 ) -> Result<(), Stop> {
-    let (old_address, old_port) = match end {
-        End::Destination => (packet.destination, packet.destination_port),
-        End::Source => (packet.source, packet.source_port),
-    };
-    let all = Change::default()
-        .address(old_address, address)
-        .word(old_port, port);
+    let new = Some(Endpoint { address, port });
+    match end {
+        End::Destination => translate_ends(frame, packet, None, new),
+        End::Source => translate_ends(frame, packet, new, None),
+    }
+}
+
+/// Translates the ends of a packet that become something else, and takes one hop off; as
+/// [`translate`]. Which ends these are is constant wherever this is called.
+#[inline(always)]
+pub fn translate_ends<F: Frame>(
+    frame: &mut F,
+    packet: &Packet,
+    source: Option<Endpoint>,
+    destination: Option<Endpoint>,
+) -> Result<(), Stop> {
+    let mut addresses = Change::default();
+    if let Some(new) = source {
+        addresses = addresses.address(packet.source, new.address);
+    }
+    if let Some(new) = destination {
+        addresses = addresses.address(packet.destination, new.address);
+    }
+    let mut all = addresses;
+    if let Some(new) = source {
+        all = all.word(packet.source_port, new.port);
+    }
+    if let Some(new) = destination {
+        all = all.word(packet.destination_port, new.port);
+    }
     if packet.protocol == protocol::TCP {
         let tcp = frame
             .get_mut::<Tcp>(packet.transport)
             .ok_or(Stop::Malformed)?;
-        match end {
-            End::Destination => tcp.destination_port = port,
-            End::Source => tcp.source_port = port,
+        if let Some(new) = source {
+            tcp.source_port = new.port;
+        }
+        if let Some(new) = destination {
+            tcp.destination_port = new.port;
         }
         tcp.checksum = all.apply(tcp.checksum);
     } else {
         let udp = frame
             .get_mut::<Udp>(packet.transport)
             .ok_or(Stop::Malformed)?;
-        match end {
-            End::Destination => udp.destination_port = port,
-            End::Source => udp.source_port = port,
+        if let Some(new) = source {
+            udp.source_port = new.port;
+        }
+        if let Some(new) = destination {
+            udp.destination_port = new.port;
         }
         udp.checksum = all.apply_to_udp(udp.checksum);
     }
-    translate_addresses(frame, packet, end, address)
+    let address = |end: Option<Endpoint>| end.map(|end| end.address);
+    rewrite_addresses(frame, packet, address(source), address(destination))
 }
 
 /// The same for a fragment without a transport header. The transport's checksum stands in the first
@@ -66,33 +103,53 @@ pub fn translate_addresses<F: Frame>(
     end: End,
     address: Address,
 ) -> Result<(), Stop> {
+    match end {
+        End::Destination => rewrite_addresses(frame, packet, None, Some(address)),
+        End::Source => rewrite_addresses(frame, packet, Some(address), None),
+    }
+}
+
+/// The IP header's part of it.
+#[inline(always)]
+fn rewrite_addresses<F: Frame>(
+    frame: &mut F,
+    packet: &Packet,
+    source: Option<Address>,
+    destination: Option<Address>,
+) -> Result<(), Stop> {
     if packet.is_v4 {
-        let old = match end {
-            End::Destination => packet.destination,
-            End::Source => packet.source,
-        };
+        let mut change = Change::default();
+        if let Some(new) = source {
+            change = change.address(packet.source, new);
+        }
+        if let Some(new) = destination {
+            change = change.address(packet.destination, new);
+        }
         let header = frame
             .get_mut::<Ipv4>(packet.network)
             .ok_or(Stop::Malformed)?;
         let ttl = header.ttl.wrapping_sub(1);
         let hop = |ttl| U16::from_bytes([ttl, packet.protocol]);
-        header.checksum = Change::default()
-            .address(old, address)
+        header.checksum = change
             .word(hop(header.ttl), hop(ttl))
             .apply(header.checksum);
         header.ttl = ttl;
-        match end {
-            End::Destination => header.destination = address.v4_bytes(),
-            End::Source => header.source = address.v4_bytes(),
+        if let Some(new) = source {
+            header.source = new.v4_bytes();
+        }
+        if let Some(new) = destination {
+            header.destination = new.v4_bytes();
         }
     } else {
         let header = frame
             .get_mut::<Ipv6>(packet.network)
             .ok_or(Stop::Malformed)?;
         header.hop_limit = header.hop_limit.wrapping_sub(1);
-        match end {
-            End::Destination => header.destination = address.v6_bytes(),
-            End::Source => header.source = address.v6_bytes(),
+        if let Some(new) = source {
+            header.source = new.v6_bytes();
+        }
+        if let Some(new) = destination {
+            header.destination = new.v6_bytes();
         }
     }
     Ok(())

@@ -10,6 +10,7 @@ use nlb_common::{
     listener::{Listener, ListenerId, ListenerKey},
     next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
     quic::ServerIdKey,
+    source::{Pool, SourceBucket, Translations},
     stop::Stop,
     target::{Target, TargetId},
     tick::Tick,
@@ -114,6 +115,21 @@ pub trait Tables {
     /// The bucket that a hash leads to.
     fn bucket(&self, hash: u32) -> Option<&Bucket>;
 
+    /// The number of the bucket that a hash leads to, which leads there itself.
+    fn bucket_number(&self, hash: u32) -> u32;
+
+    /// Whether there is room to translate sources; constant.
+    fn translates_sources(&self) -> bool;
+
+    /// Our addresses that sources are translated to.
+    fn pool(&self) -> Option<&Pool>;
+
+    /// What the sources of a bucket's flows become.
+    fn translations(&self, bucket: u32) -> Option<&Translations>;
+
+    /// Who may own what this hash leads to.
+    fn source_bucket(&self, hash: u32) -> Option<&SourceBucket>;
+
     /// Stores `new` in `word` if it holds `seen`; says whether it did.
     ///
     /// Here because the BPF target of Rust's `core` has no compare-and-swap.
@@ -125,6 +141,12 @@ pub trait Tables {
     /// that it does not.
     /// `unknown` is any number that it knows nothing of.
     fn forget(&self, value: u64, unknown: u64) -> u64;
+
+    /// The same value, for which the compiler can compute nothing in advance.
+    ///
+    /// VERIFIER: or LLVM computes an address before it compares the index with its bound ("math
+    /// between `map_value` pointer and register with unbounded min value"; Linux 6.18, rustc 1.96).
+    fn keep(&self, value: u64) -> u64;
 
     /// A next hop's record.
     fn next_hop(&self, id: NextHopId) -> Option<&NextHopSlot>;

@@ -3,12 +3,13 @@
 use nlb_common::{
     address::Address,
     answer::{Answer, Notice},
-    flow::{Choice, Client, FlowEntry, FlowState},
+    flow::{Choice, Client, FlowEntry, FlowState, Progress},
     fragment::Way,
-    listener::{ListenerId, Stranded},
+    listener::{Listener, ListenerId, Stranded},
     next_hop::{Epoch, NeighbourKey, NextHop},
     stop::Stop,
     target::Mode,
+    tick::Tick,
     wire::{
         protocol,
         tcp::{FIN, RST, SYN},
@@ -29,8 +30,8 @@ use crate::{
     tables::{Passage, PassageKind, Tables},
 };
 
-/// Sends a target's answer back to its client, from the VIP; [`Stop::NotOurs`] if it answers no
-/// flow of ours.
+/// Sends a target's answer back to its client, from the VIP. If it answers no flow whose client it is
+/// addressed to, it goes on to [`Stage::SnatBack`], or, without a pool, is [`Stop::NotOurs`].
 ///
 /// A flow whose idle time has run out, but whose entry nobody has needed, is one that ended, as the
 /// client's packets are told ([`Stranded`]); what is not TCP goes on with it.
@@ -50,16 +51,23 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
     };
     let place = Place::of(tables, &client);
     let mut is_reset = false;
-    let found = flows::find(tables, place, &client, |choice| {
+    let found = flows::find(tables, place, &client, |choice, entry| {
         is_served_by(
             tables,
             choice,
             packet.source,
             packet.source_port,
             &mut is_reset,
-        )
+        ) && !(tables.translates_sources() && is_source_translated(entry))
     });
-    let entry = found.entry.ok_or(Stop::NotOurs)?;
+    let Some(entry) = found.entry else {
+        // Perhaps it answers a flow that it knows by a source of ours.
+        return Err(if tables.translates_sources() {
+            Exit::Go(Stage::SnatBack)
+        } else {
+            Exit::Stop(Stop::NotOurs)
+        });
+    };
     // A SYN's segment size may have to be clamped.
     if !ALL && packet.tcp_flags & SYN != 0 {
         return Err(Exit::Go(Stage::Back));
@@ -80,26 +88,19 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
     let key = listener.key().ok_or(Stop::UnwrittenListener)?;
     let progress = entry.progress();
     let now = tables.now();
-    if packet.protocol == protocol::TCP {
-        let policy = listener.policy();
-        let is_over_time =
-            now.since(progress.last_seen) > progress.state.idle_ticks(policy.idle_ticks);
-        if is_over_time && policy.expired != Stranded::FORWARD {
-            let resets = policy.expired.resets();
-            return Err(ended::<ALL, T>(
-                packet,
-                tables,
-                choice.listener,
-                Stop::IdleExpired,
-                resets,
-            ));
-        }
-    }
+    in_time::<ALL, T>(packet, tables, choice.listener, listener, progress, now)?;
     has_a_hop_left(packet).map_err(|stop| {
         refused::<ALL, T>(tables, stop, choice.listener, Notice::TIME_EXCEEDED, 0)
     })?;
-    let (next_hop, epoch) =
-        way::<ALL, F, T>(frame, packet, tables, entry, found.word, progress.epoch)?;
+    let (next_hop, epoch) = way::<ALL, F, T>(
+        frame,
+        packet,
+        tables,
+        entry,
+        found.word,
+        &progress,
+        packet.destination,
+    )?;
     fits(packet, 0, &next_hop).map_err(|stop| {
         let mtu_bytes = next_hop.mtu_bytes;
         refused::<ALL, T>(tables, stop, choice.listener, Notice::TOO_BIG, mtu_bytes)
@@ -152,7 +153,7 @@ pub(crate) fn is_served_by<T: Tables>(
 
 /// A packet that cannot go on is stopped, and its sender is told.
 #[inline(always)]
-fn refused<const ALL: bool, T: Tables>(
+pub(crate) fn refused<const ALL: bool, T: Tables>(
     tables: &T,
     stop: Stop,
     listener: ListenerId,
@@ -170,9 +171,36 @@ fn refused<const ALL: bool, T: Tables>(
     tell(tables, stop, answer)
 }
 
+/// Whether the flow's time has not run out, or its listener does not mind.
+#[inline(always)]
+pub(crate) fn in_time<const ALL: bool, T: Tables>(
+    packet: &Packet,
+    tables: &T,
+    id: ListenerId,
+    listener: &Listener,
+    progress: Progress,
+    now: Tick,
+) -> Result<(), Exit> {
+    let policy = listener.policy();
+    if packet.protocol != protocol::TCP
+        || policy.expired == Stranded::FORWARD
+        || now.since(progress.last_seen) <= progress.state.idle_ticks(policy.idle_ticks)
+    {
+        return Ok(());
+    }
+    let resets = policy.expired.resets();
+    Err(ended::<ALL, T>(
+        packet,
+        tables,
+        id,
+        Stop::IdleExpired,
+        resets,
+    ))
+}
+
 /// The answer of a connection that has ended: the target may get its RST, too.
 #[inline(always)]
-fn ended<const ALL: bool, T: Tables>(
+pub(crate) fn ended<const ALL: bool, T: Tables>(
     packet: &Packet,
     tables: &T,
     listener: ListenerId,
@@ -186,9 +214,15 @@ fn ended<const ALL: bool, T: Tables>(
     refused::<ALL, T>(tables, stop, listener, Notice::RESET, 0)
 }
 
+/// Whether the flow's target answers an address of ours, and not the client's.
+#[inline(always)]
+pub(crate) fn is_source_translated(entry: &FlowEntry) -> bool {
+    entry.progress().state.has(FlowState::SOURCE_TRANSLATED)
+}
+
 /// How far a flow has come with one more packet of the target.
 #[inline(always)]
-const fn advance(state: FlowState, packet: &Packet) -> FlowState {
+pub(crate) const fn advance(state: FlowState, packet: &Packet) -> FlowState {
     let mut state = state.with(FlowState::ANSWERED);
     if packet.tcp_flags & FIN != 0 {
         state = state.with(FlowState::TARGET_CLOSED);
@@ -213,22 +247,23 @@ pub(crate) fn remembered_way<T: Tables>(
 /// The way back to the client and its epoch: what the flow remembers, if nothing has changed since,
 /// or else what the kernel's routes say, which the flow then remembers.
 #[inline(always)]
-fn way<const ALL: bool, F: Frame, T: Tables>(
+pub(crate) fn way<const ALL: bool, F: Frame, T: Tables>(
     frame: &F,
     packet: &Packet,
     tables: &T,
     entry: &FlowEntry,
     word: u64,
-    remembered: Epoch,
+    progress: &Progress,
+    client: Address,
 ) -> Result<(NextHop, Epoch), Exit> {
     let choice = Choice::of_word(word);
-    if let Some(next_hop) = remembered_way(tables, choice, remembered) {
-        return Ok((next_hop, remembered));
+    if let Some(next_hop) = remembered_way(tables, choice, progress.epoch) {
+        return Ok((next_hop, progress.epoch));
     }
     if !ALL {
         return Err(Exit::Go(Stage::Back));
     }
-    let route = route(frame, tables, packet, packet.source, packet.destination)?;
+    let route = route(frame, tables, packet, packet.source, client)?;
     let neighbour = NeighbourKey::new(route.interface, route.neighbour);
     if let Some(id) = tables.next_hop_id(&neighbour)
         && let Some(slot) = tables.next_hop(id)
@@ -243,5 +278,5 @@ fn way<const ALL: bool, F: Frame, T: Tables>(
             return Ok((route.next_hop, epoch));
         }
     }
-    Ok((route.next_hop, remembered))
+    Ok((route.next_hop, progress.epoch))
 }

@@ -26,6 +26,7 @@ use crate::{
     rewrite::{End, translate},
     segment_size,
     select::{Chosen, select},
+    snat,
     tables::{Passage, PassageKind, RouteQuery, Tables},
     to_tunnel::{self, Decided},
     tunnel::{self, overhead_bytes, wrap},
@@ -33,9 +34,9 @@ use crate::{
 
 /// From whom a packet comes, and when.
 pub(crate) struct Arrival {
-    client: Client,
+    pub(crate) client: Client,
     pub(crate) place: Place,
-    now: Tick,
+    pub(crate) now: Tick,
 }
 
 impl Arrival {
@@ -59,11 +60,11 @@ pub(crate) struct Decision<'t> {
     pub(crate) listener: ListenerId,
     pub(crate) target: Chosen<'t>,
     /// The entry that holds the flow, or that held it until it ended.
-    entry: Found<'t>,
+    pub(crate) entry: Found<'t>,
     /// What `entry` said.
-    progress: Progress,
+    pub(crate) progress: Progress,
     /// How far the flow has come with this packet.
-    state: FlowState,
+    pub(crate) state: FlowState,
     /// Whether a flow begins.
     pub(crate) begins: bool,
     /// Whether it is to be remembered: what its listener's limits say of a flow that begins.
@@ -134,10 +135,15 @@ pub fn to_target_or<const ALL: bool, const QUIC: bool, F: Frame, T: Tables>(
 ) -> Result<Verdict, Exit> {
     let arrival = Arrival::of(packet, tables);
     let mut decision = decide::<ALL, QUIC, F, T>(frame, packet, tables, &arrival, named)?;
+    if tables.translates_sources() && decision.state.has(FlowState::SOURCE_TRANSLATED) {
+        return Err(Exit::Go(Stage::SnatKnown));
+    }
+    let needs_source =
+        ALL && decision.begins && snat::needs_source(packet, tables, &arrival, &decision)?;
     let next_hop = way::<ALL, F, T>(frame, packet, tables, &decision.target)?;
     let mode = decision.target.control.mode;
     let overhead = overhead_bytes(&decision.target);
-    if mode == Mode::NAT {
+    if mode.is_translated() {
         has_a_hop_left(packet)
             .map_err(|stop| refused::<ALL, T>(tables, stop, &decision, Notice::TIME_EXCEEDED, 0))?;
     }
@@ -146,9 +152,17 @@ pub fn to_target_or<const ALL: bool, const QUIC: bool, F: Frame, T: Tables>(
         refused::<ALL, T>(tables, stop, &decision, Notice::TOO_BIG, mtu_bytes)
     })?;
     // Last of all that can stop the packet, so that what is counted begins.
-    if ALL && decision.begins && may_be_remembered(packet) {
+    if ALL && decision.begins && !resets(packet) {
         decision.is_within_limits =
             admission::within_limits(packet, tables, decision.listener, arrival.now)?;
+    }
+    if needs_source {
+        // What cannot be remembered has no source.
+        return Err(if decision.is_within_limits {
+            snat::begin::go(tables, &decision)
+        } else {
+            Exit::Stop(Stop::FlowTableFull)
+        });
     }
     let mut network = packet.network;
     let mut transport = packet.transport;
@@ -178,7 +192,7 @@ pub fn to_target_or<const ALL: bool, const QUIC: bool, F: Frame, T: Tables>(
 
 /// A packet that cannot go on is stopped, and its sender is told.
 #[inline(always)]
-fn refused<const ALL: bool, T: Tables>(
+pub(crate) fn refused<const ALL: bool, T: Tables>(
     tables: &T,
     stop: Stop,
     decision: &Decision<'_>,
@@ -198,7 +212,7 @@ fn refused<const ALL: bool, T: Tables>(
 
 /// What is remembered of the packet's flow; shows `note` its listener's policy.
 #[inline(always)]
-fn find<'t, T: Tables>(
+pub(crate) fn find<'t, T: Tables>(
     packet: &Packet,
     tables: &'t T,
     arrival: &Arrival,
@@ -208,7 +222,7 @@ fn find<'t, T: Tables>(
         tables,
         arrival.place,
         &arrival.client,
-        |choice| match tables.listener(choice.listener) {
+        |choice, _| match tables.listener(choice.listener) {
             Some(listener) => {
                 note(listener.policy());
                 listener.is(packet.destination, packet.protocol, packet.destination_port)
@@ -382,7 +396,8 @@ fn pin<T: Tables>(
     arrival: &Arrival,
     decision: &Decision<'_>,
 ) -> Result<PassageKind, Stop> {
-    if !may_be_remembered(packet) {
+    // A stray RST begins nothing: it goes where its flow would go, and is forgotten.
+    if resets(packet) {
         return Ok(PassageKind::Unpinned);
     }
     let choice = Choice {
@@ -401,7 +416,7 @@ fn pin<T: Tables>(
         };
     if is_pinned {
         Ok(PassageKind::New)
-    } else if decision.target.control.mode == Mode::NAT {
+    } else if decision.target.control.mode.is_translated() {
         Err(Stop::FlowTableFull)
     } else {
         Ok(PassageKind::Unpinned)
@@ -415,11 +430,10 @@ pub(crate) fn listener_of<T: Tables>(packet: &Packet, tables: &T) -> Result<List
     tables.listener_id(&key).ok_or(Stop::NotOurs)
 }
 
-/// Whether a packet may begin a flow that is remembered. A stray RST begins nothing: it goes where
-/// its flow would go, and is forgotten.
+/// Whether the packet ends a connection at once.
 #[inline(always)]
-const fn may_be_remembered(packet: &Packet) -> bool {
-    packet.tcp_flags & RST == 0
+pub(crate) const fn resets(packet: &Packet) -> bool {
+    packet.tcp_flags & RST != 0
 }
 
 /// Whether the packet asks for a new connection.
@@ -430,16 +444,16 @@ pub(crate) const fn opens(packet: &Packet) -> bool {
 
 /// How far a flow has come with one more packet of the client.
 #[inline(always)]
-fn advance(state: FlowState, packet: &Packet, mode: Mode) -> FlowState {
+pub(crate) fn advance(state: FlowState, packet: &Packet, mode: Mode) -> FlowState {
     let mut state = state;
     // In DSR modes no answer is seen; that the client goes on shows that there was one.
-    if !opens(packet) && (state.has(FlowState::ANSWERED) || mode != Mode::NAT) {
+    if !opens(packet) && (state.has(FlowState::ANSWERED) || !mode.is_translated()) {
         state = state.with(FlowState::ESTABLISHED);
     }
     if packet.tcp_flags & FIN != 0 {
         state = state.with(FlowState::CLIENT_CLOSED);
     }
-    if packet.tcp_flags & RST != 0 {
+    if resets(packet) {
         state = state.with(FlowState::RESET);
     }
     state

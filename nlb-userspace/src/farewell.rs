@@ -51,7 +51,7 @@ pub fn tell(flows: &[ExpiredFlow]) -> Result<(), FarewellError> {
     let mut failed = 0;
     let mut last = None;
     for flow in flows {
-        for (from, to) in [(flow.vip, flow.client), (flow.client, flow.target)] {
+        for (from, to) in [(flow.vip, flow.client), (flow.source, flow.target)] {
             for sequence in SEQUENCES {
                 // Others may be told all the same.
                 if let Err(source) = sockets.send(from, to, sequence) {

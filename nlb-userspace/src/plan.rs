@@ -23,6 +23,7 @@ use nlb_common::{
     listener::{HashInput, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy, Stranded},
     maps::{PREFILTER_WORDS, Prefilter, SERVER_IDS_PER_TARGET, Side},
     next_hop::NextHopId,
+    source::{MAX_SOURCES, SourceId},
     target::{Mode, TargetControl, TargetId, TargetIdentity},
     tunnel::Tunnel,
     wire::protocol,
@@ -45,6 +46,8 @@ pub struct Wish {
     pub listeners: Vec<WishedListener>,
     /// The target groups.
     pub groups: Vec<WishedGroup>,
+    /// Addresses of ours that sources are translated to.
+    pub sources: Vec<IpAddr>,
     /// What listeners forward to that have several groups.
     pub forwards: Vec<WishedForward>,
 }
@@ -138,6 +141,9 @@ pub struct Actual {
     /// What each ring was built from; unknown after adoption, so that rings are built anew.
     rings: BTreeMap<u16, RingSource>,
     prefilter: Vec<u64>,
+    sources: BTreeMap<SourceId, Address>,
+    /// Those that new flows get.
+    turns: BTreeSet<SourceId>,
     quic: quic::Known,
 }
 
@@ -180,6 +186,12 @@ pub enum PlanError {
          that forward to several, and groups that were removed but whose targets still have flows"
     )]
     Groups(usize),
+    /// No number of the pool is free.
+    #[error(
+        "no room for another address in node.snat_addresses: there is room for {0}, counting \
+         addresses that were removed but still have flows"
+    )]
+    Sources(usize),
     /// No entry for a QUIC server's number is free.
     #[error(
         "no room for another QUIC server ID: there are {0}, four for each of \
@@ -239,6 +251,8 @@ impl Actual {
                 .collect(),
             rings: BTreeMap::new(),
             prefilter: found.prefilter.clone(),
+            sources: found.sources.iter().copied().collect(),
+            turns: found.turns.clone(),
             quic: quic::Known {
                 layouts: found.cid_layouts.iter().copied().collect(),
                 servers: found
@@ -323,6 +337,22 @@ impl Actual {
             }
             Step::WriteTunnel { group, tunnel } => {
                 self.tunnels.insert(*group, *tunnel);
+            }
+            Step::WriteSource { id, address } => {
+                self.sources.insert(*id, *address);
+            }
+            Step::TakeTurns { is_v4, ids } => {
+                let sources = &self.sources;
+                let is_other = |id: &SourceId| {
+                    sources
+                        .get(id)
+                        .is_some_and(|address| address.is_v4() != *is_v4)
+                };
+                self.turns.retain(is_other);
+                self.turns.extend(ids);
+            }
+            Step::ClearSource { id } => {
+                self.sources.remove(id);
             }
             Step::LayOutCids { id, layout } => {
                 self.quic.layouts.insert(*id, *layout);
@@ -466,6 +496,7 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
         forwards: rings::forward_ids(&after, wish, limits)?,
     };
     steps.extend(rings::changed(actual, wish, groups, &ids.forwards));
+    plan_sources(wish, &mut after, &mut steps)?;
     for (id, control) in controls {
         control_target(&mut steps, &mut after, id, control, Ends::Now);
     }
@@ -546,6 +577,45 @@ fn unwished(
     after.targets.iter().filter_map(gone).collect()
 }
 
+/// Gives numbers to new addresses of the pool; their turns come when the prefilter admits answers.
+fn plan_sources(
+    wish: &Wish,
+    after: &mut Actual,
+    steps: &mut Vec<Planned>,
+) -> Result<(), PlanError> {
+    for address in wish.sources.iter().copied().map(Address::from) {
+        if after.sources.values().all(|known| *known != address) {
+            let id = (1..MAX_SOURCES)
+                .filter_map(|id| u8::try_from(id).ok().map(SourceId))
+                .find(|id| !after.sources.contains_key(id))
+                .ok_or(PlanError::Sources(MAX_SOURCES - 1))?;
+            push(steps, after, Step::WriteSource { id, address });
+        }
+    }
+    Ok(())
+}
+
+fn plan_turns(wish: &Wish, after: &mut Actual, steps: &mut Vec<Planned>) {
+    for is_v4 in [true, false] {
+        let of_version = |id: &SourceId| {
+            let address = after.sources.get(id);
+            address.is_some_and(|address| address.is_v4() == is_v4)
+        };
+        let old: Vec<SourceId> = after.turns.iter().copied().filter(of_version).collect();
+        let ids: Vec<SourceId> = after
+            .sources
+            .iter()
+            .filter(|(id, address)| {
+                of_version(id) && wish.sources.contains(&IpAddr::from(**address))
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        if ids != old {
+            push(steps, after, Step::TakeTurns { is_v4, ids });
+        }
+    }
+}
+
 /// The ids of rings, in the order of the wish.
 struct RingIds {
     groups: Vec<u16>,
@@ -620,6 +690,7 @@ fn plan_listeners(
     for (word, bits) in changed_words(&after.prefilter, &bitmap(after)) {
         push(steps, after, Step::Prefilter { index: word, bits });
     }
+    plan_turns(wish, after, steps);
     for (key, id) in &index {
         if after.index.get(key) != Some(id) {
             push(steps, after, Step::IndexListener { key: *key, id: *id });
@@ -707,7 +778,7 @@ fn bitmap(actual: &Actual) -> Vec<u64> {
         set(Prefilter::bit(Side::Listener, key.address, 0, U16::ZERO));
     }
     for (identity, control) in actual.targets.values() {
-        if control.mode == Mode::NAT {
+        if control.mode.is_translated() {
             for protocol in [protocol::TCP, protocol::UDP] {
                 set(Prefilter::bit(
                     Side::Target,
@@ -759,6 +830,14 @@ pub fn retire(actual: &Actual, wish: &Wish, sweeps: [&Sweep; 2]) -> Vec<Step> {
     for id in actual.targets.keys() {
         if !wished.contains(id) && !has_flows(|sweep| &sweep.by_target, id.0 as usize) {
             steps.push(Step::ClearTarget { id: *id });
+        }
+    }
+    for (id, address) in &actual.sources {
+        if !wish.sources.contains(&IpAddr::from(*address))
+            && !actual.turns.contains(id)
+            && !has_flows(|sweep| &sweep.by_pool_address, id.0.into())
+        {
+            steps.push(Step::ClearSource { id: *id });
         }
     }
     let (mut targets, mut listeners) = (BTreeSet::new(), BTreeSet::new());

@@ -143,6 +143,9 @@ pub struct Target {
     pub last_failure: Option<String>,
     /// The way there.
     pub next_hop: NextHop,
+    /// Flows to it whose source is an address of `node.snat_addresses`: each has a port of its own.
+    #[serde(default)]
+    pub snat_ports_in_use: u64,
     /// What was counted.
     #[serde(flatten)]
     pub counters: Counters,

@@ -202,6 +202,7 @@ fn a_minimal_file_gets_every_default() {
                 listeners: size(1_024),
                 target_groups: size(1_024),
             },
+            snat_addresses: Vec::new(),
         },
         load_balancers: vec![LoadBalancer {
             name: "edge".to_owned(),
@@ -441,6 +442,7 @@ fn a_full_node_is_taken_as_written() {
             listeners: size(16),
             target_groups: size(4),
         },
+        snat_addresses: Vec::new(),
     };
     assert_eq!(node, expected);
     assert_eq!(node.pins(), Path::new("/run/bpf/nlb"));

@@ -334,6 +334,7 @@ fn later(tables: &MemoryTables, port: u16, vip: u8) -> Verdict {
 fn flows_of_a_removed_target_end_where_its_group_says_so_and_not_before_the_ring_changed() {
     let (mut tables, mut actual) = (tables(), Actual::default());
     let mut wish = Wish {
+        sources: Vec::new(),
         listeners: vec![listener(1, 0)],
         groups: vec![group("web", &[1])],
         forwards: Vec::new(),
@@ -367,6 +368,7 @@ fn flows_of_a_removed_target_end_where_its_group_says_so_and_not_before_the_ring
 fn flows_of_an_unfit_target_end_unless_it_takes_new_ones() {
     let (mut tables, mut actual) = (tables(), Actual::default());
     let mut wish = Wish {
+        sources: Vec::new(),
         listeners: vec![listener(1, 0)],
         groups: vec![group("web", &[1])],
         forwards: Vec::new(),
@@ -437,6 +439,40 @@ fn what_does_not_fit_is_refused_whole() {
 }
 
 #[test]
+fn an_address_of_the_pool_takes_turns_at_once_and_goes_when_its_flows_have_gone() {
+    let (mut tables, mut actual) = (tables(), Actual::default());
+    let [one, other] = [50, 51].map(|last| IpAddr::from([192, 0, 2, last]));
+    let mut wish = Wish {
+        sources: vec![one, other],
+        ..Wish::default()
+    };
+    assert!(apply(&mut tables, &mut actual, &wish) > 0);
+    assert_eq!(apply(&mut tables, &mut actual, &wish), 0);
+    let turns = |tables: &MemoryTables| {
+        let ids = (0..64).filter_map(|number| tables.pool.turn(true, number));
+        ids.map(|id| IpAddr::from(tables.pool.address(id)))
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(turns(&tables), [one, other].into());
+
+    wish.sources.remove(0);
+    apply(&mut tables, &mut actual, &wish);
+    assert_eq!(turns(&tables), [other].into());
+    let idle = Sweep {
+        by_pool_address: vec![0; 128],
+        ..Sweep::default()
+    };
+    let mut busy = idle.clone();
+    busy.by_pool_address[1] = 1;
+    assert_eq!(retire(&actual, &wish, [&busy, &idle]), vec![]);
+    for step in retire(&actual, &wish, [&idle, &idle]) {
+        tables.take(&step).unwrap();
+        actual.note(&step);
+    }
+    assert_eq!(tables.pool.all().count(), 1);
+}
+
+#[test]
 fn adopted_maps_need_their_rings_only() {
     let (mut tables, mut actual) = (tables(), Actual::default());
     let wish = Wish {
@@ -489,6 +525,7 @@ fn found(tables: &MemoryTables) -> nlb_userspace::dataplane::kernel::Found {
 #[test]
 fn a_tunnel_is_written_before_its_first_target_and_again_only_when_it_changes() {
     let mut wish = Wish {
+        sources: Vec::new(),
         listeners: vec![listener(1, 0)],
         forwards: Vec::new(),
         groups: vec![WishedGroup {
@@ -518,6 +555,7 @@ fn canary(weights: [u16; 2]) -> Wish {
         ..listener(last, 0)
     };
     Wish {
+        sources: Vec::new(),
         listeners: vec![
             on(1, WishedRing::Forward(0)),
             on(2, WishedRing::Forward(0)),
@@ -649,6 +687,7 @@ fn wishes() -> impl Strategy<Value = Wish> {
                     ..group(name, &targets.into_iter().collect::<Vec<_>>())
                 })
                 .collect(),
+            sources: Vec::new(),
             forwards: vec![
                 forward(&[(0, weights[0]), (1, weights[1])]),
                 forward(&[(1, weights[2]), (2, weights[3]), (0, 0)]),

@@ -69,6 +69,7 @@ fn listener(protocol: u8, ring: WishedRing) -> WishedListener {
 fn wish(targets: &[(u8, u64)]) -> Wish {
     let ring = WishedRing::Group(0);
     Wish {
+        sources: Vec::new(),
         listeners: vec![listener(protocol::TCP, ring), listener(protocol::UDP, ring)],
         groups: vec![group("h3", targets)],
         forwards: vec![],
@@ -176,6 +177,7 @@ fn a_number_follows_its_new_owner_and_a_target_has_one_number_only() {
 fn a_listener_of_several_groups_finds_the_servers_of_all() {
     let mut actual = Actual::default();
     let several = Wish {
+        sources: Vec::new(),
         listeners: vec![listener(protocol::UDP, WishedRing::Forward(0))],
         groups: vec![group("h3", &[(1, 0xa1)]), group("canary", &[(2, 0xa2)])],
         forwards: vec![WishedForward {
@@ -243,6 +245,7 @@ fn more_numbers_than_there_is_room_for_are_refused_before_anything_changes() {
     };
     let targets = [(1, 0xa1), (2, 0xa2)];
     let wish = Wish {
+        sources: Vec::new(),
         listeners: (0..7)
             .map(|index| {
                 let mut listener = listener(protocol::UDP, WishedRing::Forward(index));

@@ -13,7 +13,10 @@ use nlb_common::{
     target::{TargetControl, TargetId},
     tick::Tick,
 };
-use nlb_ebpf::{handle, memory::MemoryTables};
+use nlb_ebpf::{
+    handle,
+    memory::{MemoryFrame, MemoryTables},
+};
 use nlb_tests::{
     hostile::{self, Random},
     kernel::{self, Answer, Kernel, set_forwarding, unavailable},
@@ -33,12 +36,17 @@ const SILENCE_TICKS: u16 = 165;
 struct Pair {
     kernel: Kernel,
     memory: MemoryTables,
+    /// What comes next, instead of something new.
+    reply: Option<MemoryFrame>,
 }
 
 impl Pair {
     /// One frame through both.
     fn frame(&mut self, random: &mut Random, is_v6: bool) -> Result<Answer> {
-        let frame = hostile::frame(random, is_v6);
+        let frame = match self.reply.take() {
+            Some(reply) => reply,
+            None => hostile::frame(random, is_v6),
+        };
         let mut ours = frame.clone();
         self.memory.now.set(Kernel::now().0);
         let verdict = Answer::from(handle(&mut ours, &self.memory));
@@ -61,6 +69,16 @@ impl Pair {
                 "memory is expected, the kernel found: {difference}\n{}",
                 context()
             );
+        }
+        // Only for clients of the world: the kernel knows more of its links than memory does.
+        let is_known = facts::read(&frame.bytes)
+            .is_some_and(|facts| self.memory.routes.contains_key(&facts.source.into()));
+        if answer == Answer::Redirect && is_known && random.once_in(2) {
+            self.reply = if random.once_in(4) {
+                hostile::complaint(random, &ours.bytes)
+            } else {
+                hostile::reply(&ours.bytes)
+            };
         }
         Ok(answer)
     }
@@ -151,7 +169,7 @@ impl Pair {
             let record = &self.memory.admissions[usize::from(*id)];
             record.active.store(u64::from(of_limits.byte() % 6));
         }
-        for record in self.memory.sources.borrow().values() {
+        for record in self.memory.admission_sources.borrow().values() {
             record.active.store(u64::from(of_limits.byte() % 3));
         }
     }
@@ -186,6 +204,13 @@ impl Pair {
                 }
             }
             1 => {
+                // Now and then there is nothing to translate sources to.
+                let left = random.below(world::POOL.len() + 1);
+                let pool: Vec<_> = world::POOL[..left]
+                    .iter()
+                    .map(|text| world::address(text))
+                    .collect();
+                self.memory.set_pool(&pool);
                 for group in world::GROUPS.iter().filter(|group| group.targets.len() > 1) {
                     let keep = random.below(group.targets.len());
                     let left = group.targets.iter().enumerate();
@@ -251,7 +276,11 @@ impl Pair {
 fn run() -> Result<()> {
     let mut memory = world::tables();
     let kernel = Kernel::load(XDP_OBJECT, &mut memory)?;
-    let mut pair = Pair { kernel, memory };
+    let mut pair = Pair {
+        kernel,
+        memory,
+        reply: None,
+    };
     let mut random = Random::new(0x6e6c_6221);
     let mut answers: BTreeMap<String, usize> = BTreeMap::new();
     for number in 0..2 * FRAMES {
@@ -292,7 +321,16 @@ fn run() -> Result<()> {
             "{stop:?} was never seen"
         );
     }
-    for (name, listener) in [("v4 tcp", 1), ("v4 udp", 2), ("v6 tcp", 3), ("v6 udp", 4)] {
+    for (name, listener) in [
+        ("v4 tcp", 1),
+        ("v4 udp", 2),
+        ("v6 tcp", 3),
+        ("v6 udp", 4),
+        ("full-nat v4 tcp", 28),
+        ("full-nat v4 udp", 29),
+        ("full-nat v6 tcp", 30),
+        ("full-nat v6 udp", 31),
+    ] {
         let Traffic {
             packets,
             return_packets,
@@ -329,6 +367,9 @@ const UNSEEN: &[Stop] = &[
     Stop::NoRoom,
     Stop::MissingStage,
     Stop::ErrorLimit,
+    Stop::HairpinWithoutPool,
+    Stop::CollisionWithoutPool,
+    Stop::FlowReplaced,
 ];
 
 #[test]

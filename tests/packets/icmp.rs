@@ -21,18 +21,18 @@ use crate::row::{Row, row};
 
 /// Quotes of every kind of length: what RFC 792 asks for, just too little and just enough of a
 /// TCP header to have its checksum, and all there is.
-const QUOTED_BYTES: &[usize] = &[8, 16, 18, usize::MAX];
+pub(crate) const QUOTED_BYTES: &[usize] = &[8, 16, 18, usize::MAX];
 
 /// `(type, code, rest)` of each error, ICMP's and `ICMPv6`'s.
-type Kind = (u8, u8, [u8; 4]);
-const ERRORS_V4: &[Kind] = &[
+pub(crate) type Kind = (u8, u8, [u8; 4]);
+pub(crate) const ERRORS_V4: &[Kind] = &[
     (3, 1, [0; 4]),
     (3, 3, [0; 4]),
     (3, 4, [0, 0, 5, 0x14]),
     (11, 0, [0; 4]),
     (12, 0, [20, 0, 0, 0]),
 ];
-const ERRORS_V6: &[Kind] = &[
+pub(crate) const ERRORS_V6: &[Kind] = &[
     (1, 4, [0; 4]),
     (2, 0, [0, 0, 5, 0]),
     (3, 0, [0; 4]),
@@ -238,12 +238,12 @@ impl Flow {
     }
 }
 
-fn ip(sentence: Sentence, source: &str, destination: &str) -> Sentence {
+pub(crate) fn ip(sentence: Sentence, source: &str, destination: &str) -> Sentence {
     let parse = |text: &str| -> IpAddr { text.parse().expect("an address of the world") };
     sentence.ip(parse(source), parse(destination))
 }
 
-fn said(sentence: Sentence, (kind, code, rest): Kind) -> Sentence {
+pub(crate) fn said(sentence: Sentence, (kind, code, rest): Kind) -> Sentence {
     sentence.icmp(kind).code(code, rest)
 }
 

@@ -19,6 +19,9 @@ mod resets;
 mod row;
 mod segment_sizes;
 mod selection;
+mod snat;
+mod snat_icmp;
+mod snat_told;
 mod stopped;
 mod tunnels;
 mod vlan;
@@ -48,6 +51,9 @@ fn table() -> Vec<Row> {
     rows.extend(vlan::rows());
     rows.extend(selection::rows());
     rows.extend(tunnels::rows());
+    rows.extend(snat::rows());
+    rows.extend(snat_icmp::rows());
+    rows.extend(snat_told::rows());
     rows.extend(quic::rows());
     rows.extend(admission::rows());
     rows

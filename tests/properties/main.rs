@@ -3,20 +3,24 @@
 mod corpus;
 mod fragments;
 mod oracle;
+mod snat;
 
 use nlb_common::{
     address::Address,
     flow::{Choice, Client, FlowState},
     listener::ListenerId,
     next_hop::NextHopId,
+    stop::Stop,
     target::TargetId,
     tick::Tick,
     wire::protocol::{ICMP, ICMPV6, TCP, UDP},
 };
 use nlb_ebpf::{
-    Verdict,
+    Stage, Verdict,
     classify::classify,
-    follow, handle,
+    follow,
+    front::front,
+    handle,
     memory::{MemoryFrame, MemoryTables, occupied},
     parse::parse,
     quote::Quote,
@@ -218,6 +222,33 @@ proptest! {
     }
 
     #[test]
+    fn every_story_ends_each_stage_deeper_than_the_one_before(seed: u64) {
+        let mut random = Random::new(seed);
+        let tables = tables();
+        let mut replies = Vec::new();
+        for number in 0..600 {
+            let mut frame = match replies.pop() {
+                Some(reply) => reply,
+                None => hostile::frame(&mut random, number % 2 == 0),
+            };
+            let mut stages = Vec::new();
+            let verdict = follow(&mut frame, &tables, front, |stage| stages.push(stage));
+            let may_follow = |pair: &[Stage]| pair[1].may_follow(pair[0].depth());
+            prop_assert!(stages.windows(2).all(may_follow), "{:?}", stages);
+            // Only a pool with next to nothing left would take more.
+            prop_assert!(stages.len() <= 5, "{:?}", stages);
+            if matches!(verdict, Verdict::Redirect(_)) {
+                let complaint = hostile::complaint(&mut random, &frame.bytes);
+                replies.extend(hostile::reply(&frame.bytes).into_iter().chain(complaint));
+            }
+            if number % 50 == 0 {
+                tables.now.set(tables.now.get() + 30);
+            }
+        }
+        prop_assert_eq!(tables.stops(Stop::MissingStage), 0);
+    }
+
+    #[test]
     fn the_front_stage_is_only_a_shortcut(seed: u64) {
         let (with, without) = (tables(), tables());
         let mut random = Random::new(seed);
@@ -226,7 +257,7 @@ proptest! {
             let mut frame = hostile::frame(&mut random, number % 2 == 0);
             let mut same = frame.clone();
             let verdict = handle(&mut frame, &with);
-            prop_assert_eq!(verdict, follow(&mut same, &without, classify));
+            prop_assert_eq!(verdict, follow(&mut same, &without, classify, |_| {}));
             prop_assert_eq!(&frame.bytes, &same.bytes);
             if number % 7 == 0 {
                 let now = with.now.get() + 30;

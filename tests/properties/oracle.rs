@@ -3,7 +3,7 @@
 use nlb_common::{
     admission::AdmissionPolicy,
     listener::{ListenerId, Stranded},
-    target::TargetControl,
+    target::{Mode, TargetControl},
     wire::protocol::{TCP, UDP},
 };
 use nlb_ebpf::{
@@ -16,8 +16,8 @@ use nlb_tests::{
     packet::facts,
     world::{
         self, CLIENT, CLIENT_V6, DSR_VIP, DSR_VIP_V6, ETH0, ETH1, FAR_CLIENT, FAR_CLIENT_V6,
-        GROUPS, LISTENERS, QUIET_CLIENT, TUNNEL_VIP, TUNNEL_VIP_V6, VIP, VIP_V6, asks_who_comes,
-        from_client, from_target, tables_with,
+        FULL_VIP, FULL_VIP_V6, GROUPS, LISTENERS, QUIET_CLIENT, TUNNEL_VIP, TUNNEL_VIP_V6, VIP,
+        VIP_V6, asks_who_comes, from_client, from_target, tables_with,
     },
 };
 use proptest::prelude::*;
@@ -91,9 +91,15 @@ fn request(random: &mut Random, is_v6: bool) -> Segment {
         let ((vip, protocol, port), from) = selective(random, is_v6);
         return segment(random, (source.0, from), (vip, port), protocol);
     }
+    if random.once_in(6) {
+        let vip = if is_v6 { FULL_VIP_V6 } else { FULL_VIP };
+        let (protocol, port) = random.pick(&[(TCP, 80), (UDP, 53)]);
+        return segment(random, source, (vip, port), protocol);
+    }
     let (protocol, port) = random.pick(&[
         (TCP, 80),
         (TCP, 80),
+        (TCP, 97),
         (TCP, 93),
         (TCP, 95),
         (UDP, 53),
@@ -104,7 +110,20 @@ fn request(random: &mut Random, is_v6: bool) -> Segment {
     segment(random, source, (vip, port), protocol)
 }
 
-fn answer(random: &mut Random, is_v6: bool) -> Segment {
+fn answer(random: &mut Random, is_v6: bool, model: &Model) -> Segment {
+    let translated = model.translated();
+    if !translated.is_empty() && random.once_in(3) {
+        let (target, source, protocol) = random.pick(&translated);
+        // Mostly the flow's own, or else perhaps nobody's.
+        let source = if random.once_in(5) {
+            random.pick(&translated).1
+        } else {
+            source
+        };
+        if target.0.contains(':') == source.0.contains(':') {
+            return segment(random, target, source, protocol);
+        }
+    }
     let group = random.below(2) + if is_v6 { 2 } else { 0 };
     let group = &GROUPS[group];
     let target = random.pick(group.targets);
@@ -148,7 +167,7 @@ proptest! {
                     tables.set_ring(group.id, &world::ring(&left));
                 }
                 2 => {
-                    let id = random.pick(&[1u16, 3, 5, 7]);
+                    let id = random.pick(&[1u16, 3, 5, 7, 28, 30]);
                     let words = [Stranded::FORWARD, Stranded::RESET, Stranded::DROP];
                     let (stray, expired) = (random.pick(&words), random.pick(&words));
                     let record = &tables.listeners[usize::from(id)];
@@ -158,7 +177,9 @@ proptest! {
                     model.strand(id, stray, expired);
                 }
                 3 => {
-                    let group = random.pick(&GROUPS[..6]);
+                    let full = GROUPS.iter().filter(|group| group.mode == Mode::FULL_NAT);
+                    let groups: Vec<_> = GROUPS[..6].iter().chain(full).collect();
+                    let group = random.pick(&groups);
                     let id = random.pick(group.targets).0;
                     let record = &tables.targets[usize::try_from(id).expect("small")];
                     let (is_open, is_ending) =
@@ -187,7 +208,7 @@ proptest! {
                     model.rule(id, has_rules.then_some(rules));
                 }
                 6..=10 => {
-                    let segment = answer(&mut random, is_v6);
+                    let segment = answer(&mut random, is_v6, &model);
                     let bytes = segment.frame(from_target("10.0.0.11")).build();
                     let expected = model.answer(&segment);
                     let found = fate(&tables, &bytes, ETH1);

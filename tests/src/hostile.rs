@@ -15,11 +15,11 @@ use nlb_ebpf::{
 };
 
 use crate::{
-    packet::{Sentence, eth},
+    packet::{Sentence, eth, facts},
     world::{
-        CLIENT, CLIENT_V6, ETH0, ETH1, FAR_CLIENT, FAR_CLIENT_V6, GROUPS, LISTENERS, MAC0, MAC1,
-        QUIC, QUIET_CLIENT, SERVERS, TUNNEL_VIP, TUNNEL_VIP_V6, UNKNOWN_CLIENT,
-        UNWRITTEN_LISTENER_PORT, VIP, VIP_V6, asks_who_comes, tables,
+        CLIENT, CLIENT_V6, ETH0, ETH1, FAR_CLIENT, FAR_CLIENT_V6, FULL_VIP, FULL_VIP_V6, GROUPS,
+        LISTENERS, MAC0, MAC1, QUIC, QUIET_CLIENT, SERVERS, TUNNEL_VIP, TUNNEL_VIP_V6,
+        UNKNOWN_CLIENT, UNWRITTEN_LISTENER_PORT, VIP, VIP_V6, asks_who_comes, tables,
     },
 };
 
@@ -247,7 +247,13 @@ fn called(random: &mut Random, is_v6: bool) -> (End, u8) {
         .copied()
         .filter(|listener| QUIC.iter().any(|(other, _)| *other == listener.0))
         .collect();
-    let (_, vip, protocol, mut port, _) = match random.below(9) {
+    let full: Vec<_> = of_version
+        .iter()
+        .copied()
+        .filter(|listener| [FULL_VIP, FULL_VIP_V6].contains(&listener.1))
+        .collect();
+    let (_, vip, protocol, mut port, _) = match random.below(10) {
+        9 => *random.pick(&full),
         8 => *random.pick(&quic),
         0 | 1 => *of_version[random.below(of_version.len())],
         2 => *tunnels[random.below(tunnels.len())],
@@ -280,6 +286,50 @@ fn serving(random: &mut Random, is_v6: bool) -> (End, u8) {
     let count = if random.once_in(4) { targets.len() } else { 5 };
     let (protocol, target) = targets[random.below(count)];
     ((target.1, target.2), protocol)
+}
+
+/// A target's answer to a frame that was sent on, if that has the plainest of shapes: both ends of
+/// everything change places.
+pub fn reply(sent: &[u8]) -> Option<MemoryFrame> {
+    let mut bytes = sent.to_vec();
+    let (start, length) = match bytes.get(12..15)? {
+        [0x08, 0x00, 0x45] => (26, 4),
+        [0x86, 0xdd, _] => (22, 16),
+        _ => return None,
+    };
+    let ports = start + 2 * length;
+    if bytes.len() < ports + 4 {
+        return None;
+    }
+    let (one, other) = bytes[start..ports].split_at_mut(length);
+    one.swap_with_slice(other);
+    let (one, other) = bytes[ports..ports + 4].split_at_mut(2);
+    one.swap_with_slice(other);
+    bytes[..6].copy_from_slice(&crate::world::MAC1);
+    Some(MemoryFrame::new(bytes, ETH1))
+}
+
+/// An ICMP error about a frame that was sent on, if that has the plainest of shapes: to whom it says
+/// that it comes from, from a router or from the receiver, on either side.
+pub fn complaint(random: &mut Random, sent: &[u8]) -> Option<MemoryFrame> {
+    let facts = facts::read(sent)?;
+    let is_v6 = facts.source.is_ipv6();
+    let (mac, interface) = random.pick(&[(MAC1, ETH1), (MAC0, ETH0)]);
+    let router = if is_v6 { "fd00::fe" } else { "10.0.0.254" };
+    let router = router.parse().expect("an address of the world");
+    let from = random.pick(&[router, facts.destination]);
+    let kinds: &[u8] = if is_v6 { &[1, 2, 3, 4] } else { &[3, 11, 12] };
+    let error = eth().to(mac).ip(from, facts.source);
+    let error = error
+        .icmp(random.pick(kinds))
+        .code(random.byte() & 7, [0; 4]);
+    let quoted: Vec<u8> = sent
+        .get(14..)?
+        .iter()
+        .copied()
+        .take(random.pick(&[28, 36, 48, 60, 128]))
+        .collect();
+    Some(MemoryFrame::new(error.payload(&quoted).build(), interface))
 }
 
 /// A QUIC packet's beginning, of which not everything need be true: the header's form, the length of

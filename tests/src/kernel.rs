@@ -222,7 +222,7 @@ impl Kernel {
             bucket_mask: u32::try_from(tables.buckets.len() - 1)?,
             log_faults: 0,
             tick_shift: nlb_userspace::clock::of_this_kernel().shift,
-            zero: 0,
+            translates_sources: tables.translates_sources.into(),
         });
         let (listeners, targets) = (
             u32::try_from(tables.listeners.len())?,
@@ -231,6 +231,8 @@ impl Kernel {
         let mut ebpf = EbpfLoader::new()
             .override_global("SETTINGS", &settings, true)
             .map_max_entries("FLOWS", settings.0.bucket_mask + 1)
+            .map_max_entries("TRANSLATIONS", settings.0.bucket_mask + 1)
+            .map_max_entries("SOURCES", settings.0.bucket_mask + 1)
             .map_max_entries("LISTENERS", listeners)
             .map_max_entries("ADMISSION", listeners)
             .map_max_entries("RULES", listeners)
@@ -328,6 +330,7 @@ impl Kernel {
         self.write_array::<32>("TARGETS", &mut tables.targets)?;
         self.write_array::<64>("TUNNELS", &mut tables.tunnels)?;
         self.write_array::<32>("NEXT_HOPS", &mut tables.next_hops)?;
+        self.write_array::<3072>("SNAT_POOL", std::slice::from_mut(&mut tables.pool))?;
         let index: Vec<(Plain<ListenerKey>, u32)> = tables
             .listener_index
             .iter()
@@ -364,7 +367,7 @@ impl Kernel {
 
     fn write_rules(&mut self, tables: &MemoryTables) -> Result<()> {
         let sources: Vec<(Plain<Source>, [u64; 2])> = tables
-            .sources
+            .admission_sources
             .borrow()
             .iter()
             .map(|(source, record)| {
@@ -430,7 +433,7 @@ impl Kernel {
                     .map(|(source, [window, active])| (source.0, (Window::of_word(window), active)))
             })
             .collect::<Result<_, _>>()?;
-        let ours = tables.sources.borrow();
+        let ours = tables.admission_sources.borrow();
         // Of a source that nobody prepared, clocks may be a tick apart.
         let is_same = ours.iter().all(|(source, record)| {
             let memory = Window::of_word(record.window.load());
@@ -514,7 +517,9 @@ impl Kernel {
     /// Replaces what is remembered: flows, and fragmented datagrams.
     pub fn write_flows(&mut self, tables: &mut MemoryTables) -> Result<()> {
         self.write_fragments(tables)?;
-        self.write_array::<128>("FLOWS", &mut tables.buckets)
+        self.write_array::<128>("FLOWS", &mut tables.buckets)?;
+        self.write_array::<32>("TRANSLATIONS", &mut tables.translations)?;
+        self.write_array::<64>("SOURCES", &mut tables.sources)
     }
 
     /// The flow table: each bucket as sixteen words.
@@ -529,6 +534,9 @@ impl Kernel {
     pub fn flow_difference(&mut self, tables: &mut MemoryTables) -> Result<Option<String>> {
         const LAST_SEEN: u64 = 0xffff << 32;
         if let Some(difference) = self.fragment_difference(tables)? {
+            return Ok(Some(difference));
+        }
+        if let Some(difference) = self.source_difference(tables)? {
             return Ok(Some(difference));
         }
         let ours = self.flows()?;
@@ -550,6 +558,32 @@ impl Kernel {
                         "bucket {index} entry {way}: kernel {entry:#018x?}, memory {memory:#018x?}"
                     )));
                 }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where translated sources and who claims them differ from the memory body's.
+    fn source_difference(&mut self, tables: &mut MemoryTables) -> Result<Option<String>> {
+        let ours: Vec<[u8; 32]> = self
+            .array("TRANSLATIONS")?
+            .iter()
+            .collect::<Result<_, _>>()?;
+        for (bucket, (kernel, memory)) in ours.iter().zip(&mut tables.translations).enumerate() {
+            let memory: [u8; 32] = value(memory);
+            if *kernel != memory {
+                return Ok(Some(format!(
+                    "sources of bucket {bucket}: kernel {kernel:x?}, memory {memory:x?}"
+                )));
+            }
+        }
+        let ours: Vec<[u8; 64]> = self.array("SOURCES")?.iter().collect::<Result<_, _>>()?;
+        for (bucket, (kernel, memory)) in ours.iter().zip(&mut tables.sources).enumerate() {
+            let memory: [u8; 64] = value(memory);
+            if *kernel != memory {
+                return Ok(Some(format!(
+                    "claims of bucket {bucket}: kernel {kernel:x?}, memory {memory:x?}"
+                )));
             }
         }
         Ok(None)

@@ -27,9 +27,12 @@ use crate::{
     world::{
         CLIENT, ETH0, ETH1, FAR, FILLER, GROUPS, LIMITS, LISTENERS, MAC0, MAC1, MTU_BYTES, QUIC,
         RULES, RuleRow, SEQUENCE, SERVERS, chosen_by, from_client, from_target, neighbour_of,
-        on_to,
+        on_to, source_of,
     },
 };
+
+/// An address and a port.
+pub type End = (&'static str, u16);
 
 /// What both ends of a packet and its transport header say.
 #[derive(Clone, Copy, Debug)]
@@ -189,6 +192,8 @@ struct Flow {
     protocol: u8,
     listener: u16,
     target: u32,
+    /// What the target sees, if that is not the client.
+    source: Option<End>,
     is_answered: bool,
     is_established: bool,
     is_client_closed: bool,
@@ -222,6 +227,12 @@ impl Flow {
         };
         own.min(idle)
     }
+}
+
+/// The neighbour through which an address is reached.
+fn router_of(address: &'static str) -> &'static str {
+    let far = FAR.iter().find(|(far, _)| *far == address);
+    far.map_or(address, |(_, router)| *router)
 }
 
 /// How many bytes go around a packet to this target.
@@ -318,7 +329,8 @@ fn target(id: u32) -> (Mode, &'static str, u16) {
 /// A client's segment on its way to a target.
 fn on_its_way(segment: &Segment, tables: &MemoryTables, id: u32) -> Sentence {
     let (mode, address, target_port) = target(id);
-    let out = if mode == Mode::NAT {
+    let is_routed = matches!(mode, Mode::NAT | Mode::FULL_NAT);
+    let out = if is_routed {
         Segment {
             destination: (address, target_port),
             ttl: segment.ttl - 1,
@@ -327,8 +339,8 @@ fn on_its_way(segment: &Segment, tables: &MemoryTables, id: u32) -> Sentence {
     } else {
         *segment
     };
-    if matches!(mode, Mode::NAT | Mode::DSR_L2) {
-        out.frame(on_to(address))
+    if is_routed || mode == Mode::DSR_L2 {
+        out.frame(on_to(router_of(address)))
     } else {
         let client = (segment.source.0, segment.source.1, segment.protocol);
         let frame = out.frame(on_to(address)).build();
@@ -511,42 +523,134 @@ impl Model {
         };
         let (mode, address, _) = target(id);
         // A packet that is stopped leaves no trace in its flow.
-        let is_routed = mode == Mode::NAT;
+        let is_routed = matches!(mode, Mode::NAT | Mode::FULL_NAT);
+        let needs_source = alive.is_none() && self.needs_source(segment, listener, id);
+        if needs_source && segment.flags & RST != 0 {
+            return Fate::Dropped;
+        }
         let overhead = overhead_bytes(mode, address);
         if let Some(fate) = segment.refused(from_client(), to_client(), vip, is_routed, overhead) {
             return fate;
         }
-        if let Some(index) = alive {
-            let flow = &mut self.flows[index];
-            if !segment.opens() && (flow.is_answered || mode != Mode::NAT) {
-                flow.is_established = true;
-            }
-            flow.is_client_closed |= segment.flags & FIN != 0;
-            flow.is_reset |= segment.flags & RST != 0;
-            flow.last_seen = now;
-        } else if segment.flags & RST == 0 {
-            // A stray RST begins nothing.
-            match self.limit(listener, segment.source.0) {
-                Admitted::Dropped => return Fate::Dropped,
-                Admitted::Unpinned => {}
-                Admitted::Remembered => {
-                    let flow = self.flow(segment, listener, id);
-                    match known {
-                        Some(index) => self.flows[index] = flow,
-                        None => self.flows.push(flow),
+        // A stray RST begins nothing.
+        let begins = alive.is_none() && segment.flags & RST == 0;
+        let is_remembered = match begins.then(|| self.limit(listener, segment.source.0)) {
+            Some(Admitted::Dropped) => return Fate::Dropped,
+            Some(Admitted::Unpinned) | None => false,
+            Some(Admitted::Remembered) => true,
+        };
+        let new = needs_source.then(|| self.free_source(segment, tables, listener, id));
+        let source = match alive {
+            Some(index) => self.note(segment, index),
+            None => new,
+        };
+        if is_remembered {
+            self.remember(segment, listener, id, new);
+        }
+        let seen = Segment {
+            source: source.unwrap_or(segment.source),
+            ..*segment
+        };
+        Fate::Sent(ETH1, on_its_way(&seen, tables, id).build())
+    }
+
+    /// Notes a packet of a flow that is sent on; what its target sees as its source, if not the client.
+    fn note(&mut self, segment: &Segment, index: usize) -> Option<End> {
+        let flow = &mut self.flows[index];
+        let (mode, ..) = target(flow.target);
+        let is_routed = matches!(mode, Mode::NAT | Mode::FULL_NAT);
+        if !segment.opens() && (flow.is_answered || !is_routed) {
+            flow.is_established = true;
+        }
+        flow.is_client_closed |= segment.flags & FIN != 0;
+        flow.is_reset |= segment.flags & RST != 0;
+        flow.last_seen = self.now;
+        flow.source
+    }
+
+    /// Remembers a flow that begins, instead of the one that was there.
+    fn remember(&mut self, segment: &Segment, listener: u16, id: u32, source: Option<End>) {
+        let is_it = |flow: &Flow| {
+            flow.client == segment.source
+                && flow.protocol == segment.protocol
+                && flow.listener == listener
+        };
+        self.flows.retain(|flow| !is_it(flow));
+        self.flows.push(self.flow(segment, listener, id, source));
+    }
+
+    /// Whether the target could not tell a new flow from another, or shall not see its client. An
+    /// old flow that stands in the way but whose time has run out is forgotten.
+    fn needs_source(&mut self, segment: &Segment, listener: u16, id: u32) -> bool {
+        let (mode, address, port) = target(id);
+        if mode != Mode::NAT {
+            return mode == Mode::FULL_NAT;
+        }
+        let now = self.now;
+        let is_in_the_way = |flow: &Flow| {
+            flow.client == segment.source
+                && flow.protocol == segment.protocol
+                && flow.listener != listener
+                && flow.source.is_none()
+                && target(flow.target) == (Mode::NAT, address, port)
+        };
+        self.flows
+            .retain(|flow| !(is_in_the_way(flow) && now - flow.last_seen > flow.patience()));
+        address == segment.source.0 || self.flows.iter().any(is_in_the_way)
+    }
+
+    /// The first source, of those that are tried, that no live flow has towards the target; of one
+    /// whose time has run out it is taken.
+    fn free_source(
+        &mut self,
+        segment: &Segment,
+        tables: &MemoryTables,
+        listener: u16,
+        id: u32,
+    ) -> End {
+        let (_, address, port) = target(id);
+        let now = self.now;
+        for attempt in 0.. {
+            let source = source_of(tables, segment.source, segment.protocol, attempt);
+            let owner = self.flows.iter().position(|flow| {
+                let (_, other, other_port) = target(flow.target);
+                let is_same = flow.client == segment.source && flow.listener == listener;
+                !is_same
+                    && flow.source == Some(source)
+                    && flow.protocol == segment.protocol
+                    && (other, other_port) == (address, port)
+            });
+            match owner {
+                None => return source,
+                Some(index) => {
+                    let flow = &self.flows[index];
+                    if now - flow.last_seen > flow.patience() {
+                        self.flows.remove(index);
+                        return source;
                     }
                 }
             }
         }
-        Fate::Sent(ETH1, on_its_way(segment, tables, id).build())
+        unreachable!("few flows")
     }
 
-    fn flow(&self, segment: &Segment, listener: u16, target: u32) -> Flow {
+    /// What targets may answer at an address of the pool: target, source and protocol of each flow.
+    pub fn translated(&self) -> Vec<(End, End, u8)> {
+        let known = self.flows.iter().filter_map(|flow| {
+            let (_, address, port) = target(flow.target);
+            flow.source
+                .map(|source| ((address, port), source, flow.protocol))
+        });
+        known.collect()
+    }
+
+    fn flow(&self, segment: &Segment, listener: u16, target: u32, source: Option<End>) -> Flow {
         Flow {
             client: segment.source,
             protocol: segment.protocol,
             listener,
             target,
+            source,
             is_answered: false,
             is_established: false,
             is_client_closed: false,
@@ -561,9 +665,11 @@ impl Model {
         let now = self.now;
         let flow = self.flows.iter_mut().find(|flow| {
             let (mode, address, port) = target(flow.target);
-            flow.client == segment.destination
+            // In mode `nat` the target sees the client, unless it is given a source.
+            let seen = flow.source.unwrap_or(flow.client);
+            seen == segment.destination
                 && flow.protocol == segment.protocol
-                && mode == Mode::NAT
+                && matches!(mode, Mode::NAT | Mode::FULL_NAT)
                 && (address, port) == segment.source
         });
         let Some(flow) = flow else {
@@ -595,14 +701,13 @@ impl Model {
         flow.is_target_closed |= segment.flags & FIN != 0;
         flow.is_reset |= segment.flags & RST != 0;
         flow.last_seen = now;
-        let routers: HashMap<_, _> = FAR.iter().copied().collect();
-        let client = segment.destination.0;
-        let receiver = routers.get(client).copied().unwrap_or(client);
+        let client = flow.client;
         let out = Segment {
             source: (vip, port),
+            destination: client,
             ttl: segment.ttl - 1,
             ..*segment
         };
-        Fate::Sent(ETH0, out.frame(on_to(receiver)).build())
+        Fate::Sent(ETH0, out.frame(on_to(router_of(client.0))).build())
     }
 }

@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use nlb_common::{
     address::Address,
     admission::{ALLOW, AdmissionPolicy, DENY, Source, Window},
+    flow::Client,
     hash::{Key, Secret as _},
     listener::{HashInput, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy},
     next_hop::{MacPair, NextHop, NextHopId, VlanId},
@@ -30,7 +31,12 @@ use nlb_common::{
         protocol::{TCP, UDP},
     },
 };
-use nlb_ebpf::{memory::MemoryTables, tables::Route};
+use nlb_ebpf::{
+    flows::Place,
+    memory::MemoryTables,
+    snat::allocate::{port, spread, turn},
+    tables::Route,
+};
 use nlb_userspace::dataplane::sweep;
 use zerocopy::big_endian::U16;
 
@@ -100,6 +106,12 @@ pub const DSR_VIP_V6: &str = "2001:db8::20";
 pub const TUNNEL_VIP: &str = "192.0.2.30";
 /// The same for IPv6 packets, with targets of either version.
 pub const TUNNEL_VIP_V6: &str = "2001:db8::30";
+/// The VIP of the listeners whose targets see an address of the pool.
+pub const FULL_VIP: &str = "192.0.2.60";
+/// The VIP of the listeners whose targets see an address of the pool.
+pub const FULL_VIP_V6: &str = "2001:db8::60";
+/// The pool.
+pub const POOL: &[&str] = &["192.0.2.50", "192.0.2.51", "2001:db8::50"];
 
 /// What becomes of a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,6 +245,7 @@ const V4A: &str = "10.0.0.21";
 const V4B: &str = "10.0.0.22";
 const V6A: &str = "fd00::21";
 const V6B: &str = "fd00::22";
+const FULL: Mode = Mode::FULL_NAT;
 
 /// All target groups. 7 has a ring without targets, 8 has no ring, 15's ring names a target
 /// without a record.
@@ -361,6 +374,15 @@ pub const GROUPS: &[Group] = &[
     group(77, IPIP, TCP, &[(83, V4A, 14, true)]),
     group(78, GENEVE, TCP, &[(84, "fd09::5", 15, false)]),
     group(79, IPIP, TCP, &[(85, "10.77.0.1", 16, false)]),
+    group(
+        30,
+        FULL,
+        TCP,
+        &[(46, "10.0.0.11", 8080, true), (47, "10.0.0.12", 8080, true)],
+    ),
+    group(31, FULL, UDP, &[(48, "10.0.0.11", 5353, true)]),
+    group(32, FULL, TCP, &[(49, "fd00::11", 8080, true)]),
+    group(33, FULL, UDP, &[(56, "fd09::5", 5353, false)]),
 ];
 
 /// The tunnels of those groups that have one: `(group, source for IPv4, bits of it for the flow's
@@ -479,6 +501,12 @@ pub const LISTENERS: &[(u16, &str, u8, u16, u16)] = &[
     (103, VIP, TCP, 9105, 1),
     (104, DSR_VIP, TCP, 9105, 5),
     (105, TUNNEL_VIP_V6, TCP, 9105, 66),
+    (28, FULL_VIP, TCP, 80, 30),
+    (29, FULL_VIP, UDP, 53, 31),
+    (30, FULL_VIP_V6, TCP, 80, 32),
+    (31, FULL_VIP_V6, UDP, 53, 33),
+    // As listener 1, so that a client's port may have two flows to one target.
+    (32, VIP, TCP, 97, 1),
 ];
 
 /// Listeners that do not hash the five-tuple.
@@ -679,7 +707,7 @@ pub fn set_windows(tables: &MemoryTables, clients: &[&str], mut flows: impl FnMu
         record.window.store(word());
         for client in clients {
             let source = Source::of(listener, address(client), policy.source_bits);
-            let mut sources = tables.sources.borrow_mut();
+            let mut sources = tables.admission_sources.borrow_mut();
             sources.entry(source).or_default().window.store(word());
         }
     }
@@ -689,13 +717,20 @@ pub fn set_windows(tables: &MemoryTables, clients: &[&str], mut flows: impl FnMu
 /// against limits.
 pub fn sweep(tables: &MemoryTables) {
     let found = sweep::sweep(
-        tables.buckets.iter().flat_map(|bucket| &bucket.entries),
-        &tables.listeners,
-        &tables.admissions,
-        &tables.targets,
+        tables
+            .buckets
+            .iter()
+            .zip(&tables.translations)
+            .flat_map(|(bucket, beside)| bucket.entries.iter().zip(&beside.entries)),
+        &sweep::Records {
+            listeners: &tables.listeners,
+            admissions: &tables.admissions,
+            targets: &tables.targets,
+            pool: Some(&tables.pool),
+        },
         Tick(tables.now.get()),
     );
-    for (source, record) in tables.sources.borrow().iter() {
+    for (source, record) in tables.admission_sources.borrow().iter() {
         let flows = found.by_source.get(source).copied();
         record.active.store(flows.unwrap_or(0));
     }
@@ -859,6 +894,8 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
         orphan.protocol,
         orphan.port,
     );
+    let pool: Vec<Address> = POOL.iter().map(|text| address(text)).collect();
+    tables.set_pool(&pool);
     tables.now.set(1000);
     tables
 }
@@ -882,6 +919,23 @@ pub fn tunnel(group: u16) -> Tunnel {
         network: NETWORK,
         has_entropy,
     }
+}
+
+/// The pool's (address, port) that a client's flow tries at first, or after so many attempts.
+pub fn source_of(
+    tables: &MemoryTables,
+    client: (&str, u16),
+    protocol: u8,
+    attempt: u64,
+) -> (&'static str, u16) {
+    let client = Client {
+        address: address(client.0),
+        port: U16::new(client.1),
+        protocol,
+    };
+    let spread = spread(Place::of(tables, &client), attempt);
+    let id = turn(&tables.pool, client.address.is_v4(), spread).expect("a pool");
+    (POOL[usize::from(id.0) - 1], port(spread).get())
 }
 
 /// The id of the target that a flow takes when it begins, as the documentation has it: the keyed

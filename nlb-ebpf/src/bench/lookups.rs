@@ -25,6 +25,7 @@ use nlb_common::{
     listener::{Listener, ListenerId, ListenerKey},
     next_hop::{NeighbourKey, NextHopId, NextHopSlot},
     quic::ServerIdKey,
+    source::{Pool, SourceBucket, Translations},
     stop::Stop,
     target::{Target, TargetId},
     tick::Tick,
@@ -40,7 +41,7 @@ use zerocopy::big_endian::U16;
 
 use crate::{
     frame::XdpFrame,
-    instructions::{compare_and_swap, forget},
+    instructions::{compare_and_swap, forget, keep},
 };
 
 /// `BPF_F_MMAPABLE`, as the load balancer's table has it: it puts values at a page's start.
@@ -192,12 +193,42 @@ impl Tables for FlowTables {
     }
 
     #[inline(always)]
+    fn bucket_number(&self, hash: u32) -> u32 {
+        hash
+    }
+
+    #[inline(always)]
+    fn translates_sources(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn pool(&self) -> Option<&Pool> {
+        None
+    }
+
+    #[inline(always)]
+    fn translations(&self, _bucket: u32) -> Option<&Translations> {
+        None
+    }
+
+    #[inline(always)]
+    fn source_bucket(&self, _hash: u32) -> Option<&SourceBucket> {
+        None
+    }
+
+    #[inline(always)]
     fn forget(&self, value: u64, unknown: u64) -> u64 {
         forget(value, unknown)
     }
 
     fn swap(&self, word: &Word, seen: u64, new: u64) -> bool {
         compare_and_swap(word, seen, new)
+    }
+
+    #[inline(always)]
+    fn keep(&self, value: u64) -> u64 {
+        keep(value)
     }
 
     #[inline(always)]
@@ -286,9 +317,11 @@ fn lookup_nothing(context: XdpContext) -> u32 {
 fn lookup_exact(context: XdpContext) -> u32 {
     with_client(&context, |packet, client| {
         let place = Place::of(&FlowTables, client);
-        flows::find(&FlowTables, place, client, |choice| is_for(packet, choice))
-            .entry
-            .is_some()
+        flows::find(&FlowTables, place, client, |choice, _| {
+            is_for(packet, choice)
+        })
+        .entry
+        .is_some()
     })
 }
 
@@ -297,7 +330,9 @@ fn lookup_exact(context: XdpContext) -> u32 {
 fn insert_exact(context: XdpContext) -> u32 {
     with_client(&context, |packet, client| {
         let place = Place::of(&FlowTables, client);
-        let known = flows::find(&FlowTables, place, client, |choice| is_for(packet, choice));
+        let known = flows::find(&FlowTables, place, client, |choice, _| {
+            is_for(packet, choice)
+        });
         known.entry.is_some()
             || flows::pin(
                 &FlowTables,

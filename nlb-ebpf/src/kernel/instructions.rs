@@ -37,3 +37,17 @@ pub(crate) fn forget(value: u64, unknown: u64) -> u64 {
     }
     value
 }
+
+/// The same value, of which the compiler knows nothing any more, and which it cannot compute with
+/// before this place is reached.
+///
+/// One instruction, because a line without any is refused ("Invalid line_info").
+#[inline(always)]
+pub(crate) fn keep(value: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: a register becomes itself.
+    unsafe {
+        core::arch::asm!("{value} = {value}", value = inout(reg) value, options(nomem, nostack));
+    }
+    value
+}

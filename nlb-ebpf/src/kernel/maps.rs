@@ -28,6 +28,7 @@ use nlb_common::{
     quic::ServerIdKey,
     ring::Ring,
     settings::Settings,
+    source::{Pool, SourceBucket, Translations},
     stop::Stop,
     target::{Target, TargetId},
     tick::Tick,
@@ -37,7 +38,7 @@ use nlb_common::{
 use nlb_ebpf::tables::{Passage, PassageKind, Route, RouteQuery, Tables};
 
 use super::{
-    instructions::{compare_and_swap, forget},
+    instructions::{compare_and_swap, forget, keep},
     route,
 };
 
@@ -83,6 +84,12 @@ static FLOWS: Array<Bucket, 1024, MMAPABLE> = Array::new(); // set by the loader
 static FRAGMENTS: LruHashMap<FragmentKey, FragmentRecord, { MAX_FRAGMENTS as usize }> =
     LruHashMap::new();
 #[btf_map]
+static TRANSLATIONS: Array<Translations, 1, MMAPABLE> = Array::new(); // set by the loader
+#[btf_map]
+static SOURCES: Array<SourceBucket, 1, MMAPABLE> = Array::new(); // set by the loader
+#[btf_map]
+static SNAT_POOL: Array<Pool, 1, MMAPABLE> = Array::new();
+#[btf_map]
 static LISTENER_COUNTERS: PerCpuArray<Traffic, 1024> = PerCpuArray::new(); // set by the loader
 #[btf_map]
 static TARGET_COUNTERS: PerCpuArray<Traffic, 4096> = PerCpuArray::new(); // set by the loader
@@ -112,7 +119,7 @@ static SETTINGS: Settings = Settings {
     bucket_mask: 0,
     log_faults: 0,
     tick_shift: 8,
-    zero: 0,
+    translates_sources: 0,
 };
 
 /// Reads one of the loader's constants where it stands.
@@ -139,7 +146,9 @@ impl Secret for TableKey {
         match index {
             0 => setting!(SETTINGS.table_key.words[0]),
             1 => setting!(SETTINGS.table_key.words[1]),
-            _ => setting!(SETTINGS.table_key.words[2]),
+            2 => setting!(SETTINGS.table_key.words[2]),
+            3 => setting!(SETTINGS.table_key.words[3]),
+            _ => setting!(SETTINGS.table_key.words[4]),
         }
     }
 }
@@ -281,6 +290,31 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
+    fn bucket_number(&self, hash: u32) -> u32 {
+        hash & setting!(SETTINGS.bucket_mask)
+    }
+
+    #[inline(always)]
+    fn translates_sources(&self) -> bool {
+        setting!(SETTINGS.translates_sources) != 0
+    }
+
+    #[inline(always)]
+    fn pool(&self) -> Option<&Pool> {
+        SNAT_POOL.get(0)
+    }
+
+    #[inline(always)]
+    fn translations(&self, bucket: u32) -> Option<&Translations> {
+        TRANSLATIONS.get(bucket & setting!(SETTINGS.bucket_mask))
+    }
+
+    #[inline(always)]
+    fn source_bucket(&self, hash: u32) -> Option<&SourceBucket> {
+        SOURCES.get(hash & setting!(SETTINGS.bucket_mask))
+    }
+
+    #[inline(always)]
     fn swap(&self, word: &Word, seen: u64, new: u64) -> bool {
         compare_and_swap(word, seen, new)
     }
@@ -288,6 +322,11 @@ impl Tables for Maps<'_> {
     #[inline(always)]
     fn forget(&self, value: u64, unknown: u64) -> u64 {
         forget(value, unknown)
+    }
+
+    #[inline(always)]
+    fn keep(&self, value: u64) -> u64 {
+        keep(value)
     }
 
     #[inline(always)]

@@ -22,5 +22,8 @@ pub(crate) fn go(context: &XdpContext, stage: Stage) {
             }
         };
     }
-    jump!(Classify, Begin, Back, Icmp, Fragment, Answer, Wrap, Quic);
+    jump!(
+        Classify, Begin, Back, Icmp, Fragment, Answer, Wrap, Quic, SnatKnown, SnatBegin, SnatBack,
+        SnatIcmp
+    );
 }

@@ -25,6 +25,14 @@ pub(super) fn target(report: &mut Report<'_>, written: &At<String>) -> Option<Ip
     refuse(report, written, address, class, Remedy::WriteTarget)
 }
 
+/// An address of the pool: as a VIP, it must mean this host wherever a target is.
+pub(super) fn source(report: &mut Report<'_>, written: &At<String>) -> Option<IpAddr> {
+    let address = read(report, written)?;
+    let class =
+        class(address).or_else(|| is_link_local(address).then_some(AddressClass::LinkLocal));
+    refuse(report, written, address, class, Remedy::WriteSource)
+}
+
 fn refuse(
     report: &mut Report<'_>,
     written: &At<String>,

@@ -52,6 +52,8 @@ pub struct Node {
     pub tunnel_sources: TunnelSources,
     /// Sizes of the maps.
     pub capacity: Capacity,
+    /// Addresses of ours that sources are translated to; each once, none a VIP or a target.
+    pub snat_addresses: Vec<IpAddr>,
 }
 
 impl Node {
@@ -421,6 +423,8 @@ pub enum Mode {
     Nat,
     /// The destination MAC is rewritten; the target answers the client directly.
     DsrL2,
+    /// Both ends are rewritten; the target answers an address of [`Node::snat_addresses`].
+    FullNat,
     /// The packet travels inside of an IP packet; the target answers the client directly.
     DsrIpip,
     /// The same, inside of UDP with a GUE header.
@@ -432,7 +436,7 @@ pub enum Mode {
 impl Mode {
     /// Whether the target answers the client directly.
     pub const fn is_dsr(self) -> bool {
-        !matches!(self, Self::Nat)
+        !matches!(self, Self::Nat | Self::FullNat)
     }
 
     /// Whether packets reach the target inside of other packets.
@@ -449,6 +453,7 @@ impl fmt::Display for Mode {
             Self::DsrIpip => "dsr-ipip",
             Self::DsrGue => "dsr-gue",
             Self::DsrGeneve => "dsr-geneve",
+            Self::FullNat => "full-nat",
         })
     }
 }

@@ -74,9 +74,24 @@ pub enum Problem {
     /// A planned word or key.
     #[error("is not supported yet")]
     NotYet,
-    /// `preserve_client_ip.enabled = false`.
-    #[error("needs the mode `full-nat`, which is not supported yet")]
+    /// `preserve_client_ip.enabled = false` in another mode.
+    #[error("needs the mode `full-nat`")]
     NeedsFullNat,
+    /// `preserve_client_ip.enabled = true` in mode `full-nat`.
+    #[error("cannot be with the mode `full-nat`, in which targets see an address of this node")]
+    FullNatHidesClients,
+    /// More addresses than have a number.
+    #[error("is the 32nd of its IP version, and the pool takes 31")]
+    TooManySources,
+    /// A target that is an address of the pool.
+    #[error("is itself one of node.snat_addresses")]
+    TargetIsSource,
+    /// A `full-nat` group without a pool.
+    #[error("needs an {version} address in node.snat_addresses, which targets will see")]
+    NoSourceOfVersion {
+        /// The group's IP version.
+        version: super::IpVersion,
+    },
     /// Nothing in a list that must not be empty.
     #[error("is empty")]
     Empty,

@@ -38,6 +38,7 @@ pub(super) struct RawNode {
     pub(super) targets: Field<u64>,
     pub(super) listeners: Field<u64>,
     pub(super) target_groups: Field<u64>,
+    pub(super) snat_addresses: Field<Vec<At<String>>>,
 }
 
 #[derive(Debug)]
@@ -200,6 +201,7 @@ impl RawNode {
             targets: reader.whole(table, "capacity.targets"),
             listeners: reader.whole(table, "capacity.listeners"),
             target_groups: reader.whole(table, "capacity.target_groups"),
+            snat_addresses: reader.texts(table, "snat_addresses"),
         }
     }
 }

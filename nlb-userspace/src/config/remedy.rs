@@ -116,6 +116,18 @@ pub enum Remedy {
     /// An address clients can reach.
     #[error("write a unicast address that clients can reach")]
     WriteVip,
+    /// An address of ours.
+    #[error(
+        "write a unicast address that is routed to this node and that nothing else uses, no VIP \
+         and no target"
+    )]
+    WriteSource,
+    /// `mode = "full-nat"`, or no such wish.
+    #[error("write `mode = \"full-nat\"`, or remove it")]
+    FullNatOrRemove,
+    /// A pool.
+    #[error("add one, or use the mode `nat`")]
+    AddSource,
     /// An address of a server.
     #[error("write the unicast address of a server")]
     WriteTarget,
@@ -177,7 +189,9 @@ pub enum Remedy {
     )]
     OtherPort,
     /// An action at a flow's expiry.
-    #[error("write \"reset\", \"silent\" or \"forward\", or use groups of mode \"nat\"")]
+    #[error(
+        "write \"reset\", \"silent\" or \"forward\", or use groups of mode \"nat\" or \"full-nat\""
+    )]
     OtherIdleAction,
     /// A server ID.
     #[error("write \"0x\" and {0} hexadecimal digits, such as \"0x{example}\"", example = server_id(*.0))]

@@ -160,6 +160,7 @@ impl Daemon {
             bpffs: &node.bpffs,
             pins: &pins,
             capacity: node.capacity,
+            translates_sources: !node.snat_addresses.is_empty(),
             secret: &deployment_secret,
             table_secret,
         })?;
@@ -170,6 +171,12 @@ impl Daemon {
                 size.key,
                 size.kept,
                 size.asked
+            );
+        }
+        if !node.snat_addresses.is_empty() && !loaded.translates_sources {
+            tracing::error!(
+                "node.snat_addresses: the pinned maps were made without a pool and have no room \
+                 for translated sources: no flow can have one until `nlb detach` and a new start"
             );
         }
         loaded.forward_log();
@@ -349,6 +356,12 @@ impl Daemon {
                 "; links keep their mode until `nlb detach`",
             ),
             (old.capacity != new.capacity, "node.capacity", detach_first),
+            (
+                !new.snat_addresses.is_empty() && !self.loaded.translates_sources,
+                "node.snat_addresses",
+                "; the running maps were made without a pool and have no room for one: `nlb detach` \
+                 first",
+            ),
         ] {
             if differs {
                 return Err(DaemonError::NeedsRestart { field, more });

@@ -11,7 +11,7 @@ use nlb_common::{
 use super::{Daemon, groups, groups::Group, groups::Way, wish};
 use crate::{
     config,
-    dataplane::load::Attached,
+    dataplane::{load::Attached, sweep::Sweep},
     next_hop,
     status::{
         Counters, Flows, ForwardShare, Interface, Listener, LoadBalancer, NextHop, Status,
@@ -22,7 +22,8 @@ use crate::{
 impl Daemon {
     /// How things are now.
     pub(super) async fn report(&self) -> Status {
-        let active = self.sweep_flows().active;
+        let sweep = self.sweep_flows();
+        let active = sweep.active;
         let mut warnings: Vec<String> = self
             .desired
             .warnings
@@ -55,7 +56,7 @@ impl Daemon {
                 .groups
                 .list
                 .iter()
-                .map(|group| self.group(group))
+                .map(|group| self.group(group, &sweep))
                 .collect(),
             stops: Stop::ALL
                 .iter()
@@ -151,7 +152,7 @@ impl Daemon {
             .unwrap_or_default()
     }
 
-    fn group(&self, group: &Group) -> TargetGroup {
+    fn group(&self, group: &Group, sweep: &Sweep) -> TargetGroup {
         let wished =
             self.wish.groups.iter().find(|wished| {
                 wished.fingerprint == crate::plan::fingerprint(&group.configured.name)
@@ -174,6 +175,7 @@ impl Daemon {
                     let traffic = id
                         .and_then(|id| self.loaded.maps.target_traffic(id).ok())
                         .unwrap_or_default();
+                    let ports = id.and_then(|id| sweep.ports_by_target.get(id.0 as usize));
                     let quic_server_id =
                         group
                             .configured
@@ -184,6 +186,7 @@ impl Daemon {
                                 format!("0x{number:0digits$x}")
                             });
                     Target {
+                        snat_ports_in_use: ports.copied().unwrap_or_default(),
                         effective_weight: weight,
                         quic_server_id,
                         ..self.target(address, entry, id.map(|id| id.0), traffic)
@@ -215,6 +218,7 @@ impl Daemon {
                 .map(|reason| reason.description().to_owned()),
             last_failure: health.last_failure().map(|failure| failure.to_string()),
             next_hop: self.way(&entry.way),
+            snat_ports_in_use: 0,
             counters: traffic.into(),
         }
     }

@@ -71,6 +71,7 @@ impl Groups {
                 .map(|group| group.wish(now, &desired.node.tunnel_sources, &next_hop))
                 .collect(),
             forwards,
+            sources: desired.node.snat_addresses.clone(),
         }
     }
 }
@@ -91,6 +92,7 @@ impl Group {
                 Mode::DsrIpip => WireMode::DSR_IPIP,
                 Mode::DsrGue => WireMode::DSR_GUE,
                 Mode::DsrGeneve => WireMode::DSR_GENEVE,
+                Mode::FullNat => WireMode::FULL_NAT,
             },
             tunnel: self
                 .configured

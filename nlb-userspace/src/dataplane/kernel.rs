@@ -10,6 +10,7 @@ use aya::{
     },
 };
 use nlb_common::{
+    address::Address,
     admission::{ALLOW, Admission, AdmissionPolicy, DENY, MAX_SOURCES, Source, settled},
     counter::Traffic,
     decap::SourceKey,
@@ -20,6 +21,7 @@ use nlb_common::{
     plain::Plain,
     quic::{CidLayout, ServerIdKey},
     ring::Ring,
+    source::{Pool, SourceId, TURNS, Translations},
     stop::Stop,
     target::{Target, TargetControl, TargetId, TargetIdentity},
     tick::Tick,
@@ -55,6 +57,8 @@ pub struct KernelMaps {
     tunnels: Shared<TunnelSlot>,
     next_hops: Shared<NextHopSlot>,
     flows: Shared<Bucket>,
+    translations: Shared<Translations>,
+    pool: Shared<Pool>,
     listener_index: HashMap<MapData, Plain<ListenerKey>, u32>,
     next_hop_index: HashMap<MapData, Plain<NeighbourKey>, u32>,
     vlan_links: HashMap<MapData, u32, u64>,
@@ -89,6 +93,10 @@ pub struct Found {
     pub prefilter: Vec<u64>,
     /// Targets that a ring names: those that took new flows.
     pub in_rings: BTreeSet<TargetId>,
+    /// The pool's addresses.
+    pub sources: Vec<(SourceId, Address)>,
+    /// Those that new flows get.
+    pub turns: BTreeSet<SourceId>,
     /// Next hops by neighbour; `None` where the record is invalid.
     pub next_hops: Vec<(NeighbourKey, NextHopId, Option<NextHop>)>,
     /// What is behind VLAN interfaces, by their indexes.
@@ -147,8 +155,10 @@ new_shared!(
     Header,
     Listener,
     NextHopSlot,
+    Pool,
     Prefilter,
     Target,
+    Translations,
     TunnelSlot
 );
 
@@ -175,6 +185,8 @@ impl KernelMaps {
             tunnels: share(object, "TUNNELS")?,
             next_hops: share(object, "NEXT_HOPS")?,
             flows: share(object, "FLOWS")?,
+            translations: share(object, "TRANSLATIONS")?,
+            pool: share(object, "SNAT_POOL")?,
             listener_index: HashMap::try_from(take(object, "LISTENER_INDEX")?)
                 .map_err(map_error("use", "LISTENER_INDEX"))?,
             next_hop_index: HashMap::try_from(take(object, "NEXT_HOP_INDEX")?)
@@ -277,27 +289,15 @@ impl KernelMaps {
                 Ok((key, TargetId(id)))
             })
             .collect::<Result<_, DataplaneError>>()?;
-        let groups: BTreeSet<u16> = targets
-            .iter()
-            .map(|(_, identity, _)| identity.group)
-            .collect();
-        let mut in_rings = BTreeSet::new();
-        for group in groups {
-            // A group that never got a ring has no inner map.
-            if let Ok(inner) = self.rings.get(&u32::from(group), 0) {
-                let ring = inner.get(&0, 0).map_err(map_error("read", "RINGS"))?;
-                in_rings.extend(
-                    ring.0
-                        .slots
-                        .iter()
-                        .filter(|id| **id != 0)
-                        .copied()
-                        .map(TargetId),
-                );
-            }
-        }
         Ok(Found {
-            in_rings,
+            in_rings: self.in_rings(&targets)?,
+            sources: self.pool.iter().flat_map(Pool::all).collect(),
+            turns: self
+                .pool
+                .iter()
+                .flat_map(|pool| [true, false].map(|is_v4| (pool, is_v4)))
+                .flat_map(|(pool, is_v4)| (0..TURNS).filter_map(move |n| pool.turn(is_v4, n)))
+                .collect(),
             generation: self.header().map_or(0, |header| header.generation.load()),
             listeners,
             admissions,
@@ -318,6 +318,33 @@ impl KernelMaps {
             cid_layouts,
             server_ids,
         })
+    }
+
+    /// The targets that the rings of these targets' groups name.
+    fn in_rings(
+        &self,
+        targets: &[(TargetId, TargetIdentity, TargetControl)],
+    ) -> Result<BTreeSet<TargetId>, DataplaneError> {
+        let groups: BTreeSet<u16> = targets
+            .iter()
+            .map(|(_, identity, _)| identity.group)
+            .collect();
+        let mut in_rings = BTreeSet::new();
+        for group in groups {
+            // A group that never got a ring has no inner map.
+            if let Ok(inner) = self.rings.get(&u32::from(group), 0) {
+                let ring = inner.get(&0, 0).map_err(map_error("read", "RINGS"))?;
+                in_rings.extend(
+                    ring.0
+                        .slots
+                        .iter()
+                        .filter(|id| **id != 0)
+                        .copied()
+                        .map(TargetId),
+                );
+            }
+        }
+        Ok(in_rings)
     }
 
     /// What was counted of a listener.
@@ -341,11 +368,19 @@ impl KernelMaps {
 
     /// Goes over the whole flow table: counts flows, and empties entries whose time has run out.
     pub fn sweep(&self, now: Tick) -> Sweep {
+        let none = Translations::default();
+        let translations = self.translations.iter().chain(std::iter::repeat(&none));
         sweep::sweep(
-            self.flows.iter().flat_map(|bucket| &bucket.entries),
-            &self.listeners,
-            &self.admissions,
-            &self.targets,
+            self.flows
+                .iter()
+                .zip(translations)
+                .flat_map(|(bucket, beside)| bucket.entries.iter().zip(&beside.entries)),
+            &sweep::Records {
+                listeners: &self.listeners,
+                admissions: &self.admissions,
+                targets: &self.targets,
+                pool: self.pool.first(),
+            },
             now,
         )
     }
@@ -560,6 +595,15 @@ impl Dataplane for KernelMaps {
             Step::UnindexListener { key } => {
                 absent_is_well(self.listener_index.remove(&Plain(*key)))
                     .map_err(map_error("write", "LISTENER_INDEX"))?;
+            }
+            Step::WriteSource { id, address } => {
+                slot("SNAT_POOL", &self.pool, 0)?.write(*id, *address);
+            }
+            Step::TakeTurns { is_v4, ids } => {
+                slot("SNAT_POOL", &self.pool, 0)?.set_turns(*is_v4, ids);
+            }
+            Step::ClearSource { id } => {
+                slot("SNAT_POOL", &self.pool, 0)?.write(*id, Address::UNSPECIFIED);
             }
             Step::LayOutCids { id, layout } => {
                 slot("LISTENERS", &self.listeners, id.0.into())?.set_cid_layout(*layout);

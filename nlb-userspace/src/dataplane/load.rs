@@ -33,7 +33,7 @@ use super::{DataplaneError, XDP_OBJECT, kernel::KernelMaps, log, shared::Shared,
 use crate::config::{Capacity, XdpMode};
 
 /// Names of the maps that are pinned under their own names.
-const PINNED_MAPS: [&str; 20] = [
+const PINNED_MAPS: [&str; 23] = [
     "HEADER",
     "PREFILTER",
     "LISTENER_INDEX",
@@ -50,6 +50,9 @@ const PINNED_MAPS: [&str; 20] = [
     "SERVER_IDS",
     "FLOWS",
     "FRAGMENTS",
+    "TRANSLATIONS",
+    "SOURCES",
+    "SNAT_POOL",
     "LISTENER_COUNTERS",
     "TARGET_COUNTERS",
     "STOP_COUNTERS",
@@ -74,6 +77,8 @@ pub struct Request<'r> {
     pub pins: &'r Path,
     /// Sizes of maps that are not there yet.
     pub capacity: Capacity,
+    /// Whether sources are to be translated: maps that are not there yet get room for it.
+    pub translates_sources: bool,
     /// The secret that all nodes of a deployment share.
     pub secret: &'r [u8; 32],
     /// A fresh secret for the flow table, used if the table is not there yet.
@@ -91,6 +96,8 @@ pub struct Loaded {
     events: Option<RingBuf<MapData>>,
     /// Whether the maps were there before us.
     pub is_adopted: bool,
+    /// Whether the maps have room to translate sources.
+    pub translates_sources: bool,
     /// Sizes that differ from the configuration, because the maps were there before us.
     pub kept_sizes: Vec<KeptSize>,
     /// Held as long as we write the maps.
@@ -170,18 +177,31 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
     let listeners = size("listeners", "LISTENERS", capacity.listeners.get() + 1);
     let targets = size("targets", "TARGETS", capacity.targets.get() + 1);
     let groups = size("target_groups", "RINGS", capacity.target_groups.get() + 1);
+    let beside = if request.translates_sources {
+        buckets
+    } else {
+        1
+    };
+    let beside = ["TRANSLATIONS", "SOURCES"]
+        .iter()
+        .filter_map(|map| is_adopted.then(|| pinned_size(pins, map))?)
+        .min()
+        .unwrap_or(if is_adopted { 1 } else { beside });
+    let translates_sources = beside == buckets;
     let settings = Settings {
         select_key: Key::derive(request.secret, SELECT_PURPOSE),
         table_key: Key::derive(&secret_bytes(table_secret), TABLE_PURPOSE),
         bucket_mask: buckets.next_power_of_two() - 1,
         log_faults: 1,
         tick_shift: crate::clock::of_this_kernel().shift,
-        zero: 0,
+        translates_sources: translates_sources.into(),
     };
     let pin_paths: Vec<PathBuf> = PINNED_MAPS.iter().map(|name| pins.join(name)).collect();
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries("FLOWS", buckets)
+        .map_max_entries("TRANSLATIONS", beside)
+        .map_max_entries("SOURCES", beside)
         .map_max_entries("LISTENERS", listeners)
         .map_max_entries("ADMISSION", listeners)
         .map_max_entries("RULES", listeners)
@@ -215,6 +235,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         maps,
         events: Some(events),
         is_adopted,
+        translates_sources,
         kept_sizes,
         _lock: lock,
     })

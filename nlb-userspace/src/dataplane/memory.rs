@@ -1,6 +1,9 @@
 //! The steps of a plan on the packet library's tables in memory.
 
-use nlb_common::admission::{ALLOW, DENY};
+use nlb_common::{
+    address::Address,
+    admission::{ALLOW, DENY},
+};
 use nlb_ebpf::memory::MemoryTables;
 
 use super::{Dataplane, DataplaneError, Step};
@@ -82,6 +85,9 @@ impl Dataplane for MemoryTables {
             Step::UnindexListener { key } => {
                 self.listener_index.remove(key);
             }
+            Step::WriteSource { id, address } => self.pool.write(*id, *address),
+            Step::TakeTurns { is_v4, ids } => self.pool.set_turns(*is_v4, ids),
+            Step::ClearSource { id } => self.pool.write(*id, Address::UNSPECIFIED),
             Step::LayOutCids { id, layout } => {
                 record("LISTENERS", &self.listeners, id.0.into())?.set_cid_layout(*layout);
             }

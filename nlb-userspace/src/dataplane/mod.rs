@@ -24,10 +24,12 @@ pub mod sweep;
 use std::sync::Arc;
 
 use nlb_common::{
+    address::Address,
     admission::AdmissionPolicy,
     listener::{ListenerId, ListenerKey, ListenerPolicy},
     next_hop::{NeighbourKey, NextHop, NextHopId, VlanLink},
     quic::{CidLayout, ServerIdKey},
+    source::SourceId,
     target::{TargetControl, TargetId, TargetIdentity},
     tunnel::Tunnel,
 };
@@ -187,6 +189,25 @@ pub enum Step {
     UnindexListener {
         /// What packets are addressed to.
         key: ListenerKey,
+    },
+    /// Fills an unused number of the pool.
+    WriteSource {
+        /// Which.
+        id: SourceId,
+        /// An address of ours.
+        address: Address,
+    },
+    /// Says which addresses of one IP version new flows get.
+    TakeTurns {
+        /// Whether it is IPv4.
+        is_v4: bool,
+        /// The addresses.
+        ids: Vec<SourceId>,
+    },
+    /// Takes an address out of the pool; no flow has it.
+    ClearSource {
+        /// Which.
+        id: SourceId,
     },
     /// Says how a listener reads QUIC connection IDs; its policy says whether it does.
     LayOutCids {

@@ -15,6 +15,7 @@ use nlb_common::{
     listener::Listener,
     maps::{Header, Prefilter},
     next_hop::NextHopSlot,
+    source::{Pool, SourceBucket, Translations},
     target::Target,
     tunnel::TunnelSlot,
 };
@@ -40,8 +41,11 @@ records!(
     Header,
     Listener,
     NextHopSlot,
+    Pool,
     Prefilter,
+    SourceBucket,
     Target,
+    Translations,
     TunnelSlot
 );
 

@@ -10,8 +10,10 @@ use nlb_common::{
     admission::{Admission, Source},
     flow::{Choice, FlowEntry, FlowState, Progress},
     listener::{Listener, Stranded},
+    source::{MAX_SOURCES, Pool, Translation},
     target::Target,
     tick::Tick,
+    word::Word,
 };
 use zerocopy::big_endian::U16;
 
@@ -27,6 +29,10 @@ pub struct Sweep {
     pub by_listener: Vec<u64>,
     /// How many of them each target has, by id.
     pub by_target: Vec<u64>,
+    /// How many ports of the pool each target has flows on, by id.
+    pub ports_by_target: Vec<u64>,
+    /// How many flows have each address of the pool, by id.
+    pub by_pool_address: Vec<u64>,
     /// How many of them each source has, at listeners that limit it.
     pub by_source: FlowsBySource,
     /// Entries that were emptied because their time had run out.
@@ -43,8 +49,23 @@ pub struct ExpiredFlow {
     pub client: SocketAddr,
     /// The VIP and its port.
     pub vip: SocketAddr,
+    /// The client's end as the target sees it.
+    pub source: SocketAddr,
     /// The target's end.
     pub target: SocketAddr,
+}
+
+/// The records that flows name.
+#[derive(Clone, Copy, Debug)]
+pub struct Records<'r> {
+    /// Listeners, by id.
+    pub listeners: &'r [Listener],
+    /// What listeners ask of new flows, by listener's id.
+    pub admissions: &'r [Admission],
+    /// Targets, by id.
+    pub targets: &'r [Target],
+    /// The pool of sources.
+    pub pool: Option<&'r Pool>,
 }
 
 /// Flows whose ends one sweep tells; the next one goes on.
@@ -63,17 +84,21 @@ pub fn limits_sources(admissions: &[Admission]) -> bool {
         .any(|record| source_bits(record).is_some())
 }
 
-/// Goes over all entries, and settles how many flows each listener has.
+/// Goes over all entries, each with the word of its [`Translation`], and settles how many flows each listener has.
 ///
 /// An entry is emptied by compare and swap, so that a flow that came back in the meantime keeps its
 /// place.
 pub fn sweep<'m>(
-    entries: impl Iterator<Item = &'m FlowEntry>,
-    listeners: &[Listener],
-    admissions: &[Admission],
-    targets: &[Target],
+    entries: impl Iterator<Item = (&'m FlowEntry, &'m Word)>,
+    records: &Records<'_>,
     now: Tick,
 ) -> Sweep {
+    let Records {
+        listeners,
+        admissions,
+        targets,
+        ..
+    } = records;
     let before: Vec<u64> = admissions
         .iter()
         .map(|record| record.active.load())
@@ -82,9 +107,11 @@ pub fn sweep<'m>(
     let mut sweep = Sweep {
         by_listener: vec![0; listeners.len()],
         by_target: vec![0; targets.len()],
+        ports_by_target: vec![0; targets.len()],
+        by_pool_address: vec![0; MAX_SOURCES],
         ..Sweep::default()
     };
-    for entry in entries {
+    for (entry, translation) in entries {
         let word = entry.choice.load();
         if word == Choice::EMPTY || word == Choice::BUSY {
             continue;
@@ -102,7 +129,7 @@ pub fn sweep<'m>(
         if silent > patience.saturating_add(1) {
             if policy.expired == Stranded::RESET_AT_EXPIRY && progress.state.is_protected() {
                 if sweep.expired.len() < EXPIRED_AT_ONCE {
-                    let expired = expire(entry, choice, progress, listeners, targets);
+                    let expired = expire((entry, translation), choice, progress, records);
                     sweep.expired.extend(expired);
                 }
                 continue;
@@ -118,6 +145,14 @@ pub fn sweep<'m>(
         }
         if let Some(count) = sweep.by_target.get_mut(choice.target.0 as usize) {
             *count += 1;
+        }
+        if progress.state.has(FlowState::SOURCE_TRANSLATED) {
+            let source = Translation::of_word(translation.load()).source;
+            let ports = sweep.ports_by_target.get_mut(choice.target.0 as usize);
+            let flows = sweep.by_pool_address.get_mut(usize::from(source.0));
+            for count in ports.into_iter().chain(flows) {
+                *count += 1;
+            }
         }
         if let Some(Some(bits)) = source_bits.get(listener) {
             let source = Source::of(choice.listener, entry.client().address, *bits);
@@ -136,11 +171,10 @@ pub fn sweep<'m>(
 ///
 /// Its time stays run out: whatever its ends send is answered as a segment of an expired flow.
 fn expire(
-    entry: &FlowEntry,
+    (entry, translation): (&FlowEntry, &Word),
     choice: Choice,
     progress: Progress,
-    listeners: &[Listener],
-    targets: &[Target],
+    records: &Records<'_>,
 ) -> Option<ExpiredFlow> {
     let client = entry.client();
     let over = progress.after(
@@ -151,11 +185,22 @@ fn expire(
     if !entry.progress.swap(progress.to_word(), over.to_word()) {
         return None;
     }
-    let vip = listeners.get(usize::from(choice.listener.0))?.key()?;
-    let target = targets.get(choice.target.0 as usize)?;
+    let vip = records
+        .listeners
+        .get(usize::from(choice.listener.0))?
+        .key()?;
+    let target = records.targets.get(choice.target.0 as usize)?;
     let end = |address: Address, port: U16| SocketAddr::new(address.into(), port.get());
+    let client = end(client.address, client.port);
+    let source = if progress.state.has(FlowState::SOURCE_TRANSLATED) {
+        let given = Translation::of_word(translation.load());
+        end(records.pool?.address(given.source), given.port)
+    } else {
+        client
+    };
     Some(ExpiredFlow {
-        client: end(client.address, client.port),
+        client,
+        source,
         vip: end(vip.address, vip.port),
         target: end(target.address(), target.port()),
     })

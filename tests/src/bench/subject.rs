@@ -46,7 +46,8 @@ pub const TARGET_PORT: u16 = 8080;
 pub const LISTENER_PORT: u16 = 443;
 
 /// The modes that are measured.
-const MODES: [Mode; 5] = [
+const MODES: [Mode; 6] = [
+    Mode::FULL_NAT,
     Mode::NAT,
     Mode::DSR_L2,
     Mode::DSR_IPIP,
@@ -90,6 +91,8 @@ impl Kind {
             (Mode::DSR_GUE, true) => "2001:db8::40",
             (Mode::DSR_GENEVE, false) => "192.0.2.50",
             (Mode::DSR_GENEVE, true) => "2001:db8::50",
+            (Mode::FULL_NAT, false) => "192.0.2.60",
+            (Mode::FULL_NAT, true) => "2001:db8::60",
             (_, false) => "192.0.2.20",
             (_, true) => "2001:db8::20",
         }
@@ -160,11 +163,13 @@ impl Subject {
             bucket_mask: buckets - 1,
             log_faults: 1,
             tick_shift: nlb_userspace::clock::of_this_kernel().shift,
-            zero: 0,
+            translates_sources: 1,
         });
         let mut ebpf = EbpfLoader::new()
             .override_global("SETTINGS", &settings, true)
             .map_max_entries("FLOWS", buckets)
+            .map_max_entries("TRANSLATIONS", buckets)
+            .map_max_entries("SOURCES", buckets)
             .load(XDP_OBJECT)
             .context("loading the packet program")?;
         let stages = stages::load(&mut ebpf).context("the verifier")?;
@@ -202,6 +207,10 @@ impl Subject {
             },
         })?;
         let mut wish = Wish::default();
+        for last in 70..74 {
+            wish.sources.push(format!("192.0.2.{last}").parse()?);
+            wish.sources.push(format!("2001:db8::{last}").parse()?);
+        }
         for (group, kind) in Kind::all().enumerate() {
             wish.groups.push(WishedGroup {
                 terminates_removed: false,

@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        desired::{FlowLimits, IpVersion, Listener, Mode, OverLimit, SourceRule},
+        desired::{FlowLimits, IpVersion, Listener, OverLimit, SourceRule},
         error::{Problem, Remedy},
         raw::{RawLimits, RawRule},
         reader::Field,
@@ -102,7 +102,7 @@ pub(super) fn limits(
     let translates = shares
         .iter()
         .filter_map(|share| groups.get(share.index?))
-        .any(|group| group.mode == Some(Mode::Nat));
+        .any(|group| group.mode.is_some_and(|mode| !mode.is_dsr()));
     if let Some(at) = forwards
         && translates
     {

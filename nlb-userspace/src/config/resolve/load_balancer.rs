@@ -228,7 +228,7 @@ fn idle_timeout_action(raw: &RawListener, sees_answers: bool) -> StrandedAction 
 fn check_expiry(raw: &RawListener, modes: &[Mode], report: &mut Report<'_>) {
     if let Some(at) = raw.tcp_idle_timeout_action.value()
         && at.value == "reset_at_expiry"
-        && let Some(mode) = modes.iter().find(|mode| **mode != Mode::Nat)
+        && let Some(mode) = modes.iter().find(|mode| mode.is_dsr())
     {
         let problem = Problem::ResetAtExpiryOf(*mode);
         report.fault(&at.spot, problem, Remedy::OtherIdleAction);

@@ -30,9 +30,25 @@ type Vips = HashMap<IpAddr, (String, usize)>;
 
 /// Resolves a file; wherever the report holds faults afterwards, the result is not to be used.
 pub(super) fn resolve(raw: &RawFile, report: &mut Report<'_>) -> Desired {
-    let node = node::resolve(raw.node.as_ref(), report);
     let (mut load_balancers, vips) = load_balancer::resolve(&raw.load_balancers, report);
-    let mut groups = target_group::resolve(&raw.target_groups, &vips, raw.node.as_ref(), report);
+    let node = node::resolve(raw.node.as_ref(), &vips, report);
+    // A wrong address may be the one that is missed.
+    let sources_known = raw
+        .node
+        .as_ref()
+        .is_some_and(|raw| match &raw.snat_addresses {
+            Field::Absent => true,
+            Field::Wrong => false,
+            Field::Value(at) => at.value.len() == node.snat_addresses.len(),
+        });
+    let sources = sources_known.then_some(node.snat_addresses.as_slice());
+    let mut groups = target_group::resolve(
+        &raw.target_groups,
+        &vips,
+        raw.node.as_ref(),
+        sources,
+        report,
+    );
     let complete = raw.groups_complete;
     for (balancer, raw) in load_balancers.iter_mut().zip(&raw.load_balancers) {
         load_balancer::resolve_listeners(balancer, raw, &mut groups, complete, report);

@@ -1,22 +1,30 @@
 //! The rules of `[node]`.
 
-use std::{collections::HashMap, num::NonZeroU32, path::PathBuf};
+use std::{collections::HashMap, net::IpAddr, num::NonZeroU32, path::PathBuf};
 
-use super::super::{
-    desired::{Capacity, HashKey, HashKeyError, HashKeySource, Node, TunnelSources, XdpMode},
-    error::{Problem, Remedy},
-    raw::RawNode,
-    reader::Field,
-    report::{At, Report},
-};
 use super::tunnel;
+use super::{
+    super::{
+        address,
+        desired::{
+            Capacity, HashKey, HashKeyError, HashKeySource, IpVersion, Node, TunnelSources, XdpMode,
+        },
+        error::{Problem, Remedy},
+        raw::RawNode,
+        reader::Field,
+        report::{At, Report},
+    },
+    Vips,
+};
 
 /// `sun_path` of `sockaddr_un` has 108 bytes, one of them for the terminating zero.
 const SOCKET_PATH: usize = 107;
 /// `IFNAMSIZ` less the terminating zero.
 const INTERFACE_NAME: usize = 15;
+/// Half of what the packet program numbers, so that all may be replaced in one reload.
+const MOST_SOURCES: usize = 31;
 
-pub(super) fn resolve(raw: Option<&RawNode>, report: &mut Report<'_>) -> Node {
+pub(super) fn resolve(raw: Option<&RawNode>, vips: &Vips, report: &mut Report<'_>) -> Node {
     let Some(raw) = raw else {
         return Node {
             interfaces: Vec::new(),
@@ -31,6 +39,7 @@ pub(super) fn resolve(raw: Option<&RawNode>, report: &mut Report<'_>) -> Node {
                 listeners: NonZeroU32::MIN,
                 target_groups: NonZeroU32::MIN,
             },
+            snat_addresses: Vec::new(),
         };
     };
     let socket = absolute(&raw.socket, report);
@@ -61,6 +70,7 @@ pub(super) fn resolve(raw: Option<&RawNode>, report: &mut Report<'_>) -> Node {
             listeners: size(&raw.listeners),
             target_groups: size(&raw.target_groups),
         },
+        snat_addresses: snat_addresses(raw, vips, report),
     }
 }
 
@@ -89,6 +99,36 @@ fn interfaces(raw: &RawNode, report: &mut Report<'_>) -> Vec<String> {
         }
     }
     interfaces
+}
+
+fn snat_addresses(raw: &RawNode, vips: &Vips, report: &mut Report<'_>) -> Vec<IpAddr> {
+    let mut lines: HashMap<IpAddr, usize> = HashMap::new();
+    let mut addresses = Vec::new();
+    for at in raw
+        .snat_addresses
+        .value()
+        .map_or(&[][..], |at| at.value.as_slice())
+    {
+        let Some(address) = address::source(report, at) else {
+            continue;
+        };
+        let of_version = |other: &&IpAddr| IpVersion::of(**other) == IpVersion::of(address);
+        if let Some((owner, line)) = vips.get(&address) {
+            let problem = Problem::AddressTaken {
+                owner: owner.clone(),
+                line: *line,
+            };
+            report.fault(&at.spot, problem, Remedy::WriteSource);
+        } else if let Some(&line) = lines.get(&address) {
+            report.fault(&at.spot, Problem::ListedTwice { line }, Remedy::Once);
+        } else if addresses.iter().filter(of_version).count() == MOST_SOURCES {
+            report.fault(&at.spot, Problem::TooManySources, Remedy::Remove);
+        } else {
+            lines.insert(address, report.line(&at.spot));
+            addresses.push(address);
+        }
+    }
+    addresses
 }
 
 fn hash_key(raw: &RawNode, report: &mut Report<'_>) -> HashKeySource {

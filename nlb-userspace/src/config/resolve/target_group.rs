@@ -84,6 +84,7 @@ pub(super) fn resolve(
     groups: &[RawTargetGroup],
     vips: &Vips,
     node: Option<&RawNode>,
+    sources: Option<&[IpAddr]>,
     report: &mut Report<'_>,
 ) -> Vec<Group> {
     let mut names = Names::new("target group");
@@ -93,7 +94,7 @@ pub(super) fn resolve(
             if let Some(name) = raw.name.value() {
                 names.check(name, report);
             }
-            resolve_one(raw, vips, node, report)
+            resolve_one(raw, vips, node, sources, report)
         })
         .collect()
 }
@@ -102,22 +103,19 @@ fn resolve_one(
     raw: &RawTargetGroup,
     vips: &Vips,
     node: Option<&RawNode>,
+    sources: Option<&[IpAddr]>,
     report: &mut Report<'_>,
 ) -> Group {
-    if let Some(At {
-        value: false, spot, ..
-    }) = raw.preserve_client_ip.value()
-    {
-        report.fault(spot, Problem::NeedsFullNat, Remedy::Remove);
-    }
     let protocol = protocol(&raw.protocol);
     let mode = raw.mode.value().map(|at| match at.value.as_str() {
         "dsr-l2" => Mode::DsrL2,
+        "full-nat" => Mode::FullNat,
         "dsr-ipip" => Mode::DsrIpip,
         "dsr-gue" => Mode::DsrGue,
         "dsr-geneve" => Mode::DsrGeneve,
         _ => Mode::Nat,
     });
+    check_client_ip(raw, mode, report);
     let quic = quic::layout(raw, protocol, report);
     let targets = Targets::resolve(raw, vips, protocol, quic, report);
     if let (Some(at), Some(mode), Versions::One(version), Some(node)) =
@@ -125,6 +123,7 @@ fn resolve_one(
     {
         tunnel::check_source(&at.spot, mode, version, node, report);
     }
+    check_sources(raw, mode, &targets, sources, report);
     let name = raw.name.value().map(|at| at.value.clone());
     let seconds = raw.deregistration_delay_seconds.copied().unwrap_or(0);
     let terminates_unhealthy = raw.terminates_unhealthy.copied().unwrap_or(true);
@@ -178,6 +177,50 @@ fn resolve_one(
         server_ids: targets.server_ids,
         user: None,
         check_port_written: raw.health_check.port.value().is_some_and(|at| at.written),
+    }
+}
+
+/// Whether targets see the client's address is the mode's to say.
+fn check_client_ip(raw: &RawTargetGroup, mode: Option<Mode>, report: &mut Report<'_>) {
+    let (Some(mode), Some(at)) = (mode, raw.preserve_client_ip.value()) else {
+        return;
+    };
+    if mode != Mode::FullNat && !at.value {
+        report.fault(&at.spot, Problem::NeedsFullNat, Remedy::FullNatOrRemove);
+    }
+    if mode == Mode::FullNat && at.value && at.written {
+        report.fault(&at.spot, Problem::FullNatHidesClients, Remedy::Remove);
+    }
+}
+
+fn check_sources(
+    raw: &RawTargetGroup,
+    mode: Option<Mode>,
+    targets: &Targets,
+    sources: Option<&[IpAddr]>,
+    report: &mut Report<'_>,
+) {
+    let Some(sources) = sources else {
+        return;
+    };
+    if let (Some(Mode::FullNat), Versions::One(version), Some(at)) =
+        (mode, targets.versions, raw.mode.value())
+        && !sources
+            .iter()
+            .any(|source| IpVersion::of(*source) == version)
+    {
+        let problem = Problem::NoSourceOfVersion { version };
+        report.fault(&at.spot, problem, Remedy::AddSource);
+    }
+    for target in &raw.targets {
+        if let Some(at) = target.address.value()
+            && at
+                .value
+                .parse()
+                .is_ok_and(|address| sources.contains(&address))
+        {
+            report.fault(&at.spot, Problem::TargetIsSource, Remedy::WriteTarget);
+        }
     }
 }
 

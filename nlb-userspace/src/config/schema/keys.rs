@@ -90,6 +90,13 @@ pub const KEYS: &[Key] = &[
         "The same for outer IPv6 packets; a prefix has 64 bits or more.",
     ),
     key(
+        "node.snat_addresses",
+        Kind::Texts,
+        Absent::Depends("none"),
+        "",
+        "Addresses of this node, of either IP version, that targets see as the source of flows of mode `full-nat`, and of those flows of mode `nat` that they could not tell apart otherwise. At most 31 of each version, routed to this node, neither VIPs nor targets, best used by nothing else. A running data plane that was made without any has no room for them.",
+    ),
+    key(
         "node.capacity.flows",
         Kind::Whole {
             min: 1_024,
@@ -234,7 +241,7 @@ pub const KEYS: &[Key] = &[
         },
         Absent::Depends("`\"reset\"`; `\"forward\"` where a group's mode is a `dsr` one"),
         "",
-        "What the next TCP segment of a flow meets whose time-out has run out, unless it is a SYN: `reset` answers it with an RST (as NLB does), `silent` drops it, `forward` begins a flow with it. `reset_at_expiry` is `reset`, and both ends get an RST at once when an established flow's time runs out, within some seconds; for groups of mode `nat` only. It holds while the flow's entry has not been swept, some seconds; afterwards `tcp.stray.action` does.",
+        "What the next TCP segment of a flow meets whose time-out has run out, unless it is a SYN: `reset` answers it with an RST (as NLB does), `silent` drops it, `forward` begins a flow with it. `reset_at_expiry` is `reset`, and both ends get an RST at once when an established flow's time runs out, within some seconds; not with groups of `dsr` modes. It holds while the flow's entry has not been swept, some seconds; afterwards `tcp.stray.action` does.",
     ),
     key(
         "load_balancer.listener.tcp.stray.action",
@@ -408,12 +415,19 @@ pub const KEYS: &[Key] = &[
     key(
         "target_group.mode",
         Kind::Word {
-            takes: &["nat", "dsr-l2", "dsr-ipip", "dsr-gue", "dsr-geneve"],
-            later: &["full-nat"],
+            takes: &[
+                "nat",
+                "full-nat",
+                "dsr-l2",
+                "dsr-ipip",
+                "dsr-gue",
+                "dsr-geneve",
+            ],
+            later: &[],
         },
         Absent::Text("nat"),
         "",
-        "How packets reach a target. `nat`: the destination is rewritten and answers come back through this node. `dsr-l2`: only the destination MAC is rewritten, and the target, which holds the VIP on its loopback, answers the client directly; ports cannot change. `dsr-ipip`, `dsr-gue` and `dsr-geneve`: as `dsr-l2`, but the packet travels unchanged inside of an IP packet, or of UDP with a GUE or a Geneve header, so that the target may be behind routers and of the other IP version.",
+        "How packets reach a target. `nat`: the destination is rewritten and answers come back through this node. `full-nat`: the source is rewritten, too, to an address of `node.snat_addresses`; targets may be anywhere and do not see the client's address. `dsr-l2`: only the destination MAC is rewritten, and the target, which holds the VIP on its loopback, answers the client directly; ports cannot change. `dsr-ipip`, `dsr-gue` and `dsr-geneve`: as `dsr-l2`, but the packet travels unchanged inside of an IP packet, or of UDP with a GUE or a Geneve header, so that the target may be behind routers and of the other IP version.",
     ),
     key(
         "target_group.tunnel.entropy.enabled",
@@ -473,9 +487,9 @@ pub const KEYS: &[Key] = &[
     key(
         "target_group.preserve_client_ip.enabled",
         Kind::Switch,
-        Absent::Switch(true),
+        Absent::Depends("`true`, with `full-nat` `false`"),
         "preserve_client_ip.enabled",
-        "Targets see the client's address. `false` needs the mode `full-nat`, which is not supported yet.",
+        "Targets see the client's address: `false` with the mode `full-nat`, and only with it.",
     ),
     key(
         "target_group.stickiness.enabled",

@@ -1,0 +1,90 @@
+//! The stage of a remembered flow's packets to its target.
+
+use nlb_common::{
+    answer::Notice,
+    flow::{Choice, FlowState},
+    source::Translation,
+    stop::Stop,
+};
+
+use super::onward;
+use crate::{
+    Exit, Verdict,
+    classify::forgotten,
+    emit::{emit, fits, has_a_hop_left},
+    flows,
+    frame::Frame,
+    parse::{Packet, parse},
+    rewrite::Endpoint,
+    segment_size,
+    select::Chosen,
+    tables::Tables,
+    to_target::{Arrival, Decision, advance, find, opens, refused, remember, way},
+};
+
+/// Sends a packet on to the target of its flow, from the flow's source.
+///
+/// That the flow lives and that the packet is one of it, also if it asks for a new connection, has
+/// been decided before. So nothing here leads back: a flow that is gone in the meantime, which only
+/// another processor can have brought about, is the end of its packet ([`Stop::FlowReplaced`]).
+#[inline(always)]
+pub fn known<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
+    let packet = forgotten(parse(frame)?, tables);
+    frame.forget_ends();
+    let arrival = Arrival::of(&packet, tables);
+    let (decision, source) = decided(&packet, tables, &arrival)?;
+    let next_hop = way::<true, F, T>(frame, &packet, tables, &decision.target)?;
+    has_a_hop_left(&packet)
+        .map_err(|stop| refused::<true, T>(tables, stop, &decision, Notice::TIME_EXCEEDED, 0))?;
+    fits(&packet, 0, &next_hop).map_err(|stop| {
+        refused::<true, T>(tables, stop, &decision, Notice::TOO_BIG, next_hop.mtu_bytes)
+    })?;
+    remember::<false, T>(&packet, tables, &arrival, &decision)?;
+    onward(frame, &packet, &decision, source)?;
+    if opens(&packet) {
+        segment_size::clamp(frame, packet.transport, decision.listener, tables);
+    }
+    Ok(emit(frame, packet.network, &next_hop)?)
+}
+
+/// The flow, and its source.
+#[inline(always)]
+pub(super) fn decided<'t, T: Tables>(
+    packet: &Packet,
+    tables: &'t T,
+    arrival: &Arrival,
+) -> Result<(Decision<'t>, Endpoint), Stop> {
+    let gone = Stop::FlowReplaced;
+    let found = find(packet, tables, arrival, |_| {});
+    let entry = found.entry.ok_or(gone)?;
+    let progress = entry.progress();
+    let number = found.number(tables);
+    let way = tables.forget(number.way(), arrival.place.hash());
+    let translation = tables
+        .translations(number.bucket())
+        .and_then(|bucket| flows::nth(tables, &bucket.entries, way))
+        .ok_or(gone)?;
+    let translation = Translation::of_word(translation.load());
+    // The word beside the entry was the flow's if the entry still is.
+    if !progress.state.has(FlowState::SOURCE_TRANSLATED)
+        || entry.choice_for(&arrival.client) != Some(found.word)
+    {
+        return Err(gone);
+    }
+    let source = Endpoint {
+        address: tables.pool().ok_or(gone)?.address(translation.source),
+        port: translation.port,
+    };
+    let choice = Choice::of_word(found.word);
+    let target = Chosen::of(tables, choice.target)?;
+    let decision = Decision {
+        listener: choice.listener,
+        target,
+        entry: found,
+        progress,
+        state: advance(progress.state, packet, target.control.mode),
+        begins: false,
+        is_within_limits: true,
+    };
+    Ok((decision, source))
+}

@@ -1,0 +1,120 @@
+//! Sources of ours: targets that know no way to the client, and a target that asks its own VIP.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Context as _, Result, ensure};
+use nlb_tests::lab::{
+    Lab,
+    addresses::{HTTP_PORT, NAT_VIP_V4, NAT_VIP_V6, TARGETS, UDP_PORT},
+    daemon::Daemon,
+    http::HttpConnection,
+    udp::UdpClient,
+    wait::wait_until,
+};
+
+use super::{MANY, PATIENCE, SOON, configuration, is_host, wait_for_states};
+
+const POOL_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 50);
+const POOL_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x50);
+
+const fn pool_for(vip: IpAddr) -> IpAddr {
+    match vip {
+        IpAddr::V4(_) => IpAddr::V4(POOL_V4),
+        IpAddr::V6(_) => IpAddr::V6(POOL_V6),
+    }
+}
+
+/// Runs a claim with a pool, and with the groups of mode `nat` in this mode.
+fn with_pool(
+    name: &str,
+    mode: &str,
+    claim: impl FnOnce(&mut Lab, &mut Daemon) -> Result<()>,
+) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED {name}: not root");
+        return Ok(());
+    }
+    let mut lab = Lab::new(name)?;
+    let pool = format!("[node]\nsnat_addresses = [\"{POOL_V4}\", \"{POOL_V6}\"]");
+    let text = configuration()
+        .replacen("[node]", &pool, 1)
+        .replace("mode = \"nat\"", &format!("mode = \"{mode}\""));
+    lab.write_config(&text)?;
+    let mut daemon = lab.start_nlb()?;
+    wait_for_states(&daemon, |_, state| state == "healthy")
+        .and_then(|()| claim(&mut lab, &mut daemon))
+        .with_context(|| format!("nlb said:\n{}", daemon.log().unwrap_or_default()))
+}
+
+/// Whether a target's log has a request from this address.
+fn is_logged(lab: &Lab, target: &str, from: IpAddr) -> Result<bool> {
+    let index = (0..TARGETS).find(|index| lab.target(*index).name() == target);
+    let target = lab.target(index.context("a target of the lab answered")?);
+    let log = target.access_log()?;
+    Ok(log.iter().any(|access| access.client.ip() == from))
+}
+
+#[test]
+fn targets_that_know_no_way_to_the_client_answer_the_pool() -> Result<()> {
+    with_pool("full_nat", "full-nat", |lab, daemon| {
+        for target in lab.targets() {
+            target.host.ip(&format!(
+                "route del default\n\
+                 route del default via fd00:2::1\n\
+                 route add {POOL_V4} via 10.2.0.1\n\
+                 route add {POOL_V6} via fd00:2::1\n"
+            ))?;
+        }
+        for vip in [IpAddr::from(NAT_VIP_V4), NAT_VIP_V6.into()] {
+            let mut targets = std::collections::BTreeSet::new();
+            for _ in 0..MANY {
+                let mut web =
+                    HttpConnection::from(lab.client(), (vip, HTTP_PORT).into(), PATIENCE)?;
+                targets.insert(web.get("/")?.target);
+            }
+            ensure!(targets.len() == TARGETS, "{targets:?}");
+            for target in &targets {
+                wait_until("the log names the pool", SOON, || {
+                    is_logged(lab, target, pool_for(vip)).is_ok_and(|is| is)
+                })?;
+            }
+            let mut web = HttpConnection::from(lab.client(), (vip, HTTP_PORT).into(), PATIENCE)?;
+            web.get("/large")?;
+            let mut datagrams = UdpClient::new(lab.client(), (vip, UDP_PORT).into(), PATIENCE)?;
+            let answer = datagrams.ask().or_else(|_| datagrams.ask())?;
+            ensure!(answer.client.ip() == pool_for(vip), "{answer:?}");
+        }
+        let status = daemon.status()?;
+        let ports = super::targets(&status)
+            .filter_map(|target| target["snat_ports_in_use"].as_u64())
+            .sum::<u64>();
+        ensure!(ports > 0, "{status}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_target_reaches_itself_through_its_own_vip() -> Result<()> {
+    with_pool("hairpin", "nat", |lab, daemon| {
+        // Other targets of this link would answer it directly, and not through the gateway.
+        for other in 1..TARGETS {
+            lab.kill_nginx(other)?;
+        }
+        wait_for_states(daemon, |address, state| {
+            is_host(address, 0) == (state == "healthy")
+        })?;
+        for vip in [IpAddr::from(NAT_VIP_V4), NAT_VIP_V6.into()] {
+            let target = lab.target(0);
+            for _ in 0..MANY {
+                let to = (vip, HTTP_PORT).into();
+                let mut web = HttpConnection::from(&target.host, to, PATIENCE)?;
+                let answer = web.get("/")?;
+                ensure!(answer.target == target.name(), "{vip}: {answer:?}");
+            }
+            wait_until("the log names the pool", SOON, || {
+                is_logged(lab, target.name(), pool_for(vip)).is_ok_and(|is| is)
+            })?;
+        }
+        Ok(())
+    })
+}

@@ -31,6 +31,9 @@ pub enum Stage {
     SnatBack,
     /// It is an ICMP error that may be about a flow whose source is translated.
     SnatIcmp,
+    /// The packet was stopped by a fault of the daemon, which is to be logged; which, the stage
+    /// before hands over as a [`Stop`](crate::stop::Stop).
+    Fault,
 }
 
 impl Stage {
@@ -48,6 +51,7 @@ impl Stage {
         Self::SnatBegin,
         Self::SnatBack,
         Self::SnatIcmp,
+        Self::Fault,
     ];
 
     /// The program that interfaces run: the front stage.
@@ -64,6 +68,7 @@ impl Stage {
             Self::Back | Self::Quic => 3,
             Self::Wrap | Self::SnatKnown | Self::SnatBegin | Self::SnatBack | Self::SnatIcmp => 4,
             Self::Answer => 5,
+            Self::Fault => 6,
         }
     }
 
@@ -87,6 +92,7 @@ impl Stage {
             Self::SnatBegin => "nlb_snat_begin",
             Self::SnatBack => "nlb_snat_back",
             Self::SnatIcmp => "nlb_snat_icmp",
+            Self::Fault => "nlb_fault",
         }
     }
 }

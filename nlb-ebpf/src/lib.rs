@@ -111,7 +111,7 @@ impl From<Stop> for Exit {
 
 /// The most stages that a story has behind the front stage: by way of [`Stage::Classify`],
 /// [`Stage::Begin`] and [`Stage::Quic`] to all rounds of [`Stage::SnatBegin`], and then to
-/// [`Stage::Answer`]. The kernel ends a story after 33 (`MAX_TAIL_CALL_CNT`).
+/// [`Stage::Answer`] or [`Stage::Fault`]. The kernel ends a story after 33 (`MAX_TAIL_CALL_CNT`).
 pub const LONGEST_STORY: usize = 4 + snat::allocate::ROUNDS as usize;
 
 const _: () = assert!(
@@ -161,6 +161,8 @@ pub fn follow<F: Frame, T: Tables>(
             Stage::SnatBegin => snat::begin::begin(frame, tables),
             Stage::SnatBack => snat::back::back(frame, tables),
             Stage::SnatIcmp => snat::icmp::icmp(frame, tables),
+            // Only the kernel has it, behind a stop.
+            Stage::Fault => break,
         };
     }
     stopped(tables, Stop::MissingStage)

@@ -27,7 +27,7 @@ use nlb_ebpf::{
     to_tunnel::to_tunnel,
 };
 
-use crate::kernel::{frame::XdpFrame, maps::Maps, redirect, stages::go};
+use crate::kernel::{faults, frame::XdpFrame, maps::Maps, redirect, stages::go};
 
 /// One stage of a packet's story.
 ///
@@ -38,11 +38,17 @@ macro_rules! run {
         let maps = Maps { context: &$context };
         let verdict = match $stage(&mut XdpFrame::new(&$context), &maps) {
             Ok(verdict) => verdict,
-            Err(Exit::Stop(stop)) => stopped(&maps, stop),
+            Err(Exit::Stop(stop)) => {
+                let verdict = stopped(&maps, stop);
+                faults::tell(&maps, stop);
+                verdict
+            }
             Err(Exit::Go(stage)) => {
                 // Returns only if the stage is missing.
                 go(&$context, stage);
-                stopped(&maps, Stop::MissingStage)
+                let verdict = stopped(&maps, Stop::MissingStage);
+                faults::tell(&maps, Stop::MissingStage);
+                verdict
             }
         };
         match verdict {
@@ -143,6 +149,14 @@ fn nlb_snat_icmp(context: XdpContext) -> u32 {
 #[inline(always)]
 fn nlb_quic(context: XdpContext) -> u32 {
     run!(quic, context)
+}
+
+/// [`nlb_ebpf::Stage::Fault`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_fault(context: XdpContext) -> u32 {
+    faults::log(&context);
+    xdp_action::XDP_DROP
 }
 
 #[panic_handler]

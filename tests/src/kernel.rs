@@ -220,7 +220,7 @@ impl Kernel {
             select_key: tables.select_key,
             table_key: tables.table_key,
             bucket_mask: u32::try_from(tables.buckets.len() - 1)?,
-            log_faults: 0,
+            log_faults: 1,
             tick_shift: nlb_userspace::clock::of_this_kernel().shift,
             translates_sources: tables.translates_sources.into(),
         });

@@ -9,7 +9,6 @@ use aya_ebpf::{
     macros::btf_map,
     programs::XdpContext,
 };
-use aya_log_ebpf::error;
 use nlb_common::{
     address::Address,
     admission::{ALLOW, Admission, MAX_SOURCES, Source, SourceRecord},
@@ -182,6 +181,12 @@ struct Placed(Prefix<SourceKey>);
 pub(crate) struct Maps<'c> {
     /// The context.
     pub(crate) context: &'c XdpContext,
+}
+
+/// Whether faults of the daemon are logged.
+#[inline(always)]
+pub(crate) fn logs_faults() -> bool {
+    setting!(SETTINGS.log_faults) != 0
 }
 
 impl Tables for Maps<'_> {
@@ -378,15 +383,6 @@ impl Tables for Maps<'_> {
         if let Some(count) = STOP_COUNTERS.get_ptr_mut(stop as u32) {
             // SAFETY: this CPU's own value, and XDP programs do not interrupt each other on a CPU.
             unsafe { *count += 1 };
-        }
-        if setting!(SETTINGS.log_faults) != 0 {
-            match stop {
-                Stop::UnwrittenListener => error!(self.context, "a listener id without a record"),
-                Stop::MissingStage => error!(self.context, "a stage of the program is missing"),
-                Stop::UnwrittenTunnel => error!(self.context, "a target group without a tunnel"),
-                Stop::UnwrittenTarget => error!(self.context, "a target id without a record"),
-                _ => {}
-            }
         }
     }
 

@@ -18,7 +18,11 @@ mod snat;
 mod tools;
 mod tunnels;
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nlb_tests::lab::{
@@ -34,6 +38,9 @@ use nlb_tests::lab::{
 use serde_json::Value;
 
 const EXAMPLE: &str = include_str!("../../docs/examples/demo.toml");
+/// The pool of sources, where there is one.
+const POOL_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 50);
+const POOL_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x50);
 /// For what takes a few health checks, or the daemon's start, on a busy machine.
 const SOON: Duration = Duration::from_secs(15);
 /// What a client allows an answer.
@@ -50,16 +57,31 @@ fn configuration() -> String {
 
 /// Runs a claim in a lab with a daemon and healthy targets.
 fn with_nlb(name: &str, claim: impl FnOnce(&mut Lab, &mut Daemon) -> Result<()>) -> Result<()> {
+    with_configuration(name, &configuration(), claim)
+}
+
+/// The same with another configuration.
+fn with_configuration(
+    name: &str,
+    text: &str,
+    claim: impl FnOnce(&mut Lab, &mut Daemon) -> Result<()>,
+) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         println!("SKIPPED {name}: not root");
         return Ok(());
     }
     let mut lab = Lab::new(&name[..name.len().min(12)])?;
-    lab.write_config(&configuration())?;
+    lab.write_config(text)?;
     let mut daemon = lab.start_nlb()?;
     wait_for_states(&daemon, |_, state| state == "healthy")
         .and_then(|()| claim(&mut lab, &mut daemon))
         .with_context(|| format!("nlb said:\n{}", daemon.log().unwrap_or_default()))
+}
+
+/// A configuration with a pool of sources.
+fn with_pool(configuration: &str) -> String {
+    let pool = format!("[node]\nsnat_addresses = [\"{POOL_V4}\", \"{POOL_V6}\"]\n");
+    configuration.replacen("[node]\n", &pool, 1)
 }
 
 /// Waits until every target of every group is in a state that is right for its address.

@@ -1,6 +1,6 @@
 //! Sources of ours: targets that know no way to the client, and a target that asks its own VIP.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, ensure};
 use nlb_tests::lab::{
@@ -12,10 +12,10 @@ use nlb_tests::lab::{
     wait::wait_until,
 };
 
-use super::{MANY, PATIENCE, SOON, configuration, is_host, wait_for_states};
-
-const POOL_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 50);
-const POOL_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x50);
+use super::{
+    MANY, PATIENCE, POOL_V4, POOL_V6, SOON, configuration, is_host, wait_for_states,
+    with_configuration, with_pool,
+};
 
 const fn pool_for(vip: IpAddr) -> IpAddr {
     match vip {
@@ -25,25 +25,14 @@ const fn pool_for(vip: IpAddr) -> IpAddr {
 }
 
 /// Runs a claim with a pool, and with the groups of mode `nat` in this mode.
-fn with_pool(
+fn in_mode(
     name: &str,
     mode: &str,
     claim: impl FnOnce(&mut Lab, &mut Daemon) -> Result<()>,
 ) -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        println!("SKIPPED {name}: not root");
-        return Ok(());
-    }
-    let mut lab = Lab::new(name)?;
-    let pool = format!("[node]\nsnat_addresses = [\"{POOL_V4}\", \"{POOL_V6}\"]");
-    let text = configuration()
-        .replacen("[node]", &pool, 1)
-        .replace("mode = \"nat\"", &format!("mode = \"{mode}\""));
-    lab.write_config(&text)?;
-    let mut daemon = lab.start_nlb()?;
-    wait_for_states(&daemon, |_, state| state == "healthy")
-        .and_then(|()| claim(&mut lab, &mut daemon))
-        .with_context(|| format!("nlb said:\n{}", daemon.log().unwrap_or_default()))
+    let text = with_pool(&configuration());
+    let text = text.replace("mode = \"nat\"", &format!("mode = \"{mode}\""));
+    with_configuration(name, &text, claim)
 }
 
 /// Whether a target's log has a request from this address.
@@ -56,7 +45,7 @@ fn is_logged(lab: &Lab, target: &str, from: IpAddr) -> Result<bool> {
 
 #[test]
 fn targets_that_know_no_way_to_the_client_answer_the_pool() -> Result<()> {
-    with_pool("full_nat", "full-nat", |lab, daemon| {
+    in_mode("full_nat", "full-nat", |lab, daemon| {
         for target in lab.targets() {
             target.host.ip(&format!(
                 "route del default\n\
@@ -95,7 +84,7 @@ fn targets_that_know_no_way_to_the_client_answer_the_pool() -> Result<()> {
 
 #[test]
 fn a_target_reaches_itself_through_its_own_vip() -> Result<()> {
-    with_pool("hairpin", "nat", |lab, daemon| {
+    in_mode("hairpin", "nat", |lab, daemon| {
         // Other targets of this link would answer it directly, and not through the gateway.
         for other in 1..TARGETS {
             lab.kill_nginx(other)?;

@@ -16,7 +16,9 @@ use nlb_tests::lab::{
 };
 use serde_json::Value;
 
-use super::{SOON, configuration, udp_vips, wait_for_states, with_nlb};
+use super::{
+    SOON, configuration, udp_vips, wait_for_states, with_configuration, with_nlb, with_pool,
+};
 
 /// `iperf3`'s own.
 const IPERF_PORT: u16 = 5201;
@@ -103,7 +105,7 @@ impl Tools {
 
 #[test]
 fn tracepath_sees_the_hops_and_the_mtu_behind_a_vip() -> Result<()> {
-    with_nlb("tracepath", |lab, daemon| {
+    with_configuration("tracepath", &with_pool(&configuration()), |lab, daemon| {
         let far = lab.add_behind_target(NARROW_BYTES)?;
         // For the health checks.
         let _web = [
@@ -115,7 +117,9 @@ fn tracepath_sees_the_hops_and_the_mtu_behind_a_vip() -> Result<()> {
             vips: ["192.0.2.30", "2001:db8::30"],
             targets: ["10.4.0.10".to_owned(), "fd00:4::10".to_owned()],
         };
-        let text = tools.configuration("UDP", PROBES, CLOSED_PORT);
+        // All probes come from one port, and go to one port of the target through as many listeners as
+        // there are probes: all but the first need a source of their own.
+        let text = with_pool(&tools.configuration("UDP", PROBES, CLOSED_PORT));
         Tools::load(lab, daemon, &text)?;
         let routers = [target_v4(0).to_string(), target_v6(0).to_string()];
         for (vip, router) in tools.vips.into_iter().zip(&routers) {

@@ -48,7 +48,7 @@ fn address() -> Address {
 
 #[test]
 fn sizes() {
-    assert_eq!(LAYOUT_VERSION, 2);
+    assert_eq!(LAYOUT_VERSION, 3);
     assert_eq!(size_of::<Address>(), 16);
     assert_eq!(size_of::<ListenerKey>(), 24);
     assert_eq!((size_of::<Listener>(), align_of::<Listener>()), (64, 64));

@@ -8,144 +8,38 @@
 //! came to a listener, goes on until it ends. [`retire`] takes the records away when a sweep over
 //! the flow table has found no flow that needs them.
 
+mod actual;
 mod admission;
 mod quic;
+mod retire;
 mod rings;
+mod sources;
+mod wish;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
 };
 
 use nlb_common::{
     address::Address,
-    admission::AdmissionPolicy,
-    listener::{HashInput, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy, Stranded},
+    listener::{ListenerFlags, ListenerId, ListenerKey, ListenerPolicy},
     maps::{PREFILTER_WORDS, Prefilter, SERVER_IDS_PER_TARGET, Side},
-    next_hop::NextHopId,
-    source::{MAX_SOURCES, SourceId},
-    target::{Mode, TargetControl, TargetId, TargetIdentity},
-    tunnel::Tunnel,
+    target::{TargetControl, TargetId, TargetIdentity},
     wire::protocol,
 };
 use zerocopy::big_endian::U16;
 
 use self::rings::ResolvedGroup;
 pub use self::rings::{ForwardShare, PlannedRing, RingSource};
-pub use self::{admission::WishedAdmission, quic::WishedQuic};
-use crate::{
-    dataplane::{Step, kernel::Found, sweep::Sweep},
-    ring::RingEntry,
-    source_rules::SourceRules,
+pub use self::{
+    actual::Actual,
+    admission::WishedAdmission,
+    quic::WishedQuic,
+    retire::retire,
+    wish::{Wish, WishedForward, WishedGroup, WishedListener, WishedRing, WishedTarget},
 };
-
-/// What should be, resolved down to what the maps hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wish {
-    /// One for each address, protocol and port.
-    pub listeners: Vec<WishedListener>,
-    /// The target groups.
-    pub groups: Vec<WishedGroup>,
-    /// Addresses of ours that sources are translated to.
-    pub sources: Vec<IpAddr>,
-    /// What listeners forward to that have several groups.
-    pub forwards: Vec<WishedForward>,
-}
-
-/// Several target groups by weight.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WishedForward {
-    /// Indexes into [`Wish::groups`], and each one's share of new flows; 0 for none.
-    pub shares: Vec<(usize, u16)>,
-}
-
-/// Where a listener's new flows choose from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WishedRing {
-    /// A target group: an index into [`Wish::groups`].
-    Group(usize),
-    /// Several: an index into [`Wish::forwards`].
-    Forward(usize),
-}
-
-/// A listener that should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WishedListener {
-    /// What packets are addressed to.
-    pub key: ListenerKey,
-    /// Where its new flows choose from.
-    pub ring: WishedRing,
-    /// How long an established flow may be silent.
-    pub idle_ticks: u16,
-    /// What becomes of TCP segments of no known flow.
-    pub stray: Stranded,
-    /// What becomes of TCP segments of a flow whose idle time has run out.
-    pub expired: Stranded,
-    /// The largest TCP segment size that a SYN may name; 0 for any.
-    pub mss_clamp_bytes: u16,
-    /// What a new flow's choice depends on.
-    pub hash_input: HashInput,
-    /// Who may begin flows, and how many.
-    pub admission: WishedAdmission,
-    /// Whether echo requests to the VIP are answered; the same for all listeners of a VIP.
-    pub answers_echo: bool,
-}
-
-/// A target group that should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WishedGroup {
-    /// Of its name; see [`fingerprint`].
-    pub fingerprint: u32,
-    /// How packets get to its targets.
-    pub mode: Mode,
-    /// Whether the flows of a target that was removed end when its delay is over.
-    pub terminates_removed: bool,
-    /// What the outer headers say, where the mode has them.
-    pub tunnel: Option<Tunnel>,
-    /// Its targets, also those that take no new flows.
-    pub targets: Vec<WishedTarget>,
-    /// If they are QUIC servers that put their number into connection IDs.
-    pub quic: Option<WishedQuic>,
-}
-
-/// A target that should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WishedTarget {
-    /// Where it is.
-    pub address: IpAddr,
-    /// Where it listens.
-    pub port: u16,
-    /// Its share of new flows; 0 for none.
-    pub weight: u16,
-    /// Whether the flows it has end with their next packet; only if it takes no new ones.
-    pub resets_flows: bool,
-    /// The way there.
-    pub next_hop: NextHopId,
-}
-
-/// What is in the maps.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Actual {
-    /// The generation that is live.
-    pub generation: u64,
-    listeners: BTreeMap<ListenerId, (ListenerKey, ListenerPolicy)>,
-    index: HashMap<ListenerKey, ListenerId>,
-    targets: BTreeMap<TargetId, (TargetIdentity, TargetControl)>,
-    listener_ids: HashMap<ListenerKey, ListenerId>,
-    target_ids: HashMap<(TargetIdentity, Mode), TargetId>,
-    groups: BTreeMap<u32, u16>,
-    tunnels: BTreeMap<u16, Tunnel>,
-    admissions: BTreeMap<ListenerId, AdmissionPolicy>,
-    /// Listeners that have rules, and which; unknown after adoption, so that they are written anew.
-    rules: BTreeMap<ListenerId, Option<SourceRules>>,
-    /// What each ring was built from; unknown after adoption, so that rings are built anew.
-    rings: BTreeMap<u16, RingSource>,
-    prefilter: Vec<u64>,
-    sources: BTreeMap<SourceId, Address>,
-    /// Those that new flows get.
-    turns: BTreeSet<SourceId>,
-    quic: quic::Known,
-}
+use crate::{dataplane::Step, ring::RingEntry};
 
 /// Sizes that a plan must keep to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,196 +102,6 @@ pub enum PlanError {
 )]
 pub fn fingerprint(name: &str) -> u32 {
     xxhash_rust::xxh64::xxh64(name.as_bytes(), 0) as u32
-}
-
-impl Actual {
-    /// What another daemon left.
-    pub fn adopt(found: &Found) -> Self {
-        Self {
-            generation: found.generation,
-            listeners: found
-                .listeners
-                .iter()
-                .map(|(id, key, policy)| (*id, (*key, *policy)))
-                .collect(),
-            index: found.listener_index.iter().copied().collect(),
-            targets: found
-                .targets
-                .iter()
-                .map(|(id, identity, control)| (*id, (*identity, *control)))
-                .collect(),
-            listener_ids: found
-                .listeners
-                .iter()
-                .map(|(id, key, _)| (*key, *id))
-                .collect(),
-            target_ids: found
-                .targets
-                .iter()
-                .map(|(id, identity, control)| ((*identity, control.mode), *id))
-                .collect(),
-            groups: found
-                .targets
-                .iter()
-                .map(|(_, identity, _)| (identity.group_fingerprint, identity.group))
-                .collect(),
-            tunnels: found.tunnels.iter().copied().collect(),
-            admissions: found.admissions.iter().copied().collect(),
-            rules: found
-                .admissions
-                .iter()
-                .filter(|(_, policy)| policy.has_rules)
-                .map(|(id, _)| (*id, None))
-                .collect(),
-            rings: BTreeMap::new(),
-            prefilter: found.prefilter.clone(),
-            sources: found.sources.iter().copied().collect(),
-            turns: found.turns.clone(),
-            quic: quic::Known {
-                layouts: found.cid_layouts.iter().copied().collect(),
-                servers: found
-                    .server_ids
-                    .iter()
-                    .map(|(key, target)| (quic::known_key(key), *target))
-                    .collect(),
-            },
-        }
-    }
-
-    /// The id of a listener.
-    pub fn listener_id(&self, key: &ListenerKey) -> Option<ListenerId> {
-        self.listener_ids.get(key).copied()
-    }
-
-    /// The id of a target.
-    pub fn target_id(&self, group: &WishedGroup, address: IpAddr, port: u16) -> Option<TargetId> {
-        let group_id = self.groups.get(&group.fingerprint)?;
-        self.target_ids
-            .get(&(identity(group, *group_id, address, port), group.mode))
-            .copied()
-    }
-
-    /// Notes that a step was taken.
-    pub fn note(&mut self, step: &Step) {
-        match step {
-            Step::WriteTarget {
-                id,
-                identity,
-                control,
-            } => {
-                self.groups
-                    .insert(identity.group_fingerprint, identity.group);
-                self.target_ids.insert((*identity, control.mode), *id);
-                self.targets.insert(*id, (*identity, *control));
-            }
-            Step::ControlTarget { id, control } => {
-                if let Some((_, old)) = self.targets.get_mut(id) {
-                    *old = *control;
-                }
-            }
-            Step::ClearTarget { id } => {
-                if let Some((identity, control)) = self.targets.remove(id) {
-                    self.target_ids.remove(&(identity, control.mode));
-                }
-            }
-            Step::WriteListener { id, key, policy } => {
-                self.listener_ids.insert(*key, *id);
-                self.listeners.insert(*id, (*key, *policy));
-            }
-            Step::ChangeListener { id, policy } => {
-                if let Some((_, old)) = self.listeners.get_mut(id) {
-                    *old = *policy;
-                }
-            }
-            Step::ClearListener { id } => {
-                if let Some((key, _)) = self.listeners.remove(id) {
-                    self.listener_ids.remove(&key);
-                }
-            }
-            Step::ReplaceRules { id, rules } => {
-                self.rules.insert(*id, Some(rules.clone()));
-            }
-            Step::RemoveRules { id } => {
-                self.rules.remove(id);
-            }
-            Step::SetAdmission { id, policy } => {
-                self.admissions.insert(*id, *policy);
-            }
-            Step::IndexListener { key, id } => {
-                self.index.insert(*key, *id);
-            }
-            Step::UnindexListener { key } => {
-                self.index.remove(key);
-            }
-            Step::Prefilter { index, bits } => {
-                self.prefilter.resize(PREFILTER_WORDS, 0);
-                if let Some(word) = self.prefilter.get_mut(*index) {
-                    *word = *bits;
-                }
-            }
-            Step::WriteTunnel { group, tunnel } => {
-                self.tunnels.insert(*group, *tunnel);
-            }
-            Step::WriteSource { id, address } => {
-                self.sources.insert(*id, *address);
-            }
-            Step::TakeTurns { is_v4, ids } => {
-                let sources = &self.sources;
-                let is_other = |id: &SourceId| {
-                    sources
-                        .get(id)
-                        .is_some_and(|address| address.is_v4() != *is_v4)
-                };
-                self.turns.retain(is_other);
-                self.turns.extend(ids);
-            }
-            Step::ClearSource { id } => {
-                self.sources.remove(id);
-            }
-            Step::LayOutCids { id, layout } => {
-                self.quic.layouts.insert(*id, *layout);
-            }
-            Step::IndexServer { key, target } => {
-                self.quic.servers.insert(quic::known_key(key), *target);
-            }
-            Step::UnindexServer { key } => {
-                self.quic.servers.remove(&quic::known_key(key));
-            }
-            Step::Publish { generation } => self.generation = *generation,
-            Step::ReplaceRing { .. }
-            | Step::WriteNextHop { .. }
-            | Step::InvalidateNextHop { .. }
-            | Step::RenewNextHop { .. }
-            | Step::IndexNextHop { .. }
-            | Step::UnindexNextHop { .. }
-            | Step::WriteVlanLink { .. }
-            | Step::RemoveVlanLink { .. } => {}
-        }
-    }
-
-    /// Notes what a ring was built from.
-    pub fn note_ring(&mut self, ring: PlannedRing) {
-        if let RingSource::Group { fingerprint, .. } = &ring.source {
-            self.groups.insert(*fingerprint, ring.group);
-        }
-        self.rings.insert(ring.group, ring.source);
-    }
-
-    /// Gives the ids of groups back that nothing names any more: no wish, no target, no listener.
-    pub fn forget_groups(&mut self, wish: &Wish) {
-        let wished: HashSet<u32> = wish.groups.iter().map(|group| group.fingerprint).collect();
-        let named: HashSet<u16> = self
-            .targets
-            .values()
-            .map(|(identity, _)| identity.group)
-            .chain(self.listeners.values().map(|(_, policy)| policy.group))
-            .collect();
-        self.groups
-            .retain(|name, id| wished.contains(name) || named.contains(id));
-        let kept: HashSet<u16> = self.groups.values().copied().collect();
-        self.rings
-            .retain(|id, _| kept.contains(id) || named.contains(id));
-    }
 }
 
 /// A step, and what a ring is built from if it replaces one.
@@ -496,7 +200,7 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
         forwards: rings::forward_ids(&after, wish, limits)?,
     };
     steps.extend(rings::changed(actual, wish, groups, &ids.forwards));
-    plan_sources(wish, &mut after, &mut steps)?;
+    sources::plan(wish, &mut after, &mut steps)?;
     for (id, control) in controls {
         control_target(&mut steps, &mut after, id, control, Ends::Now);
     }
@@ -577,45 +281,6 @@ fn unwished(
     after.targets.iter().filter_map(gone).collect()
 }
 
-/// Gives numbers to new addresses of the pool; their turns come when the prefilter admits answers.
-fn plan_sources(
-    wish: &Wish,
-    after: &mut Actual,
-    steps: &mut Vec<Planned>,
-) -> Result<(), PlanError> {
-    for address in wish.sources.iter().copied().map(Address::from) {
-        if after.sources.values().all(|known| *known != address) {
-            let id = (1..MAX_SOURCES)
-                .filter_map(|id| u8::try_from(id).ok().map(SourceId))
-                .find(|id| !after.sources.contains_key(id))
-                .ok_or(PlanError::Sources(MAX_SOURCES - 1))?;
-            push(steps, after, Step::WriteSource { id, address });
-        }
-    }
-    Ok(())
-}
-
-fn plan_turns(wish: &Wish, after: &mut Actual, steps: &mut Vec<Planned>) {
-    for is_v4 in [true, false] {
-        let of_version = |id: &SourceId| {
-            let address = after.sources.get(id);
-            address.is_some_and(|address| address.is_v4() == is_v4)
-        };
-        let old: Vec<SourceId> = after.turns.iter().copied().filter(of_version).collect();
-        let ids: Vec<SourceId> = after
-            .sources
-            .iter()
-            .filter(|(id, address)| {
-                of_version(id) && wish.sources.contains(&IpAddr::from(**address))
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        if ids != old {
-            push(steps, after, Step::TakeTurns { is_v4, ids });
-        }
-    }
-}
-
 /// The ids of rings, in the order of the wish.
 struct RingIds {
     groups: Vec<u16>,
@@ -690,7 +355,7 @@ fn plan_listeners(
     for (word, bits) in changed_words(&after.prefilter, &bitmap(after)) {
         push(steps, after, Step::Prefilter { index: word, bits });
     }
-    plan_turns(wish, after, steps);
+    sources::plan_turns(wish, after, steps);
     for (key, id) in &index {
         if after.index.get(key) != Some(id) {
             push(steps, after, Step::IndexListener { key: *key, id: *id });
@@ -799,69 +464,4 @@ fn changed_words(old: &[u64], new: &[u64]) -> Vec<(usize, u64)> {
         .filter(|(index, bits)| old.get(*index).copied().unwrap_or_default() != **bits)
         .map(|(index, bits)| (index, *bits))
         .collect()
-}
-
-/// The steps that take away records which neither the configuration nor, as two sweeps have seen,
-/// any flow needs. Two, because a flow may have begun while the first was under way.
-pub fn retire(actual: &Actual, wish: &Wish, sweeps: [&Sweep; 2]) -> Vec<Step> {
-    let has_flows = |counts: fn(&Sweep) -> &Vec<u64>, index: usize| {
-        sweeps
-            .iter()
-            .any(|sweep| counts(sweep).get(index).is_none_or(|count| *count > 0))
-    };
-    let wished: HashSet<ListenerKey> = wish.listeners.iter().map(|listener| listener.key).collect();
-    let mut after = actual.clone();
-    let mut steps = Vec::new();
-    for (id, (key, _)) in &actual.listeners {
-        if !wished.contains(key) && !has_flows(|sweep| &sweep.by_listener, id.0.into()) {
-            steps.push(Step::ClearListener { id: *id });
-        }
-    }
-    let wished: HashSet<TargetId> = wish
-        .groups
-        .iter()
-        .flat_map(|group| {
-            group
-                .targets
-                .iter()
-                .filter_map(|target| actual.target_id(group, target.address, target.port))
-        })
-        .collect();
-    for id in actual.targets.keys() {
-        if !wished.contains(id) && !has_flows(|sweep| &sweep.by_target, id.0 as usize) {
-            steps.push(Step::ClearTarget { id: *id });
-        }
-    }
-    for (id, address) in &actual.sources {
-        if !wish.sources.contains(&IpAddr::from(*address))
-            && !actual.turns.contains(id)
-            && !has_flows(|sweep| &sweep.by_pool_address, id.0.into())
-        {
-            steps.push(Step::ClearSource { id: *id });
-        }
-    }
-    let (mut targets, mut listeners) = (BTreeSet::new(), BTreeSet::new());
-    for step in &steps {
-        match step {
-            Step::ClearTarget { id } => {
-                targets.insert(*id);
-            }
-            Step::ClearListener { id } => {
-                listeners.insert(*id);
-            }
-            _ => {}
-        }
-    }
-    // What names a record goes before it.
-    steps.splice(..0, quic::retire(actual, &targets, &listeners));
-    steps.extend(admission::retire(actual, wish));
-    for step in &steps {
-        after.note(step);
-    }
-    if !steps.is_empty() {
-        for (index, bits) in changed_words(&after.prefilter, &bitmap(&after)) {
-            steps.push(Step::Prefilter { index, bits });
-        }
-    }
-    steps
 }

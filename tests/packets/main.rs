@@ -6,6 +6,7 @@ mod answers;
 mod connection;
 mod decap;
 mod dsr;
+mod echo;
 mod flood;
 mod flows;
 mod fragments;
@@ -40,6 +41,7 @@ fn table() -> Vec<Row> {
     rows.extend(answers::rows());
     rows.extend(resets::rows());
     rows.extend(dsr::rows());
+    rows.extend(echo::rows());
     rows.extend(icmp::rows());
     rows.extend(large::rows());
     rows.extend(not_ours::rows());

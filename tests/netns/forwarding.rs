@@ -15,8 +15,8 @@ use nlb_tests::lab::{
 };
 
 use super::{
-    PATIENCE, SOON, ask_http, ask_udp, ask_udp_at_length, http_vips, listeners, text, udp_vips,
-    who_answers, with_nlb,
+    PATIENCE, POOL_V4, SOON, ask_http, ask_udp, ask_udp_at_length, configuration, http_vips,
+    listeners, text, udp_vips, who_answers, with_configuration, with_nlb, with_pool,
 };
 
 fn all_targets() -> BTreeSet<String> {
@@ -109,6 +109,50 @@ fn large_transfers_arrive_whole_in_every_mode() -> Result<()> {
             let mut connection = HttpConnection::from(lab.client(), vip, PATIENCE)?;
             let answer = connection.get("/large")?;
             ensure!(answer.body_bytes == LARGE_BYTES as u64, "{vip}: {answer:?}");
+        }
+        Ok(())
+    })
+}
+
+/// The client is on the targets' link, and so is the only interface that nlb has: what comes in by it
+/// leaves by it. In `full-nat` answers return through nlb all the same, in `dsr-l2` they never do.
+#[test]
+fn one_interface_is_enough() -> Result<()> {
+    let one_arm = with_pool(&configuration())
+        .replace("mode = \"nat\"", "mode = \"full-nat\"")
+        .replace(
+            "interfaces = [\"eth0\", \"eth1\"]",
+            "interfaces = [\"eth1\"]",
+        );
+    with_configuration("one_arm", &one_arm, |lab, daemon| {
+        lab.client().ip("route replace 10.2.0.0/24 dev eth1\n\
+             route del fd00:2::/64 via fd00:1::1\n\
+             route add fd00:2::/64 dev eth1\n\
+             route replace 192.0.2.0/24 via 10.2.0.1 src 10.2.0.100\n\
+             route replace 2001:db8::/64 via fd00:2::1 src fd00:2::100\n")?;
+        for target in lab.targets() {
+            target
+                .host
+                .ip(&format!("route add {POOL_V4} via 10.2.0.1\n"))?;
+        }
+        for vip in http_vips() {
+            let line = format!(
+                "curl -sS -g --max-time 5 -o /dev/null -w %{{size_download}} http://{vip}/large"
+            );
+            for _ in 0..10 {
+                let size = lab.client().run(&line)?;
+                ensure!(size.trim() == LARGE_BYTES.to_string(), "{vip}: {size}");
+            }
+        }
+        let status = daemon.status()?;
+        let interfaces = status["interfaces"].as_array().map(Vec::len);
+        ensure!(interfaces == Some(1), "{status}");
+        for (name, listener) in listeners(&status) {
+            let answers = listener["return_packets"].as_u64();
+            let is_web = text(&listener["name"]).contains("TCP");
+            if is_web {
+                ensure!((answers > Some(0)) == (name == "nat"), "{name}: {listener}");
+            }
         }
         Ok(())
     })

@@ -141,8 +141,18 @@ fn tracepath_sees_the_hops_and_the_mtu_behind_a_vip() -> Result<()> {
     })
 }
 
-/// What `iperf3` moved, in bytes.
-fn iperf3(client: &Host, vip: &str, options: &str) -> Result<u64> {
+/// What `iperf3` moved between a client that asks `vip` and a server that is bound to `at`, in bytes.
+///
+/// Each test has a server of its own: one that serves several does not listen between two of them.
+fn iperf3(lab: &Lab, vip: &str, at: &str, options: &str) -> Result<u64> {
+    let (client, target) = (lab.client(), &lab.target(0).host);
+    let _server = Server::start(target, &format!("iperf3 -s -1 -B {at} -p {IPERF_PORT}"))?;
+    let listening = format!("ss -ltnH sport = :{IPERF_PORT}");
+    wait_until("the server listens", SOON, || {
+        target
+            .run(&listening)
+            .is_ok_and(|told| !told.trim().is_empty())
+    })?;
     let line = format!("iperf3 -J -c {vip} {options}");
     let output = client.output(&line)?;
     let told: Value = serde_json::from_slice(&output.stdout)
@@ -163,7 +173,7 @@ fn iperf3_moves(tools: &Tools) -> Result<()> {
     with_nlb(&format!("iperf_{}", tools.mode), |lab, daemon| {
         let text = tools.configuration("TCP_UDP", [IPERF_PORT].into_iter(), IPERF_PORT);
         let target = &lab.target(0).host;
-        let mut servers = Vec::new();
+        Tools::load(lab, daemon, &text)?;
         for (vip, at) in tools.vips.into_iter().zip(&tools.targets) {
             // Bound, because its datagrams would not leave from the address that was asked.
             let at = if tools.mode == "dsr-l2" {
@@ -172,25 +182,14 @@ fn iperf3_moves(tools: &Tools) -> Result<()> {
             } else {
                 at
             };
-            let line = format!("iperf3 -s -B {at} -p {IPERF_PORT}");
-            servers.push(Server::start(target, &line)?);
-        }
-        Tools::load(lab, daemon, &text)?;
-        let client = lab.client();
-        for vip in tools.vips {
-            wait_until("the server listens", SOON, || {
-                client
-                    .run(&format!("nc -z -w 1 {vip} {IPERF_PORT}"))
-                    .is_ok()
-            })?;
             for options in ["-n 20M", "-n 20M -R", "-n 20M -P 4"] {
-                let bytes = iperf3(client, vip, options)
+                let bytes = iperf3(lab, vip, at, options)
                     .with_context(|| format!("{} {vip} {options}", tools.mode))?;
                 // What had arrived by the time that the last of it was written.
                 ensure!(bytes > 1 << 20, "{vip} {options}: {bytes} bytes");
             }
             // Datagrams of 4,000 bytes are three fragments each. Some may be lost, not all.
-            let bytes = iperf3(client, vip, "-u -b 20M -l 4000 -t 1")?;
+            let bytes = iperf3(lab, vip, at, "-u -b 20M -l 4000 -t 1")?;
             ensure!(bytes > 1 << 20, "{vip}: {bytes} bytes of datagrams");
         }
         Ok(())

@@ -9,7 +9,7 @@ use nlb_tests::lab::{Lab, udp::UdpClient, wait::wait_until};
 
 use super::{
     PATIENCE, SOON, ask_http, configuration, connection_to, http_vips, is_host, udp_vips,
-    wait_for_states, with_nlb,
+    wait_for_states, wait_until_one_fails, with_nlb,
 };
 
 /// The configuration with a line more in every target group.
@@ -80,14 +80,7 @@ fn datagrams_of_an_unhealthy_target_move_to_another_with_the_same_socket() -> Re
         }
         // The checks fail; the datagram server lives on, and would answer.
         lab.kill_nginx(1)?;
-        wait_for_states(daemon, |address, state| {
-            state
-                == if is_host(address, 1) {
-                    "unhealthy"
-                } else {
-                    "healthy"
-                }
-        })?;
+        wait_until_one_fails(daemon, 1)?;
         for (vip, socket) in &mut sockets {
             let answer = socket.ask().or_else(|_| socket.ask())?;
             ensure!(answer.target != "target2", "{vip}: {answer:?}");

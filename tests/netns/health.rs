@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 use nlb_tests::lab::addresses::TARGETS;
 
 use super::{
-    EXAMPLE, ask_http, ask_udp, connection_to, http_vips, is_host, udp_vips, wait_for_states,
-    who_answers, with_nlb,
+    EXAMPLE, ask_http, ask_udp, connection_to, http_vips, udp_vips, wait_for_states,
+    wait_until_one_fails, who_answers, with_nlb,
 };
 
 #[test]
@@ -18,14 +18,7 @@ fn a_failed_target_gets_no_new_flow_and_comes_back_when_it_passes() -> Result<()
             kept.push((vip, connection_to(lab, vip, "target1")?));
         }
         lab.kill_nginx(1)?;
-        wait_for_states(daemon, |address, state| {
-            state
-                == if is_host(address, 1) {
-                    "unhealthy"
-                } else {
-                    "healthy"
-                }
-        })?;
+        wait_until_one_fails(daemon, 1)?;
         for vip in http_vips() {
             let who = who_answers(|| ask_http(lab, vip))?;
             ensure!(!who.contains("target2") && who.len() == 2, "{vip}: {who:?}");
@@ -91,14 +84,7 @@ fn a_client_port_that_was_refused_by_a_dead_target_gets_another_once_that_is_kno
             !refused.is_empty(),
             "nothing was refused, so nothing was shown"
         );
-        wait_for_states(daemon, |address, state| {
-            state
-                == if is_host(address, 1) {
-                    "unhealthy"
-                } else {
-                    "healthy"
-                }
-        })?;
+        wait_until_one_fails(daemon, 1)?;
         let mut again = Vec::new();
         for (vip, port) in refused {
             if is_refused(vip, port)? {

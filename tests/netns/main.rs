@@ -103,6 +103,14 @@ fn wait_for_states(daemon: &Daemon, is_right: impl Fn(&str, &str) -> bool) -> Re
     Ok(())
 }
 
+/// Waits until that host's targets are unhealthy, and all others healthy.
+fn wait_until_one_fails(daemon: &Daemon, index: usize) -> Result<()> {
+    wait_for_states(daemon, |address, state| {
+        let is_failed = is_host(address, index);
+        state == if is_failed { "unhealthy" } else { "healthy" }
+    })
+}
+
 /// All targets of all groups.
 fn targets(status: &Value) -> impl Iterator<Item = &Value> {
     let groups = status["target_groups"].as_array().into_iter().flatten();

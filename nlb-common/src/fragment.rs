@@ -32,6 +32,8 @@ pub enum Way {
     ToTarget,
     /// From a translated target to a client.
     ToClient,
+    /// Back to its sender: an echo request to a VIP, which is answered from here.
+    Echo,
 }
 
 /// What a first fragment leaves for the later ones.
@@ -40,12 +42,9 @@ pub enum Way {
 pub struct FragmentRecord {
     /// target (low 32 bits), listener (32–47), tick of the first fragment (48–63)
     choice: u64,
-    /// identification (low 32 bits), 1 in bit 32: to the client
+    /// identification (low 32 bits), way (32–39)
     datagram: u64,
 }
-
-/// Bit of `datagram` that says that it goes to the client.
-const TO_CLIENT: u64 = 1 << 32;
 
 impl FragmentRecord {
     /// The record of a datagram.
@@ -57,13 +56,14 @@ impl FragmentRecord {
         way: Way,
         now: Tick,
     ) -> Self {
-        let to_client = match way {
+        let number = match way {
             Way::ToTarget => 0,
-            Way::ToClient => TO_CLIENT,
+            Way::ToClient => 1,
+            Way::Echo => 2,
         };
         Self {
             choice: target.0 as u64 | (listener.0 as u64) << 32 | (now.0 as u64) << 48,
-            datagram: key.identification as u64 | to_client,
+            datagram: key.identification as u64 | number << 32,
         }
     }
 
@@ -110,10 +110,11 @@ impl FragmentRecord {
     /// Which way it goes.
     #[inline(always)]
     pub const fn way(&self) -> Way {
-        if self.datagram & TO_CLIENT == 0 {
-            Way::ToTarget
-        } else {
-            Way::ToClient
+        let [_, _, _, _, number, ..] = self.datagram.to_le_bytes();
+        match number {
+            0 => Way::ToTarget,
+            1 => Way::ToClient,
+            _ => Way::Echo,
         }
     }
 }
@@ -135,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_record_reads_back_what_was_written() {
-        for way in [Way::ToTarget, Way::ToClient] {
+        for way in [Way::ToTarget, Way::ToClient, Way::Echo] {
             let (listener, target) = (ListenerId(0xfedc), TargetId(0x89ab_cdef));
             let record = FragmentRecord::new(&key(u32::MAX), listener, target, way, Tick(0xf00d));
             assert_eq!(record.listener(), listener);

@@ -53,7 +53,7 @@ stops! {
     NotOurs "not_ours" Pass,
     /// Addressed to a VIP with a protocol header that is cut short or contradicts itself.
     Malformed "malformed" Drop,
-    /// A fragment of neither TCP nor UDP, addressed to a VIP.
+    /// A fragment of neither TCP nor UDP nor of an echo request that can be answered, addressed to a VIP.
     Fragment "fragment" Drop,
     /// ICMP addressed to a VIP that we do not act on; left to the host's stack.
     Icmp "icmp" Pass,

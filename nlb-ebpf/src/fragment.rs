@@ -4,6 +4,8 @@
 //! finds it by what the fragments of a datagram have in common. What comes before its first
 //! fragment cannot be kept here: a client's is stopped and counted, a target's may be its own
 //! traffic and passes.
+//!
+//! Fragments of an echo request to a VIP go back where they came from, as the first one did.
 
 use nlb_common::{
     address::Address,
@@ -17,10 +19,11 @@ use zerocopy::big_endian::U16;
 
 use crate::{
     Exit, Verdict,
-    classify::forgotten,
+    classify::{forgotten, is_icmp},
     emit::{UNTAGGED, emit, fits, has_a_hop_left, route},
     flows::Place,
     frame::Frame,
+    icmp::{answers_echo, return_to_sender},
     parse::{Kind, Packet, parse},
     rewrite::{End, translate_addresses},
     select::Chosen,
@@ -48,6 +51,10 @@ pub fn fragment<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdic
     match record.way() {
         Way::ToTarget => to_target(frame, &packet, tables, &record),
         Way::ToClient => to_client(frame, &packet, tables, &record),
+        Way::Echo => {
+            return_to_sender(frame, &packet).ok_or(Stop::Malformed)?;
+            Err(Exit::Stop(Stop::IcmpEcho))
+        }
     }
 }
 
@@ -91,11 +98,14 @@ fn key<T: Tables>(packet: &Packet, tables: &T) -> FragmentKey {
 #[inline(always)]
 fn without_first<T: Tables>(packet: &Packet, tables: &T) -> Stop {
     let vip = ListenerKey::vip(packet.destination);
-    if tables.listener_id(&vip).is_some() {
-        Stop::NoFirstFragment
-    } else {
-        Stop::NotOurs
+    let Some(listener) = tables.listener_id(&vip) else {
+        return Stop::NotOurs;
+    };
+    if is_icmp(packet) && !answers_echo(tables, listener) {
+        // Where its first fragment went, too.
+        return Stop::Icmp;
     }
+    Stop::NoFirstFragment
 }
 
 /// On to the target that the first fragment went to.

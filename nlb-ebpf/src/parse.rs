@@ -24,9 +24,9 @@ use crate::frame::{Frame, Offset};
 pub enum Kind {
     /// A whole TCP or UDP header.
     Transport,
-    /// The first fragment of a larger packet, with a whole TCP or UDP header.
+    /// The first fragment of a larger packet, with a whole TCP or UDP header, or of ICMP.
     FirstFragment,
-    /// A later fragment of a larger packet, which may be one of TCP or UDP.
+    /// A later fragment of a larger packet, which may be one of TCP, UDP or ICMP.
     LaterFragment,
     /// A fragment that splits the TCP or UDP header, or may be meant to overwrite its end.
     TinyFragment,
@@ -44,7 +44,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// What the rest is worth: ports are zero unless this is [`Kind::Transport`] or
-    /// [`Kind::FirstFragment`].
+    /// [`Kind::FirstFragment`], and not ICMP.
     pub kind: Kind,
     /// Where it comes from.
     pub source: Address,
@@ -326,11 +326,20 @@ const fn fragment(protocol: u8, offset_bytes: u16, more: bool, left: u16) -> Kin
     } else if protocol == protocol::TCP && offset_bytes < 20 {
         // It would overwrite flags of the first (RFC 1858 §4, RFC 3128).
         Kind::TinyFragment
-    } else if protocol == protocol::TCP || protocol == protocol::UDP || is_stepped_over(protocol) {
+    } else if may_be_followed(protocol) {
         Kind::LaterFragment
     } else {
         Kind::Fragment
     }
+}
+
+/// Whether the fragments of such a packet may be ones that follow their first.
+#[inline(always)]
+const fn may_be_followed(protocol: u8) -> bool {
+    matches!(
+        protocol,
+        protocol::TCP | protocol::UDP | protocol::ICMP | protocol::ICMPV6
+    ) || is_stepped_over(protocol)
 }
 
 #[inline(always)]
@@ -345,10 +354,11 @@ pub(crate) const fn is_stepped_over(next_header: u8) -> bool {
 /// has the header and not what belongs to it.
 #[inline(always)]
 fn finish<F: Frame>(frame: &F, packet: &mut Packet, left: u16, is_first: bool) {
-    let (short, whole, other) = if is_first {
-        (Kind::TinyFragment, Kind::FirstFragment, Kind::Fragment)
+    let (short, whole, icmp, other) = if is_first {
+        let first = Kind::FirstFragment;
+        (Kind::TinyFragment, first, first, Kind::Fragment)
     } else {
-        (Kind::Malformed, Kind::Transport, Kind::Other)
+        (Kind::Malformed, Kind::Transport, Kind::Icmp, Kind::Other)
     };
     packet.kind = short;
     match packet.protocol {
@@ -377,7 +387,7 @@ fn finish<F: Frame>(frame: &F, packet: &mut Packet, left: u16, is_first: bool) {
             packet.destination_port = udp.destination_port;
             packet.kind = whole;
         }
-        protocol::ICMP | protocol::ICMPV6 if !is_first => packet.kind = Kind::Icmp,
+        protocol::ICMP | protocol::ICMPV6 => packet.kind = icmp,
         _ => packet.kind = other,
     }
 }

@@ -163,10 +163,15 @@ impl Row {
 
     /// The frame is stopped, and `answer` goes back to its sender; counted as `stop` alone.
     pub(crate) fn answers(self, frame: &Sentence, answer: &Sentence, stop: Stop) -> Self {
+        self.answers_bytes(frame.build(), answer.build(), stop)
+    }
+
+    /// The same for bytes that are no sentence.
+    pub(crate) fn answers_bytes(self, bytes: Vec<u8>, out: Vec<u8>, stop: Stop) -> Self {
         self.step(Step::Frame {
-            bytes: frame.build(),
+            bytes,
             verdict: Verdict::Transmit,
-            out: answer.build(),
+            out,
             counts: Counts {
                 stops: BTreeMap::from([(stop.name(), 1)]),
                 ..Counts::default()

@@ -17,6 +17,7 @@
 //! | `SERVER_IDS` | [`ServerIdKey`](crate::quic::ServerIdKey) → target id | daemon | a packet for a QUIC listener |
 //! | `FLOWS` | bucket → [`Bucket`](crate::flow::Bucket) | packet | packet, daemon |
 //! | `FRAGMENTS` | [`FragmentKey`](crate::fragment::FragmentKey) → [`FragmentRecord`](crate::fragment::FragmentRecord), least recently used out first | packet | packet |
+//! | `IDENTIFICATIONS` | – → [`Identifications`](crate::fragment::Identifications) | packet | a fragment with a translated source |
 //! | `TRANSLATIONS` | the same → [`Translations`](crate::source::Translations) | packet | packet, daemon |
 //! | `SOURCES` | hash of what a flow owns → [`SourceBucket`](crate::source::SourceBucket) | packet | packet |
 //! | `SNAT_POOL` | – → [`Pool`](crate::source::Pool) | daemon | packet |

@@ -90,6 +90,7 @@ pub fn forgotten<T: Tables>(packet: Packet, tables: &T) -> Packet {
         protocol: forget(packet.protocol),
         network: Offset(forget(packet.network.0)),
         transport: Offset(forget(packet.transport.0)),
+        fragment_header: Offset(forget(packet.fragment_header.0)),
         is_v4: forget(u8::from(packet.is_v4)) != 0,
         kind: if forget(u8::from(packet.kind == Kind::FirstFragment)) == 0 {
             Kind::Transport

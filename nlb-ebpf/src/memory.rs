@@ -12,7 +12,7 @@ use nlb_common::{
     counter::Traffic,
     event::Event,
     flow::Bucket,
-    fragment::{FragmentKey, FragmentRecord},
+    fragment::{FragmentKey, FragmentRecord, Identifications},
     hash::{Key, Secret},
     listener::{Listener, ListenerId, ListenerKey, ListenerPolicy},
     maps::{MAX_FRAGMENTS, Prefilter, Side},
@@ -153,6 +153,8 @@ pub struct MemoryTables {
     pub buckets: Vec<Bucket>,
     /// What first fragments left.
     pub fragments: RefCell<HashMap<FragmentKey, FragmentRecord>>,
+    /// How many numbers such datagrams were given.
+    pub identifications: Identifications,
     /// Whether there is room to translate sources.
     pub translates_sources: bool,
     /// Our addresses that sources are translated to.
@@ -204,6 +206,7 @@ impl MemoryTables {
             next_hop_index: HashMap::new(),
             buckets: records(buckets.next_power_of_two()),
             fragments: RefCell::default(),
+            identifications: Identifications::default(),
             translates_sources: true,
             pool: Pool::default(),
             translations: records(buckets.next_power_of_two()),
@@ -444,6 +447,15 @@ impl Tables for MemoryTables {
             fragments.remove(&oldest);
         }
         fragments.insert(*key, *record);
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "it begins anew")]
+    fn next_identification(&self, hash: u32) -> u32 {
+        self.identifications.counter(hash).map_or(0, |counter| {
+            let count = counter.load();
+            counter.store(count.wrapping_add(1));
+            count as u32
+        })
     }
 
     fn route(&self, query: &RouteQuery) -> Result<Route, Stop> {

@@ -72,6 +72,8 @@ pub struct Packet {
     pub length_bytes: u16,
     /// What the fragments of one packet have in common; zero if it is none.
     pub identification: u32,
+    /// Where the fragment header of an IPv6 fragment stands.
+    pub fragment_header: Offset,
 }
 
 impl Packet {
@@ -91,6 +93,7 @@ impl Packet {
         transport: Offset(0),
         length_bytes: 0,
         identification: 0,
+        fragment_header: Offset(0),
     };
 
     /// Whether so many bytes at this offset of the frame lie in the IP packet, and not behind it.
@@ -269,6 +272,7 @@ fn ipv6<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Stop> {
         // A fragment that is the whole packet is handled as one (RFC 6946).
         if more || offset_bytes != 0 {
             packet.identification = header.identification.get();
+            packet.fragment_header = at;
             packet.kind = fragment(packet.protocol, offset_bytes, more, left - 8);
             is_first = packet.kind == Kind::FirstFragment;
             if !is_first {

@@ -161,6 +161,9 @@ pub trait Tables {
     /// least recently.
     fn remember_fragment(&self, key: &FragmentKey, record: &FragmentRecord);
 
+    /// How many numbers the counter that a hash leads to had given before; now it is one more.
+    fn next_identification(&self, hash: u32) -> u32;
+
     /// Asks the kernel's routes and neighbours.
     fn route(&self, query: &RouteQuery) -> Result<Route, Stop>;
 

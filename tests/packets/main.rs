@@ -21,6 +21,7 @@ mod row;
 mod segment_sizes;
 mod selection;
 mod snat;
+mod snat_fragments;
 mod snat_icmp;
 mod snat_told;
 mod stopped;
@@ -54,6 +55,7 @@ fn table() -> Vec<Row> {
     rows.extend(selection::rows());
     rows.extend(tunnels::rows());
     rows.extend(snat::rows());
+    rows.extend(snat_fragments::rows());
     rows.extend(snat_icmp::rows());
     rows.extend(snat_told::rows());
     rows.extend(quic::rows());

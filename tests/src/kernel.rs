@@ -25,7 +25,7 @@ use nlb_common::{
     counter::Traffic,
     decap::SourceKey,
     flow::Progress,
-    fragment::{FragmentKey, FragmentRecord},
+    fragment::{COUNTERS, FragmentKey, FragmentRecord},
     listener::{ListenerId, ListenerKey},
     maps::PREFILTER_WORDS,
     next_hop::{NeighbourKey, VlanId, VlanLink},
@@ -36,6 +36,7 @@ use nlb_common::{
     stage::Stage,
     stop::Stop,
     tick::Tick,
+    word::Word,
 };
 use nlb_ebpf::{Verdict, memory::MemoryTables};
 use nlb_userspace::dataplane::stages;
@@ -511,12 +512,22 @@ impl Kernel {
                 return Ok(Some(format!("{key:?}: kernel {record:?}, memory {ours:?}")));
             }
         }
-        Ok((!memory.is_empty()).then(|| format!("only in memory: {memory:?}")))
+        if !memory.is_empty() {
+            return Ok(Some(format!("only in memory: {memory:?}")));
+        }
+        let given = self
+            .array::<[u64; COUNTERS]>("IDENTIFICATIONS")?
+            .get(&0, 0)?;
+        let ours = tables.identifications.counters.iter().map(Word::load);
+        let is_same = ours.eq(given);
+        Ok((!is_same).then(|| format!("numbers were given otherwise: {given:?}")))
     }
 
     /// Replaces what is remembered: flows, and fragmented datagrams.
     pub fn write_flows(&mut self, tables: &mut MemoryTables) -> Result<()> {
         self.write_fragments(tables)?;
+        let numbers = std::slice::from_mut(&mut tables.identifications);
+        self.write_array::<{ 8 * COUNTERS }>("IDENTIFICATIONS", numbers)?;
         self.write_array::<128>("FLOWS", &mut tables.buckets)?;
         self.write_array::<32>("TRANSLATIONS", &mut tables.translations)?;
         self.write_array::<64>("SOURCES", &mut tables.sources)

@@ -248,6 +248,10 @@ impl Tables for FlowTables {
 
     fn remember_fragment(&self, _: &FragmentKey, _: &FragmentRecord) {}
 
+    fn next_identification(&self, _: u32) -> u32 {
+        0
+    }
+
     fn hand_over(&self, _word: u64) {}
 
     #[inline(always)]

@@ -4,7 +4,8 @@ pub(crate) mod faults;
 pub(crate) mod frame;
 pub(crate) mod instructions;
 pub(crate) mod maps;
-pub(crate) mod route;
+pub(crate) mod numbers;
+mod route;
 pub(crate) mod stages;
 
 use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_redirect};

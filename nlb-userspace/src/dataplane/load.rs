@@ -33,7 +33,7 @@ use super::{DataplaneError, XDP_OBJECT, kernel::KernelMaps, log, shared::Shared,
 use crate::config::{Capacity, XdpMode};
 
 /// Names of the maps that are pinned under their own names.
-const PINNED_MAPS: [&str; 23] = [
+const PINNED_MAPS: [&str; 24] = [
     "HEADER",
     "PREFILTER",
     "LISTENER_INDEX",
@@ -50,6 +50,7 @@ const PINNED_MAPS: [&str; 23] = [
     "SERVER_IDS",
     "FLOWS",
     "FRAGMENTS",
+    "IDENTIFICATIONS",
     "TRANSLATIONS",
     "SOURCES",
     "SNAT_POOL",

@@ -24,6 +24,7 @@
 //! | `LISTENER_COUNTERS`, `TARGET_COUNTERS` | id → [`Traffic`](crate::counter::Traffic) per CPU | packet | daemon |
 //! | `STOP_COUNTERS` | [`Stop`](crate::stop::Stop) → u64 per CPU | packet | daemon |
 //! | `EVENTS` | ring buffer of [`Event`](crate::event::Event) | packet | daemon |
+//! | `EARLY` | ring buffer of [`EarlyFragment`](crate::early::EarlyFragment) | packet | daemon |
 //! | `HANDOVER` | – → u64 per CPU, what one stage tells the next, such as an [`Answer`](crate::answer::Answer) | packet | packet |
 //! | `ERROR_BUDGET` | – → [`ErrorBudget`](crate::answer::ErrorBudget) per CPU | packet | packet |
 //! | `HEADER` | – → [`Header`] | daemon | daemon |

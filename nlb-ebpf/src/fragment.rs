@@ -2,8 +2,9 @@
 //!
 //! The first fragment takes the way of all packets and leaves a record ([`remember`]). A later one
 //! finds it by what the fragments of a datagram have in common. What comes before its first
-//! fragment cannot be kept here: a client's is stopped and counted, a target's may be its own
-//! traffic and passes.
+//! fragment cannot be kept here: a client's is stopped and counted, and the daemon is asked to keep it
+//! and to send it in once more when the first one has come; a target's may be its own traffic and
+//! passes.
 //!
 //! Datagrams of several senders that arrive as one's get numbers of ours ([`remember_disguised`]).
 //!
@@ -49,7 +50,11 @@ pub fn fragment<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdic
         .fragment(&key)
         .filter(|record| record.is_for(&key, tables.now()))
     else {
-        return Err(Exit::Stop(without_first(&packet, tables)));
+        let stop = without_first(&packet, tables);
+        if stop == Stop::NoFirstFragment && !tables.keep_early(frame, &key) {
+            tables.count_stop(Stop::EarlyLimit);
+        }
+        return Err(Exit::Stop(stop));
     };
     match record.way() {
         Way::ToTarget => to_target(frame, &packet, tables, &record),

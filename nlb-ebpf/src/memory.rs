@@ -10,6 +10,7 @@ use nlb_common::{
     address::Address,
     admission::{ALLOW, Admission, AdmissionPolicy, Source, SourceRecord},
     counter::Traffic,
+    early::{EarlyFragment, FRAME_BYTES},
     event::Event,
     flow::Bucket,
     fragment::{FragmentKey, FragmentRecord, Identifications},
@@ -111,6 +112,12 @@ impl Frame for MemoryFrame {
         self.bytes.len()
     }
 
+    fn copy_to(&self, to: &mut [u8; FRAME_BYTES]) -> Option<u32> {
+        let length = u32::try_from(self.bytes.len()).ok()?;
+        to.get_mut(..self.bytes.len())?.copy_from_slice(&self.bytes);
+        (length > 0).then_some(length)
+    }
+
     fn interface(&self) -> u32 {
         self.interface
     }
@@ -153,6 +160,8 @@ pub struct MemoryTables {
     pub buckets: Vec<Bucket>,
     /// What first fragments left.
     pub fragments: RefCell<HashMap<FragmentKey, FragmentRecord>>,
+    /// Fragments that were to be kept.
+    pub early: RefCell<Vec<EarlyFragment>>,
     /// How many numbers such datagrams were given.
     pub identifications: Identifications,
     /// Whether there is room to translate sources.
@@ -206,6 +215,7 @@ impl MemoryTables {
             next_hop_index: HashMap::new(),
             buckets: records(buckets.next_power_of_two()),
             fragments: RefCell::default(),
+            early: RefCell::default(),
             identifications: Identifications::default(),
             translates_sources: true,
             pool: Pool::default(),
@@ -447,6 +457,20 @@ impl Tables for MemoryTables {
             fragments.remove(&oldest);
         }
         fragments.insert(*key, *record);
+    }
+
+    fn keep_early<F: Frame>(&self, frame: &F, key: &FragmentKey) -> bool {
+        let mut bytes = [0; FRAME_BYTES];
+        let Some(length_bytes) = frame.copy_to(&mut bytes) else {
+            return false;
+        };
+        self.early.borrow_mut().push(EarlyFragment {
+            key: *key,
+            interface: frame.interface(),
+            length_bytes,
+            bytes,
+        });
+        true
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "it begins anew")]

@@ -7,6 +7,7 @@ mod admission;
 mod changes;
 mod daemon_life;
 mod decap;
+mod early;
 mod flow_life;
 mod forwarding;
 mod health;

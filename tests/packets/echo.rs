@@ -182,7 +182,7 @@ fn in_fragments() -> Vec<Row> {
 
 fn refused_in_fragments() -> Row {
     let options = large(CLIENT, VIP, |ping| ping.options(&[7, 7, 4, 0, 0, 0, 0]));
-    let extended = large(CLIENT_V6, VIP_V6, |ping| ping.destination_options());
+    let extended = large(CLIENT_V6, VIP_V6, Sentence::destination_options);
     let group = large(CLIENT, VIP, |ping| ping.to([0xff; 6]));
     let senders = [large("224.0.0.1", VIP, |ping| ping), {
         large("::1", VIP_V6, |ping| ping)

@@ -308,6 +308,13 @@ fn not_followed() -> Vec<Row> {
             row.stops_bytes(pieces[1].clone(), Stop::TtlExpired)
         },
     ));
+    let flow = UDP_V4;
+    let whole = flow.say(from_client(), [(CLIENT, flow.port()), flow.vip]);
+    let large = split(&whole.build(), &[400], NUMBER).remove(1);
+    rows.push(
+        row("a fragment before its first that is too large to be kept is only stopped")
+            .stops_twice_bytes(large, [Stop::NoFirstFragment, Stop::EarlyLimit]),
+    );
     let small = Flow {
         vip: (VIP, 89),
         target: ("10.0.0.41", 8080),

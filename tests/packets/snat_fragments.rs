@@ -212,7 +212,7 @@ fn two_clients() -> Row {
     let (first, other) = (Flow::udp_v4(), "203.0.113.9");
     let tables = tables();
     let address = first.source(0).0;
-    let port = (1..)
+    let port = (1..1000)
         .find(|port| source_of(&tables, (other, *port), UDP, 0).0 == address)
         .expect("a port for the other client");
     let second = Flow {

@@ -10,12 +10,12 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{
         Array, ArrayOfMaps, HashMap as KernelHashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues,
-        ProgramArray, lpm_trie::Key as Prefix,
+        ProgramArray, RingBuf, lpm_trie::Key as Prefix,
     },
     programs::{TestRun as _, TestRunOptions, Xdp, xdp::XdpMode},
 };
@@ -24,6 +24,7 @@ use nlb_common::{
     admission::{Source, Window},
     counter::Traffic,
     decap::SourceKey,
+    early::EarlyFragment,
     flow::Progress,
     fragment::{COUNTERS, FragmentKey, FragmentRecord},
     listener::{ListenerId, ListenerKey},
@@ -193,6 +194,8 @@ pub struct Kernel {
     _stages: ProgramArray<MapData>,
     rings: HashMap<u16, (Vec<u32>, RingMap)>,
     rules: HashMap<ListenerId, Vec<(Address, u8, u32)>>,
+    early_ring: RingBuf<MapData>,
+    early: Vec<EarlyFragment>,
 }
 
 /// A ring's inner map.
@@ -251,7 +254,10 @@ impl Kernel {
                 .attach(name, XdpMode::default())
                 .with_context(|| format!("attaching to {name}"))?;
         }
+        let early_ring = ebpf.take_map("EARLY").context("no map EARLY")?;
         let mut kernel = Self {
+            early_ring: RingBuf::try_from(early_ring)?,
+            early: Vec::new(),
             ebpf,
             _stages: stages,
             rings: HashMap::new(),
@@ -623,6 +629,12 @@ impl Kernel {
         options.ctx_in = Some(&context);
         let result = program.test_run(options).context("BPF_PROG_TEST_RUN")?;
         out.truncate(usize::try_from(result.data_size_out)?);
+        // Read at once, as the daemon does: or there would be no room for the next ones.
+        while let Some(item) = self.early_ring.next() {
+            let read = EarlyFragment::read_from_bytes(&item[..size_of::<EarlyFragment>()]);
+            self.early
+                .push(read.map_err(|error| anyhow!("an early fragment: {error}"))?);
+        }
         let answer = match result.return_value {
             1 => Answer::Drop,
             2 => Answer::Pass,
@@ -631,6 +643,11 @@ impl Kernel {
             other => bail!("the program returned {other}"),
         };
         Ok((answer, out))
+    }
+
+    /// The fragments that the daemon was asked to keep since this was asked.
+    pub fn take_early(&mut self) -> Vec<EarlyFragment> {
+        std::mem::take(&mut self.early)
     }
 
     fn traffic(&mut self, name: &str, id: u32) -> Result<Traffic> {

@@ -34,6 +34,7 @@ use nlb_common::{
 };
 use nlb_ebpf::{
     flows::{self, Place},
+    frame::Frame,
     parse::{Packet, parse},
     tables::{Passage, Route, RouteQuery, Tables},
 };
@@ -247,6 +248,10 @@ impl Tables for FlowTables {
     }
 
     fn remember_fragment(&self, _: &FragmentKey, _: &FragmentRecord) {}
+
+    fn keep_early<F: Frame>(&self, _: &F, _: &FragmentKey) -> bool {
+        true
+    }
 
     fn next_identification(&self, _: u32) -> u32 {
         0

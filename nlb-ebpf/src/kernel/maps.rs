@@ -34,9 +34,13 @@ use nlb_common::{
     tunnel::TunnelSlot,
     word::Word,
 };
-use nlb_ebpf::tables::{Passage, PassageKind, Route, RouteQuery, Tables};
+use nlb_ebpf::{
+    frame::Frame,
+    tables::{Passage, PassageKind, Route, RouteQuery, Tables},
+};
 
 use super::{
+    early,
     instructions::{compare_and_swap, forget, keep},
     numbers, route,
 };
@@ -358,6 +362,11 @@ impl Tables for Maps<'_> {
         // Fails only if other cores have all free elements in hand: then the later fragments are
         // stopped, and counted.
         let _ = FRAGMENTS.insert(key, record, 0);
+    }
+
+    #[inline(always)]
+    fn keep_early<F: Frame>(&self, frame: &F, key: &FragmentKey) -> bool {
+        early::keep(frame, key)
     }
 
     #[inline(always)]

@@ -7,7 +7,7 @@ use nlb_common::flow::{Choice, WAYS};
 use nlb_tests::lab::{Lab, wait::wait_until};
 
 use super::{
-    SOON, ask_http, configuration, connection_to, http_vips, wait_for_states, who_answers,
+    SOON, ask_http, configuration, connection_to, http_vips, is_host, wait_for_states, who_answers,
     with_configuration, without,
 };
 
@@ -76,7 +76,9 @@ fn connections_that_nobody_remembers_survive_changes_and_a_killed_daemon() -> Re
             ensure!(connection.get("/")?.target == "target1", "without a daemon");
         }
         *daemon = lab.start_nlb()?;
-        wait_for_states(daemon, |_, state| state == "healthy")?;
+        wait_for_states(daemon, |address, state| {
+            is_host(address, 0) || state == "healthy"
+        })?;
         for connection in &mut old {
             ensure!(connection.get("/")?.target == "target1", "with a new one");
         }

@@ -7,18 +7,8 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::mpsc,
-};
 
-use crate::{
-    api, client, config,
-    daemon::{Daemon, DaemonError, Reloaded},
-    dataplane::load,
-    decap,
-    status::Status,
-};
+use crate::{client, config, daemon::Reloaded, dataplane::load, decap, run, status::Status};
 
 /// Where the daemon listens unless the configuration says otherwise.
 const DEFAULT_SOCKET: &str = "/run/nlb/nlb.sock";
@@ -49,7 +39,8 @@ pub enum Command {
     ///
     /// Loads the XDP program, or takes over the one that an earlier daemon left running, makes the
     /// configuration live, checks targets and follows the network. SIGHUP reads the configuration
-    /// again. When the daemon ends, traffic goes on as it was; `nlb detach` ends it.
+    /// again. When the daemon ends, traffic goes on as it was, and `nlb detach` ends it; with
+    /// node.on_exit = "detach" it ends with the daemon.
     ///
     /// The log goes to standard error; `NLB_LOG` sets what is logged (error, warn, info, debug, or
     /// for instance `nlb_userspace::health=debug`).
@@ -157,43 +148,7 @@ fn print(text: &str) {
 type Failure = Box<dyn std::error::Error>;
 
 async fn run_daemon(config: &Path) -> Result<String, Failure> {
-    let config = std::path::absolute(config)?;
-    // The socket first: two daemons on the same maps must not meet.
-    let desired = config::load(&config)?;
-    if let Some(folder) = desired.node.socket.parent() {
-        std::fs::create_dir_all(folder)
-            .map_err(|error| format!("node.socket: cannot make `{}`: {error}", folder.display()))?;
-    }
-    let listener = api::bind(&desired.node.socket).await?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
-    let (daemon, inputs) = Daemon::start(&config).await?;
-    let (commands, received) = mpsc::channel(16);
-    let (reload, reloads) = mpsc::channel(1);
-    tokio::spawn(async move {
-        while hang_up.recv().await.is_some() {
-            // One that is waiting already reads the same file.
-            let _ = reload.try_send(());
-        }
-    });
-    tokio::spawn(async move {
-        if let Err(error) = api::serve(listener, commands).await {
-            tracing::error!("the control socket failed: {error}");
-        }
-    });
-    tracing::info!(socket = %desired.node.socket.display(), "ready");
-    let stop = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    let daemon = daemon.run(inputs, received, reloads, stop).await;
-    drop(daemon);
-    // One that is gone already is as well.
-    drop(std::fs::remove_file(&desired.node.socket));
-    tracing::info!("the daemon ends, traffic goes on; `nlb detach` ends it");
+    run::run(config).await?;
     Ok(String::new())
 }
 

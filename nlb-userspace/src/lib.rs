@@ -14,7 +14,8 @@
 //! 4. [`plan`]: wish minus actual = ordered steps.
 //! 5. [`dataplane`]: steps become map writes.
 //! 6. [`daemon`]: the loop. [`api`] and [`client`] are the two ends of the control socket,
-//!    [`status`] is what they speak of, [`cli`] is what a person types.
+//!    [`status`] is what they speak of, [`cli`] is what a person types. [`run`] is around it,
+//!    [`service`] what systemd is told.
 //!
 //! [`farewell`] has the ends of expired connections told.
 //!
@@ -34,7 +35,9 @@ pub mod health;
 pub mod next_hop;
 pub mod plan;
 pub mod ring;
+pub mod run;
 pub mod secret;
+pub mod service;
 pub mod slow_start;
 pub mod source_rules;
 pub mod status;

@@ -48,6 +48,8 @@ pub struct Node {
     pub bpffs: PathBuf,
     /// The control socket.
     pub socket: PathBuf,
+    /// What becomes of the data plane when the daemon is told to end.
+    pub on_exit: OnExit,
     /// Where outer packets of tunnels come from.
     pub tunnel_sources: TunnelSources,
     /// Sizes of the maps.
@@ -92,6 +94,15 @@ pub struct Capacity {
     pub listeners: NonZeroU32,
     /// Target groups.
     pub target_groups: NonZeroU32,
+}
+
+/// What becomes of the data plane when the daemon is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnExit {
+    /// It goes on as it is.
+    Keep,
+    /// It is taken off, maps and flows with it.
+    Detach,
 }
 
 /// Where XDP runs.

@@ -37,6 +37,7 @@ use crate::{
     next_hop::{Change, NextHopError, Resolution, Unresolved, Watch, book::Book},
     plan::{self, Actual, Limits, PlanError, Wish},
     secret::{self, SecretError},
+    service::ServiceManager,
     status::Status,
 };
 
@@ -118,6 +119,7 @@ pub struct Daemon {
     /// The steps of slow starts that are live.
     slow_starts: Vec<u16>,
     outcomes: mpsc::Sender<(TargetKey, ProbeOutcome)>,
+    service: ServiceManager,
 }
 
 /// What becomes of an interface of the configuration that does not exist.
@@ -197,6 +199,7 @@ impl Daemon {
             last_wish_change: now,
             slow_starts: Vec::new(),
             outcomes: sender,
+            service: ServiceManager::of_the_environment(),
             desired,
             loaded,
             watch,
@@ -221,6 +224,16 @@ impl Daemon {
                 events,
             },
         ))
+    }
+
+    /// What is configured of this machine.
+    pub const fn node(&self) -> &Node {
+        &self.desired.node
+    }
+
+    /// Tells the service manager that the daemon is up.
+    pub fn tell_ready(&mut self) {
+        self.service.ready(self.actual.generation);
     }
 
     /// What targets were before the daemon started.
@@ -264,7 +277,10 @@ impl Daemon {
         tokio::pin!(stop);
         loop {
             tokio::select! {
-                () = &mut stop => return self,
+                () = &mut stop => {
+                    self.service.stopping();
+                    return self;
+                }
                 Some((key, outcome)) = inputs.outcomes.recv() => {
                     self.on_outcome(&key, outcome);
                     while let Ok((key, outcome)) = inputs.outcomes.try_recv() {
@@ -284,6 +300,7 @@ impl Daemon {
                 },
                 _ = sweep.tick() => self.sweep(),
                 _ = tick.tick() => {
+                    self.service.alive();
                     let now = self.started.elapsed();
                     let transitions = self.groups.tick(now);
                     for (key, transition) in &transitions {
@@ -339,10 +356,23 @@ impl Daemon {
         }
     }
 
-    /// Reads the file again and makes it live. What the file can have wrong, and what does not fit or
-    /// cannot be attached to, is found before anything has changed; what fails after that is the
-    /// kernel's refusal of a map write, and the next change or reload goes on from there.
+    /// Reads the file again and makes it live, or changes nothing and says why; the service manager
+    /// is told either way.
     async fn reload(&mut self) -> Result<Reloaded, DaemonError> {
+        self.service.reloading();
+        let result = self.take_file().await;
+        let generation = self.actual.generation;
+        match &result {
+            Ok(_) => self.service.ready(generation),
+            Err(_) => self.service.refused(generation),
+        }
+        result
+    }
+
+    /// What the file can have wrong, and what does not fit or cannot be attached to, is found before
+    /// anything has changed; what fails after that is the kernel's refusal of a map write, and the
+    /// next change or reload goes on from there.
+    async fn take_file(&mut self) -> Result<Reloaded, DaemonError> {
         let desired = config::load(&self.config_path)?;
         let (old, new) = (&self.desired.node, &desired.node);
         let detach_first = "; maps keep their size until `nlb detach`";

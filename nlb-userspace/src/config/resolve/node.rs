@@ -7,7 +7,8 @@ use super::{
     super::{
         address,
         desired::{
-            Capacity, HashKey, HashKeyError, HashKeySource, IpVersion, Node, TunnelSources, XdpMode,
+            Capacity, HashKey, HashKeyError, HashKeySource, IpVersion, Node, OnExit, TunnelSources,
+            XdpMode,
         },
         error::{Problem, Remedy},
         raw::RawNode,
@@ -32,6 +33,7 @@ pub(super) fn resolve(raw: Option<&RawNode>, vips: &Vips, report: &mut Report<'_
             hash_key: HashKeySource::Kept,
             bpffs: PathBuf::new(),
             socket: PathBuf::new(),
+            on_exit: OnExit::Keep,
             tunnel_sources: TunnelSources::default(),
             capacity: Capacity {
                 flows: NonZeroU32::MIN,
@@ -63,6 +65,10 @@ pub(super) fn resolve(raw: Option<&RawNode>, vips: &Vips, report: &mut Report<'_
         hash_key: hash_key(raw, report),
         bpffs: absolute(&raw.bpffs, report),
         socket,
+        on_exit: match raw.on_exit.value().map(|at| at.value.as_str()) {
+            Some("detach") => OnExit::Detach,
+            _ => OnExit::Keep,
+        },
         tunnel_sources: tunnel::sources(raw, report),
         capacity: Capacity {
             flows: flows(&raw.flows, report),

@@ -76,6 +76,16 @@ pub const KEYS: &[Key] = &[
         "Absolute path of the control socket, at most 107 bytes.",
     ),
     key(
+        "node.on_exit",
+        Kind::Word {
+            takes: &["keep", "detach"],
+            later: &[],
+        },
+        Absent::Text("keep"),
+        "",
+        "What becomes of the data plane when the daemon is told to end: `keep` leaves it forwarding as it is, `detach` takes the program off all interfaces and removes its maps, flows among them. A daemon that is killed leaves it either way.",
+    ),
+    key(
         "node.tunnel.source_ipv4",
         Kind::Text,
         Absent::Depends("unset"),

@@ -1,0 +1,139 @@
+//! What `nlb run` does around the daemon: the socket before it, signals while it runs, and what
+//! becomes of the data plane after it.
+
+use std::{io, path::Path, path::PathBuf};
+
+use tokio::{
+    net::UnixListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+};
+
+use crate::{
+    api::{self, ApiError},
+    config::{self, Faults, OnExit},
+    daemon::{Daemon, DaemonError},
+    dataplane::{DataplaneError, load},
+    service,
+};
+
+/// Why the daemon did not start, or did not end in good order.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration has faults.
+    #[error(transparent)]
+    Config(#[from] Faults),
+    /// The configuration's path is not one.
+    #[error("cannot use the path `{path}`: {source}")]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is no folder for the control socket.
+    #[error("node.socket: cannot make `{path}`: {source}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is no control socket.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// What the service manager hands over cannot be used.
+    #[error("cannot use the socket that the service manager hands over: {0}")]
+    HandedOver(#[source] io::Error),
+    /// The daemon could not start.
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    /// The data plane was to end with the daemon and does not.
+    #[error(
+        "node.on_exit = \"detach\": {0}; the data plane goes on, `nlb detach` ends what is left"
+    )]
+    Detach(#[source] DataplaneError),
+}
+
+/// Runs the daemon until it is told to end.
+pub async fn run(config: &Path) -> Result<(), RunError> {
+    let config = std::path::absolute(config).map_err(|source| RunError::Path {
+        path: config.to_owned(),
+        source,
+    })?;
+    let handed_over = service::handed_over().map_err(RunError::HandedOver)?;
+    // It is the service manager's, which goes on listening when we end.
+    let is_ours = handed_over.is_none();
+    let desired = config::load(&config)?;
+    // The socket first: two daemons on the same maps must not meet.
+    let listener = match handed_over {
+        Some(listener) => adopt(listener).map_err(RunError::HandedOver)?,
+        None => bind(&desired.node.socket).await?,
+    };
+    let mut terminate = wait_for(SignalKind::terminate())?;
+    let mut interrupt = wait_for(SignalKind::interrupt())?;
+    let mut hang_up = wait_for(SignalKind::hangup())?;
+    let (mut daemon, inputs) = Daemon::start(&config).await?;
+    let (commands, received) = mpsc::channel(16);
+    let (reload, reloads) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while hang_up.recv().await.is_some() {
+            // One that is waiting already reads the same file.
+            let _ = reload.try_send(());
+        }
+    });
+    tokio::spawn(async move {
+        if let Err(error) = api::serve(listener, commands).await {
+            tracing::error!("the control socket failed: {error}");
+        }
+    });
+    tracing::info!(socket = %desired.node.socket.display(), "ready");
+    daemon.tell_ready();
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let daemon = daemon.run(inputs, received, reloads, stop).await;
+    let node = daemon.node().clone();
+    // Its maps, and its lock on them.
+    drop(daemon);
+    // One that is gone already is as well.
+    if is_ours {
+        drop(std::fs::remove_file(&node.socket));
+    }
+    match node.on_exit {
+        OnExit::Keep => {
+            tracing::info!("the daemon ends, traffic goes on; `nlb detach` ends it");
+        }
+        OnExit::Detach => {
+            let detached = load::detach(&node.bpffs, &node.pins()).map_err(RunError::Detach)?;
+            tracing::info!(
+                interfaces = detached.links,
+                "the daemon ends, and the data plane with it (node.on_exit = \"detach\")"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Makes our own control socket, and the folder around it.
+async fn bind(socket: &Path) -> Result<UnixListener, RunError> {
+    if let Some(folder) = socket.parent() {
+        std::fs::create_dir_all(folder).map_err(|source| RunError::Folder {
+            path: folder.to_owned(),
+            source,
+        })?;
+    }
+    Ok(api::bind(socket).await?)
+}
+
+fn adopt(listener: std::os::unix::net::UnixListener) -> io::Result<UnixListener> {
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+fn wait_for(kind: SignalKind) -> Result<Signal, RunError> {
+    Ok(signal(kind).map_err(DaemonError::Signals)?)
+}

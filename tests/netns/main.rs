@@ -14,6 +14,7 @@ mod icmp;
 mod next_hops;
 mod quic;
 mod selection;
+mod service;
 mod snat;
 mod tools;
 mod tunnels;

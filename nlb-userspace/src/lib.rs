@@ -15,7 +15,7 @@
 //! 5. [`dataplane`]: steps become map writes.
 //! 6. [`daemon`]: the loop. [`api`] and [`client`] are the two ends of the control socket,
 //!    [`status`] is what they speak of, [`cli`] is what a person types. [`run`] is around it,
-//!    [`service`] what systemd is told.
+//!    [`service`] what systemd is told, [`privileges`] what the process gives up.
 //!
 //! [`farewell`] has the ends of expired connections told.
 //!
@@ -34,6 +34,7 @@ pub mod forward;
 pub mod health;
 pub mod next_hop;
 pub mod plan;
+pub mod privileges;
 pub mod ring;
 pub mod run;
 pub mod secret;

@@ -14,7 +14,8 @@ use crate::{
     config::{self, Faults, OnExit},
     daemon::{Daemon, DaemonError},
     dataplane::{DataplaneError, load},
-    service,
+    privileges::{self, PrivilegesError},
+    secret, service,
 };
 
 /// Why the daemon did not start, or did not end in good order.
@@ -45,6 +46,9 @@ pub enum RunError {
     /// What the service manager hands over cannot be used.
     #[error("cannot use the socket that the service manager hands over: {0}")]
     HandedOver(#[source] io::Error),
+    /// Privileges could not be given up.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegesError),
     /// The daemon could not start.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
@@ -61,6 +65,7 @@ pub async fn run(config: &Path) -> Result<(), RunError> {
         path: config.to_owned(),
         source,
     })?;
+    privileges::keep_to_ourselves()?;
     let handed_over = service::handed_over().map_err(RunError::HandedOver)?;
     // It is the service manager's, which goes on listening when we end.
     let is_ours = handed_over.is_none();
@@ -73,7 +78,13 @@ pub async fn run(config: &Path) -> Result<(), RunError> {
     let mut terminate = wait_for(SignalKind::terminate())?;
     let mut interrupt = wait_for(SignalKind::interrupt())?;
     let mut hang_up = wait_for(SignalKind::hangup())?;
+    let node = &desired.node;
+    // While root can: the key that is kept is made where only root may write.
+    let folder = node.socket.parent().unwrap_or(Path::new("/run/nlb"));
+    secret::deployment_key(&node.hash_key, folder).map_err(DaemonError::Secret)?;
+    privileges::narrow(node, &[&node.socket, &folder.join("hash.key")])?;
     let (mut daemon, inputs) = Daemon::start(&config).await?;
+    privileges::settle(node)?;
     let (commands, received) = mpsc::channel(16);
     let (reload, reloads) = mpsc::channel(1);
     tokio::spawn(async move {

@@ -13,7 +13,7 @@ use nlb_common::listener::HashInput;
 use nlb_userspace::config::{
     self, Capacity, Desired, FlowLimits, HashKey, HashKeySource, HealthCheck, HealthCheckPort,
     HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Minimum, Mode, Node, OnExit,
-    OverLimit, Problem, Protocol, Share, StrandedAction, Suspicion, Target, TargetGroup,
+    OverLimit, Problem, Protocol, Seccomp, Share, StrandedAction, Suspicion, Target, TargetGroup,
     TunnelOptions, TunnelSource, TunnelSources, XdpMode, schema,
 };
 use proptest::prelude::*;
@@ -48,6 +48,8 @@ hash_key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 bpffs = "/run/bpf"
 socket = "/run/nlb/a.sock"
 on_exit = "detach"
+user = "nlb"
+seccomp = "log"
 tunnel.source_ipv4 = "10.9.0.1/28"
 tunnel.source_ipv6 = "fd09::1"
 capacity = { flows = 2048, targets = 8, listeners = 16, target_groups = 4 }
@@ -197,6 +199,8 @@ fn a_minimal_file_gets_every_default() {
             bpffs: PathBuf::from("/sys/fs/bpf"),
             socket: PathBuf::from("/run/nlb/nlb.sock"),
             on_exit: OnExit::Keep,
+            user: None,
+            seccomp: Seccomp::Enforce,
             tunnel_sources: TunnelSources::default(),
             capacity: Capacity {
                 flows: size(1_048_576),
@@ -429,6 +433,8 @@ fn a_full_node_is_taken_as_written() {
         bpffs: PathBuf::from("/run/bpf"),
         socket: PathBuf::from("/run/nlb/a.sock"),
         on_exit: OnExit::Detach,
+        user: Some("nlb".to_owned()),
+        seccomp: Seccomp::Log,
         tunnel_sources: TunnelSources {
             v4: Some(TunnelSource {
                 address: Ipv4Addr::new(10, 9, 0, 1),

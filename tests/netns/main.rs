@@ -12,6 +12,7 @@ mod forwarding;
 mod health;
 mod icmp;
 mod next_hops;
+mod privileges;
 mod quic;
 mod selection;
 mod service;

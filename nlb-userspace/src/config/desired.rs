@@ -50,6 +50,10 @@ pub struct Node {
     pub socket: PathBuf,
     /// What becomes of the data plane when the daemon is told to end.
     pub on_exit: OnExit,
+    /// A user that the daemon becomes.
+    pub user: Option<String>,
+    /// What becomes of system calls that the daemon has no use for.
+    pub seccomp: Seccomp,
     /// Where outer packets of tunnels come from.
     pub tunnel_sources: TunnelSources,
     /// Sizes of the maps.
@@ -103,6 +107,17 @@ pub enum OnExit {
     Keep,
     /// It is taken off, maps and flows with it.
     Detach,
+}
+
+/// What becomes of system calls that the daemon has no use for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seccomp {
+    /// They fail.
+    Enforce,
+    /// The kernel logs them.
+    Log,
+    /// Nobody looks.
+    Off,
 }
 
 /// Where XDP runs.

@@ -33,8 +33,8 @@ pub use self::{
     desired::{
         Capacity, Desired, FlowLimits, HashKey, HashKeyError, HashKeySource, HealthCheck,
         HealthCheckPort, HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer,
-        Minimum, Mode, Node, OnExit, OverLimit, Protocol, Share, SourceRule, StrandedAction,
-        Target, TargetGroup, TunnelOptions, TunnelSource, TunnelSources, XdpMode,
+        Minimum, Mode, Node, OnExit, OverLimit, Protocol, Seccomp, Share, SourceRule,
+        StrandedAction, Target, TargetGroup, TunnelOptions, TunnelSource, TunnelSources, XdpMode,
     },
     error::{
         AddressClass, Fault, Faults, GroupTrait, Position, Problem, Remedy, Shape, Suspicion,

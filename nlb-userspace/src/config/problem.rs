@@ -120,6 +120,9 @@ pub enum Problem {
     /// A name no Linux interface can have.
     #[error("cannot be the name of a network interface")]
     InterfaceName,
+    /// A name no user has.
+    #[error("cannot be the name of a user")]
+    UserName,
     /// An interface listed again.
     #[error("is listed twice (line {line})")]
     ListedTwice {

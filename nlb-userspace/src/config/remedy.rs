@@ -83,6 +83,9 @@ pub enum Remedy {
     /// A valid interface name.
     #[error("write a name as `ip link` shows it: 1 to 15 bytes without `/`, `:` and spaces")]
     WriteInterface,
+    /// A user's name.
+    #[error("write a name as `getent passwd` shows it")]
+    WriteUser,
     /// Once is enough.
     #[error("list it once")]
     Once,

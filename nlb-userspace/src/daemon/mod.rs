@@ -163,7 +163,7 @@ impl Daemon {
             pins: &pins,
             capacity: node.capacity,
             translates_sources: !node.snat_addresses.is_empty(),
-            secret: &deployment_secret,
+            secret: deployment_secret.bytes(),
             table_secret,
         })?;
         for size in &loaded.kept_sizes {
@@ -215,7 +215,6 @@ impl Daemon {
         let node = daemon.desired.node.clone();
         let attached = daemon.attach(&node, Missing::Refused)?;
         daemon.keep_attached(attached)?;
-        daemon.sweep();
         Ok((
             daemon,
             Inputs {
@@ -275,6 +274,8 @@ impl Daemon {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Skip);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         tokio::pin!(stop);
+        // Whoever asks for the status finds the flows that there were.
+        self.sweep();
         loop {
             tokio::select! {
                 () = &mut stop => {
@@ -380,6 +381,8 @@ impl Daemon {
             (old.bpffs != new.bpffs, "node.bpffs", ""),
             (old.socket != new.socket, "node.socket", ""),
             (old.hash_key != new.hash_key, "node.hash_key", ""),
+            (old.user != new.user, "node.user", ""),
+            (old.seccomp != new.seccomp, "node.seccomp", ""),
             (
                 old.xdp_mode != new.xdp_mode,
                 "node.xdp_mode",

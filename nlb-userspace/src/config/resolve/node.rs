@@ -7,8 +7,8 @@ use super::{
     super::{
         address,
         desired::{
-            Capacity, HashKey, HashKeyError, HashKeySource, IpVersion, Node, OnExit, TunnelSources,
-            XdpMode,
+            Capacity, HashKey, HashKeyError, HashKeySource, IpVersion, Node, OnExit, Seccomp,
+            TunnelSources, XdpMode,
         },
         error::{Problem, Remedy},
         raw::RawNode,
@@ -34,6 +34,8 @@ pub(super) fn resolve(raw: Option<&RawNode>, vips: &Vips, report: &mut Report<'_
             bpffs: PathBuf::new(),
             socket: PathBuf::new(),
             on_exit: OnExit::Keep,
+            user: None,
+            seccomp: Seccomp::Enforce,
             tunnel_sources: TunnelSources::default(),
             capacity: Capacity {
                 flows: NonZeroU32::MIN,
@@ -68,6 +70,12 @@ pub(super) fn resolve(raw: Option<&RawNode>, vips: &Vips, report: &mut Report<'_
         on_exit: match raw.on_exit.value().map(|at| at.value.as_str()) {
             Some("detach") => OnExit::Detach,
             _ => OnExit::Keep,
+        },
+        user: user(raw, report),
+        seccomp: match raw.seccomp.value().map(|at| at.value.as_str()) {
+            Some("log") => Seccomp::Log,
+            Some("off") => Seccomp::Off,
+            _ => Seccomp::Enforce,
         },
         tunnel_sources: tunnel::sources(raw, report),
         capacity: Capacity {
@@ -105,6 +113,16 @@ fn interfaces(raw: &RawNode, report: &mut Report<'_>) -> Vec<String> {
         }
     }
     interfaces
+}
+
+/// Whether there is such a user is this host's matter, and asked at the start.
+fn user(raw: &RawNode, report: &mut Report<'_>) -> Option<String> {
+    let at = raw.user.value()?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '$');
+    if at.value.is_empty() || !at.value.chars().all(is_plain) || at.value.starts_with('-') {
+        report.fault(&at.spot, Problem::UserName, Remedy::WriteUser);
+    }
+    Some(at.value.clone())
 }
 
 fn snat_addresses(raw: &RawNode, vips: &Vips, report: &mut Report<'_>) -> Vec<IpAddr> {

@@ -86,6 +86,23 @@ pub const KEYS: &[Key] = &[
         "What becomes of the data plane when the daemon is told to end: `keep` leaves it forwarding as it is, `detach` takes the program off all interfaces and removes its maps, flows among them. A daemon that is killed leaves it either way.",
     ),
     key(
+        "node.user",
+        Kind::Text,
+        Absent::Depends("who starts the daemon"),
+        "",
+        "A user of this host that the daemon becomes at its start, which must then be as root. Pins, control socket and the key that the daemon keeps become that user's; the configuration, a `hash_key_file` and the bpffs must be within its reach.",
+    ),
+    key(
+        "node.seccomp",
+        Kind::Word {
+            takes: &["enforce", "log", "off"],
+            later: &[],
+        },
+        Absent::Text("enforce"),
+        "",
+        "System calls that the daemon has no use for: `enforce` has them fail, for the daemon and for commands that it runs, `log` lets them through and has the kernel log them, `off` has no filter.",
+    ),
+    key(
         "node.tunnel.source_ipv4",
         Kind::Text,
         Absent::Depends("unset"),

@@ -1,22 +1,31 @@
 //! What `nlb run` does around the daemon: the socket before it, signals while it runs, and what
 //! becomes of the data plane after it.
 
-use std::{io, path::Path, path::PathBuf};
+use std::{
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tokio::{
     net::UnixListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
+    time::MissedTickBehavior,
 };
 
 use crate::{
     api::{self, ApiError},
     config::{self, Faults, OnExit},
-    daemon::{Daemon, DaemonError},
+    daemon::{Command, Daemon, DaemonError},
     dataplane::{DataplaneError, load},
     privileges::{self, PrivilegesError},
     secret, service,
 };
+
+/// How often it is looked whether the control socket is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Why the daemon did not start, or did not end in good order.
 #[derive(Debug, thiserror::Error)]
@@ -93,11 +102,10 @@ pub async fn run(config: &Path) -> Result<(), RunError> {
             let _ = reload.try_send(());
         }
     });
-    tokio::spawn(async move {
-        if let Err(error) = api::serve(listener, commands).await {
-            tracing::error!("the control socket failed: {error}");
-        }
-    });
+    serve(listener, commands.clone());
+    if is_ours {
+        tokio::spawn(stay_reachable(node.socket.clone(), commands));
+    }
     tracing::info!(socket = %desired.node.socket.display(), "ready");
     daemon.tell_ready();
     let stop = async {
@@ -138,6 +146,50 @@ async fn bind(socket: &Path) -> Result<UnixListener, RunError> {
         })?;
     }
     Ok(api::bind(socket).await?)
+}
+
+fn serve(listener: UnixListener, commands: mpsc::Sender<Command>) {
+    tokio::spawn(async move {
+        if let Err(error) = api::serve(listener, commands).await {
+            tracing::error!("the control socket failed: {error}");
+        }
+    });
+}
+
+/// Makes the control socket anew when someone has removed it, or the folder around it: a daemon that
+/// nobody can ask or tell anything is as good as none.
+async fn stay_reachable(socket: PathBuf, commands: mpsc::Sender<Command>) {
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ours = identity(&socket);
+    let mut is_reported = false;
+    loop {
+        look.tick().await;
+        // Another daemon may have put its own there, and have ended since.
+        if ours.is_some() && identity(&socket) == ours {
+            continue;
+        }
+        match bind(&socket).await {
+            Ok(listener) => {
+                let path = socket.display();
+                tracing::warn!(socket = %path, "the control socket was removed; made anew");
+                is_reported = false;
+                ours = identity(&socket);
+                serve(listener, commands.clone());
+            }
+            Err(error) if !is_reported => {
+                is_reported = true;
+                tracing::error!("nobody can reach this daemon, its socket was removed: {error}");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Which file stands at a path.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 fn adopt(listener: std::os::unix::net::UnixListener) -> io::Result<UnixListener> {

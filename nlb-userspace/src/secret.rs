@@ -99,13 +99,24 @@ fn write(path: &Path, key: &HashKey) -> Result<(), SecretError> {
         let _infallible = write!(text, "{byte:02x}");
     }
     text.push('\n');
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(error)?;
-    file.write_all(text.as_bytes()).map_err(error)
+    // Under another name until it is complete: half a key is worse than none.
+    let unfinished = path.with_extension("unfinished");
+    let write = || {
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&unfinished)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)
+    };
+    write().map_err(|source| {
+        // What is left is overwritten by the next attempt.
+        drop(fs::remove_file(&unfinished));
+        error(source)
+    })
 }
 
 #[cfg(test)]

@@ -90,6 +90,7 @@ fn sigkill_and_restart_of_the_daemon_break_no_transfer() -> Result<()> {
             .collect::<Result<Vec<_>>>()?;
         transfers.iter().try_for_each(Transfer::goes_on)?;
         let before = daemon.status()?;
+        let program = attached(lab.gateway(), "eth0")?;
 
         daemon.kill_9()?;
         transfers.iter().try_for_each(Transfer::goes_on)?;
@@ -98,7 +99,14 @@ fn sigkill_and_restart_of_the_daemon_break_no_transfer() -> Result<()> {
             super::ask_udp(lab, datagrams).context("without a daemon")?;
         }
 
+        // An upgrade is no more than this: whatever program a daemon brings takes the place of the
+        // one that was there.
         *daemon = lab.start_nlb()?;
+        let replaced = attached(lab.gateway(), "eth0")?;
+        ensure!(
+            replaced.is_some() && replaced != program,
+            "{program:?} stayed"
+        );
         let after = daemon.status()?;
         let generation = |status: &Value| status["generation"].as_u64().expect("a generation");
         assert!(

@@ -17,6 +17,7 @@ mod quic;
 mod selection;
 mod service;
 mod snat;
+mod survival;
 mod tools;
 mod tunnels;
 

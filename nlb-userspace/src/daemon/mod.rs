@@ -132,6 +132,7 @@ enum Missing {
 }
 
 /// An interface that the program is on.
+#[derive(Clone)]
 struct AttachedTo {
     name: String,
     index: u32,
@@ -193,7 +194,7 @@ impl Daemon {
             groups: Groups::default(),
             wish: Wish::default(),
             started: now,
-            started_at: SystemTime::now(),
+            started_at: wall_clock(),
             attached: Vec::new(),
             sweeps: Default::default(),
             last_wish_change: now,
@@ -556,6 +557,14 @@ impl Daemon {
         for name in &node.interfaces {
             let Some(link) = self.watch.link_named(name) else {
                 if missing == Missing::Skipped {
+                    // One that was given another name is the same one still.
+                    attached.extend(
+                        self.attached
+                            .iter()
+                            .find(|to| to.name == *name)
+                            .filter(|to| self.watch.link(to.index).is_some())
+                            .cloned(),
+                    );
                     continue;
                 }
                 return Err(DataplaneError::NoInterface(name.clone()).into());
@@ -586,14 +595,17 @@ impl Daemon {
         Ok(())
     }
 
-    /// An interface that was made anew under its old name is another one to the kernel.
+    /// An interface that was made anew under its old name is another one to the kernel. One that went
+    /// into another namespace took the program along, and may come back with another index: its link
+    /// is given up when it leaves.
     fn attach_again(&mut self) {
         let node = self.desired.node.clone();
+        let is_there = |to: &AttachedTo| self.watch.link(to.index).is_some();
         let is_attached = |name: &String| {
             let link = self.watch.link_named(name);
             link.is_none_or(|link| self.attached.iter().any(|to| to.index == link.index))
         };
-        if node.interfaces.iter().all(is_attached) {
+        if node.interfaces.iter().all(is_attached) && self.attached.iter().all(is_there) {
             return;
         }
         let result = self
@@ -641,6 +653,15 @@ impl Daemon {
             self.actual.forget_groups(&self.wish);
         }
     }
+}
+
+/// The time of day, which may jump: to be shown, never to be counted with.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "people want to know since when the daemon runs"
+)]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
 }
 
 fn log_transition((group, address): &TargetKey, transition: &crate::health::state::Transition) {

@@ -96,6 +96,12 @@ impl Daemon {
         })
     }
 
+    /// Whether the process has not ended.
+    pub fn is_running(&mut self) -> bool {
+        let child = self.child.as_mut();
+        child.is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
     /// Waits until it ends by itself, which it must within some seconds; whether it said that all is
     /// well.
     pub fn ends(&mut self) -> Result<bool> {

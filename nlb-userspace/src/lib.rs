@@ -15,12 +15,13 @@
 //! 5. [`dataplane`]: steps become map writes.
 //! 6. [`daemon`]: the loop. [`api`] and [`client`] are the two ends of the control socket,
 //!    [`status`] is what they speak of, [`cli`] is what a person types. [`run`] is around it,
-//!    [`service`] what systemd is told, [`privileges`] what the process gives up.
+//!    [`access`] says who may ask for what, [`service`] what systemd is told, [`privileges`] what the process gives up.
 //!
 //! [`farewell`] has the ends of expired connections told.
 //!
 //! [`decap`] is apart: the command that runs on targets of the tunnelled modes.
 
+pub mod access;
 pub mod api;
 pub mod cli;
 pub mod client;

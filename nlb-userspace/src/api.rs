@@ -1,4 +1,5 @@
-//! The daemon's end of the control socket: HTTP and JSON over a Unix socket, for its owner only.
+//! The daemon's end of the control socket: HTTP and JSON over a Unix socket, for whom the guard lets
+//! through.
 
 use std::{
     fs, io,
@@ -8,10 +9,12 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::State,
-    http::StatusCode,
+    extract::{ConnectInfo, Request, State, connect_info::Connected},
+    http::{Method, StatusCode},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
+    serve::IncomingStream,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -19,7 +22,14 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use crate::daemon::{Command, DaemonError};
+use crate::{
+    access::{
+        Caller, Tags,
+        audit::Outcome,
+        guard::{Guard, Peer},
+    },
+    daemon::{Command, DaemonError},
+};
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -81,12 +91,61 @@ pub async fn bind(path: &Path) -> Result<UnixListener, ApiError> {
 }
 
 /// Answers until the daemon ends.
-pub async fn serve(listener: UnixListener, commands: mpsc::Sender<Command>) -> io::Result<()> {
+pub async fn serve(
+    listener: UnixListener,
+    commands: mpsc::Sender<Command>,
+    guard: Guard,
+) -> io::Result<()> {
+    let guarded = |action| middleware::from_fn_with_state((guard.clone(), action), admit);
     let router = Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/reload", post(reload))
-        .with_state(commands);
+        .route("/v1/status", get(status).layer(guarded("status:read")))
+        .route("/v1/reload", post(reload).layer(guarded("daemon:reload")))
+        .with_state(commands)
+        .into_make_service_with_connect_info::<Peer>();
     axum::serve(listener, router).await
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let credentials = stream.io().peer_cred().ok();
+        Self {
+            caller: credentials.map(|peer| Caller {
+                uid: peer.uid(),
+                gid: peer.gid(),
+            }),
+            pid: credentials.and_then(|peer| peer.pid()),
+        }
+    }
+}
+
+/// Lets a call through or refuses it; what changes something is written down either way.
+async fn admit(
+    State((guard, action)): State<(Guard, &'static str)>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    const NO_RESOURCE: &str = "*";
+    if let Err(error) = guard.admit(peer, action, NO_RESOURCE, &Tags::new()) {
+        let refusal = Refusal {
+            error,
+            faults: None,
+        };
+        return (StatusCode::FORBIDDEN, Json(refusal)).into_response();
+    }
+    let changes = request.method() != Method::GET;
+    let before = guard.generation();
+    let response = next.run(request).await;
+    if changes {
+        let status = response.status();
+        let (outcome, reason) = if status.is_success() {
+            (Outcome::Done, None)
+        } else {
+            (Outcome::Failed, Some(format!("answered with {status}")))
+        };
+        guard.record(peer, action, NO_RESOURCE, before, outcome, reason);
+    }
+    response
 }
 
 async fn status(State(commands): State<mpsc::Sender<Command>>) -> Response {

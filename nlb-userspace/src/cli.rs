@@ -8,7 +8,9 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{client, config, daemon::Reloaded, dataplane::load, decap, run, status::Status};
+use crate::{
+    access::audit, client, config, daemon::Reloaded, dataplane::load, decap, run, status::Status,
+};
 
 /// Where the daemon listens unless the configuration says otherwise.
 const DEFAULT_SOCKET: &str = "/run/nlb/nlb.sock";
@@ -99,11 +101,31 @@ pub enum Command {
     ///
     /// SIGUSR1 prints the counters. docs/decap.md says what else a target needs.
     Decap(decap::Options),
+    /// Look after the audit log
+    Audit {
+        /// What to do with it
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// Print the version
     Version {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+}
+
+/// What to do with an audit log.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Say whether an audit log is as it was written
+    ///
+    /// Follows the chain of hashes from the first line to the last. Exits with 0 and prints the last
+    /// hash if it is whole, with 1 and the line where it breaks otherwise. That lines are missing at
+    /// the end shows only against a last hash that was kept elsewhere.
+    Verify {
+        /// The log, the configuration's node.audit_log
+        file: PathBuf,
     },
 }
 
@@ -124,6 +146,9 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Reload { socket, json } => reload(&socket.socket, json).await,
         Command::Detach { bpffs } => detach(&bpffs),
         Command::Decap(options) => decapsulate(&options).await,
+        Command::Audit {
+            command: AuditCommand::Verify { file },
+        } => verify(&file),
         Command::Version { json } => version(json),
     };
     match result {
@@ -241,6 +266,16 @@ fn detach(bpffs: &Path) -> Result<String, Failure> {
         "detached from {}, removed {}\n",
         count(detached.links, "interface"),
         count(detached.pins - detached.links, "map")
+    ))
+}
+
+fn verify(file: &Path) -> Result<String, Failure> {
+    let head = audit::verify(file)?;
+    Ok(format!(
+        "{}: {}, each as it was written; the last has hash {}\n",
+        file.display(),
+        count(usize::try_from(head.lines)?, "line"),
+        head.hash
     ))
 }
 

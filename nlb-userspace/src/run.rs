@@ -2,9 +2,11 @@
 //! becomes of the data plane after it.
 
 use std::{
+    fs::Permissions,
     io,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -16,6 +18,10 @@ use tokio::{
 };
 
 use crate::{
+    access::{
+        audit::{AuditError, AuditLog},
+        guard::Guard,
+    },
     api::{self, ApiError},
     config::{self, Faults, OnExit},
     daemon::{Command, Daemon, DaemonError},
@@ -55,6 +61,9 @@ pub enum RunError {
     /// What the service manager hands over cannot be used.
     #[error("cannot use the socket that the service manager hands over: {0}")]
     HandedOver(#[source] io::Error),
+    /// There is no audit log.
+    #[error("node.audit_log: {0}")]
+    Audit(#[from] AuditError),
     /// Privileges could not be given up.
     #[error(transparent)]
     Privileges(#[from] PrivilegesError),
@@ -91,7 +100,11 @@ pub async fn run(config: &Path) -> Result<(), RunError> {
     // While root can: the key that is kept is made where only root may write.
     let folder = node.socket.parent().unwrap_or(Path::new("/run/nlb"));
     secret::deployment_key(&node.hash_key, folder).map_err(DaemonError::Secret)?;
-    privileges::narrow(node, &[&node.socket, &folder.join("hash.key")])?;
+    let key = folder.join("hash.key");
+    let mut files = vec![node.socket.as_path(), &key];
+    files.extend(node.audit_log.as_deref());
+    privileges::narrow(node, &files)?;
+    let audit = node.audit_log.as_deref().map(AuditLog::open).transpose()?;
     let (mut daemon, inputs) = Daemon::start(&config).await?;
     privileges::settle(node)?;
     let (commands, received) = mpsc::channel(16);
@@ -102,9 +115,18 @@ pub async fn run(config: &Path) -> Result<(), RunError> {
             let _ = reload.try_send(());
         }
     });
-    serve(listener, commands.clone());
+    let guard = Guard {
+        policy: daemon.policy(),
+        generation: daemon.generation(),
+        audit: audit.map(|log| Arc::new(Mutex::new(log))),
+        from: node.socket.display().to_string().into(),
+    };
     if is_ours {
-        tokio::spawn(stay_reachable(node.socket.clone(), commands));
+        open_up(&node.socket, &guard);
+    }
+    serve(listener, commands.clone(), guard.clone());
+    if is_ours {
+        tokio::spawn(stay_reachable(node.socket.clone(), commands, guard));
     }
     tracing::info!(socket = %desired.node.socket.display(), "ready");
     daemon.tell_ready();
@@ -148,9 +170,19 @@ async fn bind(socket: &Path) -> Result<UnixListener, RunError> {
     Ok(api::bind(socket).await?)
 }
 
-fn serve(listener: UnixListener, commands: mpsc::Sender<Command>) {
+/// Lets others than its owner connect where the configuration gives someone a role: who may do what is
+/// the guard's to say then.
+fn open_up(socket: &Path, guard: &Guard) {
+    let is_shared = guard.policy.borrow().is_shared();
+    let mode = Permissions::from_mode(if is_shared { 0o666 } else { 0o600 });
+    if let Err(error) = std::fs::set_permissions(socket, mode) {
+        tracing::error!("cannot set the permissions of the control socket: {error}");
+    }
+}
+
+fn serve(listener: UnixListener, commands: mpsc::Sender<Command>, guard: Guard) {
     tokio::spawn(async move {
-        if let Err(error) = api::serve(listener, commands).await {
+        if let Err(error) = api::serve(listener, commands, guard).await {
             tracing::error!("the control socket failed: {error}");
         }
     });
@@ -158,13 +190,16 @@ fn serve(listener: UnixListener, commands: mpsc::Sender<Command>) {
 
 /// Makes the control socket anew when someone has removed it, or the folder around it: a daemon that
 /// nobody can ask or tell anything is as good as none.
-async fn stay_reachable(socket: PathBuf, commands: mpsc::Sender<Command>) {
+async fn stay_reachable(socket: PathBuf, commands: mpsc::Sender<Command>, mut guard: Guard) {
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ours = identity(&socket);
     let mut is_reported = false;
     loop {
-        look.tick().await;
+        tokio::select! {
+            _ = look.tick() => {}
+            Ok(()) = guard.policy.changed() => open_up(&socket, &guard),
+        }
         // Another daemon may have put its own there, and have ended since.
         if ours.is_some() && identity(&socket) == ours {
             continue;
@@ -175,7 +210,8 @@ async fn stay_reachable(socket: PathBuf, commands: mpsc::Sender<Command>) {
                 tracing::warn!(socket = %path, "the control socket was removed; made anew");
                 is_reported = false;
                 ours = identity(&socket);
-                serve(listener, commands.clone());
+                open_up(&socket, &guard);
+                serve(listener, commands.clone(), guard.clone());
             }
             Err(error) if !is_reported => {
                 is_reported = true;

@@ -11,10 +11,10 @@ use std::{
 
 use nlb_common::listener::HashInput;
 use nlb_userspace::config::{
-    self, Capacity, Desired, FlowLimits, HashKey, HashKeySource, HealthCheck, HealthCheckPort,
-    HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Minimum, Mode, Node, OnExit,
-    OverLimit, Problem, Protocol, Seccomp, Share, StrandedAction, Suspicion, Target, TargetGroup,
-    TunnelOptions, TunnelSource, TunnelSources, XdpMode, schema,
+    self, Access, Capacity, Desired, FlowLimits, HashKey, HashKeySource, HealthCheck,
+    HealthCheckPort, HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Minimum,
+    Mode, Node, OnExit, OverLimit, Problem, Protocol, Seccomp, Share, StrandedAction, Suspicion,
+    Target, TargetGroup, TunnelOptions, TunnelSource, TunnelSources, XdpMode, schema,
 };
 use proptest::prelude::*;
 
@@ -198,6 +198,7 @@ fn a_minimal_file_gets_every_default() {
             hash_key: HashKeySource::Kept,
             bpffs: PathBuf::from("/sys/fs/bpf"),
             socket: PathBuf::from("/run/nlb/nlb.sock"),
+            audit_log: None,
             on_exit: OnExit::Keep,
             user: None,
             seccomp: Seccomp::Enforce,
@@ -266,6 +267,7 @@ fn a_minimal_file_gets_every_default() {
                 quic_server_id: None,
             }],
         }],
+        access: Access::default(),
         warnings: Vec::new(),
     };
     assert_eq!(parse(MINIMAL), expected);
@@ -432,6 +434,7 @@ fn a_full_node_is_taken_as_written() {
         hash_key: HashKeySource::Written(HashKey::new(key)),
         bpffs: PathBuf::from("/run/bpf"),
         socket: PathBuf::from("/run/nlb/a.sock"),
+        audit_log: None,
         on_exit: OnExit::Detach,
         user: Some("nlb".to_owned()),
         seccomp: Seccomp::Log,
@@ -720,7 +723,13 @@ fn the_reference_lists_exactly_the_keys_there_are() {
     let path = docs().join("configuration.md");
     let mut text = fs::read_to_string(&path).unwrap();
     let written = text.clone();
-    for section in ["node", "load_balancer", "target_group"] {
+    for section in [
+        "node",
+        "load_balancer",
+        "target_group",
+        "access_role",
+        "access_statement",
+    ] {
         let open = format!("<!-- keys: {section} -->\n");
         let (before, rest) = text.split_once(&open).unwrap();
         let (_, after) = rest.split_once("<!-- end -->").unwrap();

@@ -3,6 +3,7 @@
 //! The configuration is the demonstration's, `docs/examples/demo.toml`, with quicker health checks.
 //! Each test has a lab of its own, so they may run beside each other.
 
+mod access;
 mod admission;
 mod changes;
 mod daemon_life;

@@ -5,7 +5,45 @@
 
 use nix::unistd::{Group, User};
 
-use super::Principals;
+use super::{Effect, Grant, Policy, Principals, Statement, pattern::Pattern};
+use crate::config::{Access, AccessStatement};
+
+/// The rules of a configuration, on this host.
+pub fn policy(access: &Access) -> Result<Policy, DirectoryError> {
+    let grants = access.roles.iter().map(|granted| {
+        Ok(Grant {
+            role: granted.role,
+            principals: find("access_role", &granted.users, &granted.groups)?,
+        })
+    });
+    Ok(Policy {
+        owners: vec![rustix::process::geteuid().as_raw()],
+        grants: grants.collect::<Result<_, _>>()?,
+        statements: (access.statements.iter())
+            .map(statement)
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn statement(written: &AccessStatement) -> Result<Statement, DirectoryError> {
+    let patterns = |texts: &[String]| texts.iter().map(Pattern::new).collect();
+    let (users, groups) = (&written.users, &written.groups);
+    let is_about_some = !users.is_empty() || !groups.is_empty();
+    let principals = is_about_some.then(|| find("access_statement", users, groups));
+    Ok(Statement {
+        effect: if written.allows {
+            Effect::Allow
+        } else {
+            Effect::Deny
+        },
+        principals: principals.transpose()?,
+        actions: patterns(&written.actions),
+        resources: patterns(&written.resources),
+        tags: (written.tags.iter())
+            .map(|(key, value)| (key.clone(), Pattern::new(value)))
+            .collect(),
+    })
+}
 
 /// A name that this host does not know, or cannot look up.
 #[derive(Debug, thiserror::Error)]

@@ -10,10 +10,12 @@
 //! name for some statements. Root and the daemon's own user are asked nothing: they could end the
 //! daemon or rewrite its file.
 //!
-//! [`audit`] keeps what was decided; [`directory`] finds the numbers behind the names of a file.
+//! [`directory`] finds the numbers behind the names of a file, [`guard`] stands at the control socket,
+//! [`audit`] keeps what became of each call.
 
 pub mod audit;
 pub mod directory;
+pub mod guard;
 pub mod pattern;
 #[cfg(test)]
 mod properties;

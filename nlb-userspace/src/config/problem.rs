@@ -120,6 +120,15 @@ pub enum Problem {
     /// A name no Linux interface can have.
     #[error("cannot be the name of a network interface")]
     InterfaceName,
+    /// A role that nobody has.
+    #[error("names neither users nor groups")]
+    RoleOfNobody,
+    /// A word that is like no action.
+    #[error("is like no action")]
+    ActionForm,
+    /// A condition without a value.
+    #[error("is no condition on a tag")]
+    TagForm,
     /// A name no user has.
     #[error("cannot be the name of a user")]
     UserName,

@@ -20,6 +20,8 @@ pub(super) struct RawFile {
     pub(super) node: Option<RawNode>,
     pub(super) load_balancers: Vec<RawLoadBalancer>,
     pub(super) target_groups: Vec<RawTargetGroup>,
+    pub(super) roles: Vec<RawRole>,
+    pub(super) statements: Vec<RawStatement>,
     /// False if some are likely to stand under a mistyped key.
     pub(super) groups_complete: bool,
 }
@@ -32,6 +34,7 @@ pub(super) struct RawNode {
     pub(super) hash_key: Field<String>,
     pub(super) bpffs: Field<String>,
     pub(super) socket: Field<String>,
+    pub(super) audit_log: Field<String>,
     pub(super) on_exit: Field<String>,
     pub(super) user: Field<String>,
     pub(super) seccomp: Field<String>,
@@ -42,6 +45,24 @@ pub(super) struct RawNode {
     pub(super) listeners: Field<u64>,
     pub(super) target_groups: Field<u64>,
     pub(super) snat_addresses: Field<Vec<At<String>>>,
+}
+
+#[derive(Debug)]
+pub(super) struct RawRole {
+    pub(super) spot: Spot,
+    pub(super) role: Field<String>,
+    pub(super) users: Field<Vec<At<String>>>,
+    pub(super) groups: Field<Vec<At<String>>>,
+}
+
+#[derive(Debug)]
+pub(super) struct RawStatement {
+    pub(super) effect: Field<String>,
+    pub(super) users: Field<Vec<At<String>>>,
+    pub(super) groups: Field<Vec<At<String>>>,
+    pub(super) actions: Field<Vec<At<String>>>,
+    pub(super) resources: Field<Vec<At<String>>>,
+    pub(super) tags: Field<Vec<At<String>>>,
 }
 
 #[derive(Debug)]
@@ -180,10 +201,22 @@ impl RawFile {
             .iter()
             .map(|table| RawTargetGroup::read(reader, table))
             .collect();
+        let roles = reader
+            .tables(&top, "access_role", |_| None)
+            .iter()
+            .map(|table| RawRole::read(reader, table))
+            .collect();
+        let statements = reader
+            .tables(&top, "access_statement", |_| None)
+            .iter()
+            .map(|table| RawStatement::read(reader, table))
+            .collect();
         Self {
             node,
             load_balancers,
             target_groups,
+            roles,
+            statements,
             groups_complete: !top.has_mistyped("target_group"),
         }
     }
@@ -198,6 +231,7 @@ impl RawNode {
             hash_key: reader.secret(table, "hash_key"),
             bpffs: reader.text(table, "bpffs"),
             socket: reader.text(table, "socket"),
+            audit_log: reader.text(table, "audit_log"),
             on_exit: reader.word(table, "on_exit"),
             user: reader.text(table, "user"),
             seccomp: reader.word(table, "seccomp"),
@@ -208,6 +242,30 @@ impl RawNode {
             listeners: reader.whole(table, "capacity.listeners"),
             target_groups: reader.whole(table, "capacity.target_groups"),
             snat_addresses: reader.texts(table, "snat_addresses"),
+        }
+    }
+}
+
+impl RawRole {
+    fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
+        Self {
+            spot: table.spot.clone(),
+            role: reader.word(table, "role"),
+            users: reader.texts(table, "users"),
+            groups: reader.texts(table, "groups"),
+        }
+    }
+}
+
+impl RawStatement {
+    fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
+        Self {
+            effect: reader.word(table, "effect"),
+            users: reader.texts(table, "users"),
+            groups: reader.texts(table, "groups"),
+            actions: reader.texts(table, "actions"),
+            resources: reader.texts(table, "resources"),
+            tags: reader.texts(table, "tags"),
         }
     }
 }

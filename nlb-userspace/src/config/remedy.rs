@@ -83,6 +83,15 @@ pub enum Remedy {
     /// A valid interface name.
     #[error("write a name as `ip link` shows it: 1 to 15 bytes without `/`, `:` and spaces")]
     WriteInterface,
+    /// Users or groups.
+    #[error("add `users` or `groups`")]
+    NameUsers,
+    /// An action.
+    #[error("write one such as \"targets:drain\", \"targets:*\" or \"*\"")]
+    WriteAction,
+    /// A tag and its value.
+    #[error("write the tag and its value, such as \"team=web\" or \"team=*\"")]
+    WriteTag,
     /// A user's name.
     #[error("write a name as `getent passwd` shows it")]
     WriteUser,

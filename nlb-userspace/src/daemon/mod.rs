@@ -13,17 +13,25 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
 use nlb_common::next_hop::NextHopId;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::MissedTickBehavior,
 };
 
 use self::groups::{Adopted, Groups, TargetKey, Way};
 use crate::{
+    access::{
+        Policy,
+        directory::{self, DirectoryError},
+    },
     clock,
     config::{self, Desired, Faults, Mode, Node},
     dataplane::{
@@ -58,6 +66,9 @@ pub enum DaemonError {
     /// The network could not be watched.
     #[error(transparent)]
     NextHop(#[from] NextHopError),
+    /// The configuration names someone whom this host does not know.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
     /// A secret is missing.
     #[error(transparent)]
     Secret(#[from] SecretError),
@@ -120,6 +131,10 @@ pub struct Daemon {
     slow_starts: Vec<u16>,
     outcomes: mpsc::Sender<(TargetKey, ProbeOutcome)>,
     service: ServiceManager,
+    /// Who may use the control socket.
+    policy: watch::Sender<Arc<Policy>>,
+    /// The generation that is live, for whoever may not wait for the loop.
+    generation: Arc<AtomicU64>,
 }
 
 /// What becomes of an interface of the configuration that does not exist.
@@ -156,6 +171,7 @@ impl Daemon {
         let node = &desired.node;
         let folder = node.socket.parent().unwrap_or(Path::new("/run/nlb"));
         let deployment_secret = secret::deployment_key(&node.hash_key, folder)?;
+        let policy = directory::policy(&desired.access)?;
         let (watch, changes) = Watch::start().await?;
         let table_secret: [u64; 4] = zerocopy::transmute!(secret::random()?);
         let pins = node.pins();
@@ -201,6 +217,8 @@ impl Daemon {
             slow_starts: Vec::new(),
             outcomes: sender,
             service: ServiceManager::of_the_environment(),
+            policy: watch::Sender::new(Arc::new(policy)),
+            generation: Arc::default(),
             desired,
             loaded,
             watch,
@@ -229,6 +247,16 @@ impl Daemon {
     /// What is configured of this machine.
     pub const fn node(&self) -> &Node {
         &self.desired.node
+    }
+
+    /// Who may use the control socket, as reloads change it.
+    pub fn policy(&self) -> watch::Receiver<Arc<Policy>> {
+        self.policy.subscribe()
+    }
+
+    /// The generation that is live.
+    pub fn generation(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.generation)
     }
 
     /// Tells the service manager that the daemon is up.
@@ -382,6 +410,7 @@ impl Daemon {
             (old.bpffs != new.bpffs, "node.bpffs", ""),
             (old.socket != new.socket, "node.socket", ""),
             (old.hash_key != new.hash_key, "node.hash_key", ""),
+            (old.audit_log != new.audit_log, "node.audit_log", ""),
             (old.user != new.user, "node.user", ""),
             (old.seccomp != new.seccomp, "node.seccomp", ""),
             (
@@ -406,6 +435,7 @@ impl Daemon {
                 return Err(DataplaneError::NoInterface(name.clone()).into());
             }
         }
+        let policy = directory::policy(&desired.access)?;
         // A plan that cannot be made must be noticed before anything is touched.
         let mut trial = Groups::default();
         let (sender, _receiver) = mpsc::channel(1);
@@ -432,6 +462,7 @@ impl Daemon {
         self.follow_network(false)?;
         let steps = self.reconcile()?;
         self.keep_attached(attached)?;
+        self.policy.send_replace(Arc::new(policy));
         Ok(Reloaded {
             generation: self.actual.generation,
             steps,
@@ -535,6 +566,8 @@ impl Daemon {
                 self.actual.note_ring(ring.clone());
             }
         }
+        self.generation
+            .store(self.actual.generation, Ordering::Relaxed);
         if !steps.is_empty() {
             tracing::debug!(
                 generation = self.actual.generation,

@@ -322,6 +322,9 @@ impl Reader<'_, '_> {
 fn example(key: &Key) -> &'static str {
     match key.path {
         "node.interfaces" => "[\"eth0\"]",
+        "access_role.role" => "\"operator\"",
+        "access_statement.effect" => "\"allow\"",
+        "access_statement.actions" => "[\"targets:*\"]",
         "load_balancer.rule.action" => "\"allow\"",
         "load_balancer.rule.sources" => "[\"10.0.0.0/8\"]",
         "load_balancer.addresses" => "[\"192.0.2.10\"]",

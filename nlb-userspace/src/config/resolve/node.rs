@@ -33,6 +33,7 @@ pub(super) fn resolve(raw: Option<&RawNode>, vips: &Vips, report: &mut Report<'_
             hash_key: HashKeySource::Kept,
             bpffs: PathBuf::new(),
             socket: PathBuf::new(),
+            audit_log: None,
             on_exit: OnExit::Keep,
             user: None,
             seccomp: Seccomp::Enforce,
@@ -67,6 +68,7 @@ pub(super) fn resolve(raw: Option<&RawNode>, vips: &Vips, report: &mut Report<'_
         hash_key: hash_key(raw, report),
         bpffs: absolute(&raw.bpffs, report),
         socket,
+        audit_log: (raw.audit_log.value()).map(|_| absolute(&raw.audit_log, report)),
         on_exit: match raw.on_exit.value().map(|at| at.value.as_str()) {
             Some("detach") => OnExit::Detach,
             _ => OnExit::Keep,

@@ -19,7 +19,10 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use crate::daemon::{Command, DaemonError};
+use crate::{
+    daemon::{Command, DaemonError},
+    desk::Refused,
+};
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +104,7 @@ async fn reload(State(commands): State<mpsc::Sender<Command>>) -> Response {
         Some(Ok(reloaded)) => Json(reloaded).into_response(),
         Some(Err(error)) => {
             let faults = match &error {
-                DaemonError::Config(faults) => serde_json::to_value(faults).ok(),
+                DaemonError::Refused(Refused::Config(faults)) => serde_json::to_value(faults).ok(),
                 _ => None,
             };
             let refusal = Refusal {

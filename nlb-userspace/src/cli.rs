@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     api, client, config,
-    daemon::{Daemon, DaemonError, Reloaded},
+    daemon::{Daemon, DaemonError, Written},
     dataplane::load,
     decap,
     status::Status,
@@ -257,7 +257,7 @@ async fn status(socket: &Path, json: bool) -> Result<String, Failure> {
 }
 
 async fn reload(socket: &Path, json: bool) -> Result<String, Failure> {
-    let reloaded: Reloaded = client::call(socket, hyper::Method::POST, "/v1/reload").await?;
+    let reloaded: Written = client::call(socket, hyper::Method::POST, "/v1/reload").await?;
     if json {
         return Ok(format!("{}\n", serde_json::to_string_pretty(&reloaded)?));
     }

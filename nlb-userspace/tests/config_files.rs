@@ -47,6 +47,7 @@ xdp_mode = "generic"
 hash_key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 bpffs = "/run/bpf"
 socket = "/run/nlb/a.sock"
+state_directory = "/srv/nlb"
 tunnel.source_ipv4 = "10.9.0.1/28"
 tunnel.source_ipv6 = "fd09::1"
 capacity = { flows = 2048, targets = 8, listeners = 16, target_groups = 4 }
@@ -195,6 +196,7 @@ fn a_minimal_file_gets_every_default() {
             hash_key: HashKeySource::Kept,
             bpffs: PathBuf::from("/sys/fs/bpf"),
             socket: PathBuf::from("/run/nlb/nlb.sock"),
+            state_directory: PathBuf::from("/var/lib/nlb"),
             tunnel_sources: TunnelSources::default(),
             capacity: Capacity {
                 flows: size(1_048_576),
@@ -426,6 +428,7 @@ fn a_full_node_is_taken_as_written() {
         hash_key: HashKeySource::Written(HashKey::new(key)),
         bpffs: PathBuf::from("/run/bpf"),
         socket: PathBuf::from("/run/nlb/a.sock"),
+        state_directory: PathBuf::from("/srv/nlb"),
         tunnel_sources: TunnelSources {
             v4: Some(TunnelSource {
                 address: Ipv4Addr::new(10, 9, 0, 1),

@@ -48,6 +48,8 @@ pub struct Node {
     pub bpffs: PathBuf,
     /// The control socket.
     pub socket: PathBuf,
+    /// Where changes over the API are kept.
+    pub state_directory: PathBuf,
     /// Where outer packets of tunnels come from.
     pub tunnel_sources: TunnelSources,
     /// Sizes of the maps.

@@ -32,6 +32,7 @@ pub(super) struct RawNode {
     pub(super) hash_key: Field<String>,
     pub(super) bpffs: Field<String>,
     pub(super) socket: Field<String>,
+    pub(super) state_directory: Field<String>,
     pub(super) tunnel_source_v4: Field<String>,
     pub(super) tunnel_source_v6: Field<String>,
     pub(super) flows: Field<u64>,
@@ -195,6 +196,7 @@ impl RawNode {
             hash_key: reader.secret(table, "hash_key"),
             bpffs: reader.text(table, "bpffs"),
             socket: reader.text(table, "socket"),
+            state_directory: reader.text(table, "state_directory"),
             tunnel_source_v4: reader.text(table, "tunnel.source_ipv4"),
             tunnel_source_v6: reader.text(table, "tunnel.source_ipv6"),
             flows: reader.whole(table, "capacity.flows"),
@@ -208,6 +210,9 @@ impl RawNode {
 
 impl RawLoadBalancer {
     fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
+        // Only who reads the document over the API wants these two.
+        drop(reader.word(table, "scheme"));
+        reader.tags(table, "tags");
         Self {
             spot: table.spot.clone(),
             name: reader.text(table, "name"),
@@ -230,6 +235,7 @@ impl RawLoadBalancer {
 impl RawListener {
     fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
         let shares = reader.tables(table, "target_groups", name_of);
+        reader.tags(table, "tags");
         Self {
             spot: table.spot.clone(),
             protocol: reader.word(table, "protocol"),
@@ -295,6 +301,7 @@ impl RawTargetGroup {
     fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
         // There is one word only.
         drop(reader.word(table, "stickiness.type"));
+        reader.tags(table, "tags");
         Self {
             spot: table.spot.clone(),
             name: reader.text(table, "name"),

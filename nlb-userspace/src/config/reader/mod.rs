@@ -3,6 +3,7 @@
 //! Deserialising with serde would stop at the first wrong shape and hide the rest of the file's
 //! faults, so tables are walked by hand. What a key may hold is not said here but in `schema`.
 
+mod tags;
 mod values;
 
 use toml::{

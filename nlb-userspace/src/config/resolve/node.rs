@@ -32,6 +32,7 @@ pub(super) fn resolve(raw: Option<&RawNode>, vips: &Vips, report: &mut Report<'_
             hash_key: HashKeySource::Kept,
             bpffs: PathBuf::new(),
             socket: PathBuf::new(),
+            state_directory: PathBuf::new(),
             tunnel_sources: TunnelSources::default(),
             capacity: Capacity {
                 flows: NonZeroU32::MIN,
@@ -63,6 +64,7 @@ pub(super) fn resolve(raw: Option<&RawNode>, vips: &Vips, report: &mut Report<'_
         hash_key: hash_key(raw, report),
         bpffs: absolute(&raw.bpffs, report),
         socket,
+        state_directory: absolute(&raw.state_directory, report),
         tunnel_sources: tunnel::sources(raw, report),
         capacity: Capacity {
             flows: flows(&raw.flows, report),

@@ -50,6 +50,8 @@ pub enum Kind {
     },
     /// `true` or `false`.
     Switch,
+    /// A table of strings under names of the operator's own.
+    Tags,
     /// The word `traffic-port`, or a port number.
     Port,
 }
@@ -150,13 +152,14 @@ impl Key {
             Kind::Whole { .. } => "integer",
             Kind::Seconds { .. } => "integer or float",
             Kind::Switch => "boolean",
+            Kind::Tags => "table of strings",
             Kind::Port | Kind::WholeOrOff { .. } => "string or integer",
         }
     }
 
     fn range(&self) -> String {
         match self.kind {
-            Kind::Tables | Kind::Text | Kind::Texts => "see meaning".to_owned(),
+            Kind::Tables | Kind::Text | Kind::Texts | Kind::Tags => "see meaning".to_owned(),
             Kind::Switch => "`true`, `false`".to_owned(),
             Kind::Port => "`\"traffic-port\"`, 1 to 65535".to_owned(),
             Kind::Whole { min, max } => format!("{min} to {max}"),

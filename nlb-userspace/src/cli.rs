@@ -1,4 +1,14 @@
 //! What a person types.
+//!
+//! `run`, `check`, `detach` and `decap` do something themselves; the others are clients of the API
+//! and nothing more: [`resources`] says what of, [`assignments`] reads `KEY=VALUE`, [`print`] shows
+//! answers, [`declare`] applies files, [`generated`] writes what is made from this very description.
+
+mod assignments;
+pub mod declare;
+mod generated;
+pub mod print;
+pub mod resources;
 
 use std::{
     fmt::Write as _,
@@ -90,6 +100,45 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// List, show and change load balancers
+    #[command(subcommand, visible_alias = "load-balancer")]
+    Lb(resources::Lb),
+    /// List, show and change the listeners of load balancers
+    #[command(subcommand)]
+    Listener(resources::Listener),
+    /// List, show and change the source rules of load balancers
+    #[command(subcommand)]
+    Rule(resources::Rule),
+    /// List, show and change target groups
+    #[command(subcommand, visible_alias = "tg")]
+    TargetGroup(resources::TargetGroup),
+    /// List, show, register, change, drain and deregister targets
+    #[command(subcommand)]
+    Target(resources::Target),
+    /// Show how targets are, with NLB's states and reasons
+    Health(resources::Health),
+    /// Make the configuration exactly what a file says
+    ///
+    /// Prints the plan, and then carries it out, unless something changed in between. What was
+    /// changed over the API before is discarded; the plan names it. The file counts until the
+    /// daemon's own configuration file is edited and read again; to make that one count at once,
+    /// apply it.
+    Apply(declare::Apply),
+    /// Print what `nlb apply FILE` would change, and change nothing
+    Diff(declare::Diff),
+    /// Print a script that completes these commands in a shell
+    ///
+    /// For bash: `nlb completions bash > /etc/bash_completion.d/nlb`.
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages, one for each command
+    Man {
+        /// Where to; made if it is not there
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Take the XDP program off all interfaces and remove its maps
     ///
     /// Ends all forwarding at once, and forgets all flows. Refused while a daemon runs: stop it
@@ -131,13 +180,23 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Check { file, json } => return check(&file, json),
         Command::Status { socket, json } => status(&socket.socket, json).await,
         Command::Reload { socket, json } => reload(&socket.socket, json).await,
+        Command::Lb(lb) => lb.run().await,
+        Command::Listener(listener) => listener.run().await,
+        Command::Rule(rule) => rule.run().await,
+        Command::TargetGroup(group) => group.run().await,
+        Command::Target(target) => target.run().await,
+        Command::Health(health) => health.run().await,
+        Command::Apply(apply) => apply.run().await,
+        Command::Diff(diff) => diff.run().await,
+        Command::Completions { shell } => Ok(generated::completions(shell)),
+        Command::Man { directory } => generated::manual(&directory),
         Command::Detach { bpffs } => detach(&bpffs),
         Command::Decap(options) => decapsulate(&options).await,
         Command::Version { json } => version(json),
     };
     match result {
         Ok(text) => {
-            print(&text);
+            say(&text);
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -148,7 +207,7 @@ pub async fn run(cli: Cli) -> ExitCode {
 }
 
 /// Writes to standard output; a reader that has gone away (`nlb status | head`) is no error.
-fn print(text: &str) {
+fn say(text: &str) {
     use std::io::Write as _;
     let _gone = std::io::stdout().lock().write_all(text.as_bytes());
 }
@@ -201,7 +260,7 @@ fn check(file: &Path, json: bool) -> ExitCode {
     match config::load(file) {
         Ok(desired) if json => {
             let answer = serde_json::json!({ "faults": [], "warnings": desired.warnings });
-            print(&format!("{answer:#}\n"));
+            say(&format!("{answer:#}\n"));
             ExitCode::SUCCESS
         }
         Ok(desired) => {
@@ -226,12 +285,12 @@ fn check(file: &Path, json: bool) -> ExitCode {
                 count(targets, "target"),
             ];
             let _ = writeln!(text, "{}: no faults: {}", file.display(), found.join(", "));
-            print(&text);
+            say(&text);
             ExitCode::SUCCESS
         }
         Err(faults) if json => {
             match serde_json::to_string_pretty(&faults) {
-                Ok(text) => print(&format!("{text}\n")),
+                Ok(text) => say(&format!("{text}\n")),
                 Err(error) => eprintln!("nlb: cannot write JSON: {error}"),
             }
             ExitCode::FAILURE
@@ -265,6 +324,7 @@ async fn reload(socket: &Path, json: bool) -> Result<String, Failure> {
     for warning in &reloaded.warnings {
         let _ = writeln!(text, "{warning}");
     }
+    text += &print::discarded(&reloaded);
     if reloaded.steps == 0 {
         let _ = writeln!(
             text,

@@ -41,4 +41,5 @@ pub mod slow_start;
 pub mod source_rules;
 pub mod status;
 pub mod store;
+mod table;
 pub mod target_state;

@@ -89,12 +89,12 @@ pub struct Key {
 }
 
 /// The key with this full dotted name.
-pub(in crate::config) fn find(path: &str) -> Option<&'static Key> {
+pub fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
 }
 
 /// `table.name`, or `name` at the top of the file.
-pub(in crate::config) fn join(table: &str, name: &str) -> String {
+pub fn join(table: &str, name: &str) -> String {
     if table.is_empty() {
         name.to_owned()
     } else {
@@ -112,7 +112,7 @@ pub(in crate::config) fn is_known(path: &str) -> bool {
 }
 
 /// Names that may stand directly in the table of that full dotted name, each once.
-pub(in crate::config) fn names_in(table: &str) -> Vec<&'static str> {
+pub fn names_in(table: &str) -> Vec<&'static str> {
     let mut names = Vec::new();
     for key in KEYS {
         let rest = if table.is_empty() {

@@ -4,6 +4,7 @@
 //! Each test has a lab of its own, so they may run beside each other.
 
 mod admission;
+mod api;
 mod changes;
 mod daemon_life;
 mod decap;

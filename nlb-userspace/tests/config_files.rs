@@ -50,6 +50,7 @@ socket = "/run/nlb/a.sock"
 on_exit = "detach"
 user = "nlb"
 seccomp = "log"
+state_directory = "/srv/nlb"
 tunnel.source_ipv4 = "10.9.0.1/28"
 tunnel.source_ipv6 = "fd09::1"
 capacity = { flows = 2048, targets = 8, listeners = 16, target_groups = 4 }
@@ -202,6 +203,7 @@ fn a_minimal_file_gets_every_default() {
             on_exit: OnExit::Keep,
             user: None,
             seccomp: Seccomp::Enforce,
+            state_directory: PathBuf::from("/var/lib/nlb"),
             tunnel_sources: TunnelSources::default(),
             capacity: Capacity {
                 flows: size(1_048_576),
@@ -438,6 +440,7 @@ fn a_full_node_is_taken_as_written() {
         on_exit: OnExit::Detach,
         user: Some("nlb".to_owned()),
         seccomp: Seccomp::Log,
+        state_directory: PathBuf::from("/srv/nlb"),
         tunnel_sources: TunnelSources {
             v4: Some(TunnelSource {
                 address: Ipv4Addr::new(10, 9, 0, 1),

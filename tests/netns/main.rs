@@ -5,6 +5,7 @@
 
 mod access;
 mod admission;
+mod api;
 mod changes;
 mod daemon_life;
 mod decap;

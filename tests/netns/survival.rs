@@ -6,7 +6,7 @@ use std::{env, fs, path::Path, process::Command};
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::loaded_maps;
 use nlb_tests::lab::{Lab, daemon::Daemon, wait::wait_until};
-use nlb_userspace::{client, config::HashKeySource, daemon::Reloaded, secret};
+use nlb_userspace::{client, config::HashKeySource, daemon::Written, secret};
 
 use super::{
     SOON, ask_http, configuration, daemon_life::attached, http_vips, wait_for_states,
@@ -237,10 +237,10 @@ fn reload_after_reload_leaks_neither_descriptors_nor_memory_nor_maps() -> Result
         .build()?;
     with_configuration("reloads", &one, |lab, daemon| {
         let socket = lab.socket();
-        let reload = |text: &str| -> Result<Reloaded> {
+        let reload = |text: &str| -> Result<Written> {
             lab.write_config(text)?;
-            let call = client::call(&socket, hyper::Method::POST, "/v1/reload");
-            Ok(runtime.block_on(call)?)
+            let call = client::Call::new(hyper::Method::POST, "/v1/reload");
+            Ok(runtime.block_on(client::send(&socket, call))?)
         };
         let pins = || Ok::<_, anyhow::Error>(fs::read_dir(lab.bpffs().join("nlb"))?.count());
         // The allocator finds its size first.

@@ -17,7 +17,7 @@ pub fn policy(access: &Access) -> Result<Policy, DirectoryError> {
         })
     });
     Ok(Policy {
-        owners: vec![rustix::process::geteuid().as_raw()],
+        owners: vec![0, rustix::process::geteuid().as_raw()],
         grants: grants.collect::<Result<_, _>>()?,
         statements: (access.statements.iter())
             .map(statement)

@@ -61,7 +61,7 @@ fn policy() -> impl Strategy<Value = Policy> {
     let role = select(&[Role::ReadOnly, Role::Operator, Role::Admin][..]);
     let grant = (role, principals()).prop_map(|(role, principals)| Grant { role, principals });
     (vec(grant, 0..3), vec(statement(), 0..5)).prop_map(|(grants, statements)| Policy {
-        owners: vec![9],
+        owners: vec![0, 9],
         grants,
         statements,
     })

@@ -95,6 +95,8 @@ pub struct Node {
     pub user: Option<String>,
     /// What becomes of system calls that the daemon has no use for.
     pub seccomp: Seccomp,
+    /// Where changes over the API are kept.
+    pub state_directory: PathBuf,
     /// Where outer packets of tunnels come from.
     pub tunnel_sources: TunnelSources,
     /// Sizes of the maps.

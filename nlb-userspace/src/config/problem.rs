@@ -96,6 +96,17 @@ pub enum Problem {
     #[error("is empty")]
     Empty,
 
+    // Tags.
+    /// More tags than NLB takes.
+    #[error("has {0} tags, and a resource takes 50")]
+    TooManyTags(usize),
+    /// A key that NLB does not take.
+    #[error("is not the key of a tag")]
+    TagKey,
+    /// A value that NLB does not take.
+    #[error("is not the value of a tag")]
+    TagValue,
+
     // Names and paths.
     /// A name with a character NLB does not take.
     #[error("has the character {0:?}, which a name cannot have")]

@@ -38,6 +38,7 @@ pub(super) struct RawNode {
     pub(super) on_exit: Field<String>,
     pub(super) user: Field<String>,
     pub(super) seccomp: Field<String>,
+    pub(super) state_directory: Field<String>,
     pub(super) tunnel_source_v4: Field<String>,
     pub(super) tunnel_source_v6: Field<String>,
     pub(super) flows: Field<u64>,
@@ -235,6 +236,7 @@ impl RawNode {
             on_exit: reader.word(table, "on_exit"),
             user: reader.text(table, "user"),
             seccomp: reader.word(table, "seccomp"),
+            state_directory: reader.text(table, "state_directory"),
             tunnel_source_v4: reader.text(table, "tunnel.source_ipv4"),
             tunnel_source_v6: reader.text(table, "tunnel.source_ipv6"),
             flows: reader.whole(table, "capacity.flows"),
@@ -272,6 +274,9 @@ impl RawStatement {
 
 impl RawLoadBalancer {
     fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
+        // Only who reads the document over the API wants these two.
+        drop(reader.word(table, "scheme"));
+        reader.tags(table, "tags");
         Self {
             spot: table.spot.clone(),
             name: reader.text(table, "name"),
@@ -294,6 +299,7 @@ impl RawLoadBalancer {
 impl RawListener {
     fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
         let shares = reader.tables(table, "target_groups", name_of);
+        reader.tags(table, "tags");
         Self {
             spot: table.spot.clone(),
             protocol: reader.word(table, "protocol"),
@@ -359,6 +365,7 @@ impl RawTargetGroup {
     fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
         // There is one word only.
         drop(reader.word(table, "stickiness.type"));
+        reader.tags(table, "tags");
         Self {
             spot: table.spot.clone(),
             name: reader.text(table, "name"),

@@ -50,6 +50,15 @@ pub enum Remedy {
         /// Longest, in milliseconds.
         max_millis: u64,
     },
+    /// The key of a tag.
+    #[error("write 1 to 128 letters, digits, spaces and `_.:/=+-@`")]
+    WriteTagKey,
+    /// The value of a tag.
+    #[error("write at most 256 letters, digits, spaces and `_.:/=+-@`")]
+    WriteTagValue,
+    /// Fewer tags.
+    #[error("remove some")]
+    RemoveSome,
     /// A string.
     #[error("write a string in quotes")]
     WriteText,

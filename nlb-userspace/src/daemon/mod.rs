@@ -4,7 +4,9 @@
 //! network's changes, what the packet program tells, commands of the control socket, signals and
 //! timers. Nothing is polled but the flow table, which is swept every few seconds.
 
+mod change;
 mod groups;
+mod reading;
 mod report;
 mod wish;
 
@@ -27,26 +29,31 @@ use tokio::{
 };
 
 use self::groups::{Adopted, Groups, TargetKey, Way};
+pub use self::{
+    change::{Request, Written},
+    reading::Reading,
+};
 use crate::{
     access::{
         Policy,
         directory::{self, DirectoryError},
     },
     clock,
-    config::{self, Desired, Faults, Mode, Node},
+    config::{Desired, Faults, Mode, Node},
     dataplane::{
         Dataplane as _, DataplaneError, Step,
         events::Events,
         load::{self, Attached, Loaded},
         sweep::Sweep,
     },
+    desk::{Desk, OpenError, Refused},
     farewell,
     health::ProbeOutcome,
     next_hop::{Change, NextHopError, Resolution, Unresolved, Watch, book::Book},
     plan::{self, Actual, Limits, PlanError, Wish},
     secret::{self, SecretError},
     service::ServiceManager,
-    status::Status,
+    status::{GroupHealth, Status},
 };
 
 /// How often the flow table is swept.
@@ -60,6 +67,12 @@ pub enum DaemonError {
     /// The configuration has faults.
     #[error(transparent)]
     Config(#[from] Faults),
+    /// A change was refused.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// What was changed before cannot be had again.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// The data plane failed.
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),
@@ -98,24 +111,22 @@ pub enum Command {
     /// The status.
     Status(oneshot::Sender<Status>),
     /// To read the configuration file again.
-    Reload(oneshot::Sender<Result<Reloaded, DaemonError>>),
-}
-
-/// What a reload did.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub struct Reloaded {
-    /// The generation that is live now.
-    pub generation: u64,
-    /// How many steps it took.
-    pub steps: usize,
-    /// What is legal but seldom meant.
-    pub warnings: Vec<String>,
+    Reload(oneshot::Sender<Result<Written, DaemonError>>),
+    /// What can be read of the document.
+    Read(oneshot::Sender<Reading>),
+    /// How targets are.
+    Health(oneshot::Sender<Vec<GroupHealth>>),
+    /// To change something.
+    Change(Request, oneshot::Sender<Result<Written, DaemonError>>),
 }
 
 /// Everything that the daemon knows and holds.
 pub struct Daemon {
     config_path: PathBuf,
+    desk: Desk,
     desired: Desired,
+    /// Whether the maps say what is desired; if not, the next tick tries again.
+    is_live: bool,
     loaded: Loaded,
     actual: Actual,
     book: Book,
@@ -164,7 +175,10 @@ pub struct Inputs {
 impl Daemon {
     /// Loads or adopts the data plane and makes the configuration live.
     pub async fn start(config_path: &Path) -> Result<(Self, Inputs), DaemonError> {
-        let desired = config::load(config_path)?;
+        let (desk, desired, notes) = Desk::open(config_path)?;
+        for note in &notes {
+            tracing::warn!("{note}");
+        }
         for warning in &desired.warnings {
             tracing::warn!("{warning}");
         }
@@ -219,6 +233,8 @@ impl Daemon {
             service: ServiceManager::of_the_environment(),
             policy: watch::Sender::new(Arc::new(policy)),
             generation: Arc::default(),
+            is_live: false,
+            desk,
             desired,
             loaded,
             watch,
@@ -336,7 +352,8 @@ impl Daemon {
                     for (key, transition) in &transitions {
                         log_transition(key, transition);
                     }
-                    if !transitions.is_empty() || self.groups.slow_starts(now) != self.slow_starts {
+                    let has_more = !transitions.is_empty() || !self.is_live;
+                    if has_more || self.groups.slow_starts(now) != self.slow_starts {
                         self.reconcile_or_log();
                     }
                 }
@@ -383,99 +400,48 @@ impl Daemon {
         match command {
             Command::Status(answer) => drop(answer.send(self.report().await)),
             Command::Reload(answer) => drop(answer.send(self.reload().await)),
+            Command::Read(answer) => drop(answer.send(self.reading())),
+            Command::Health(answer) => drop(answer.send(self.health())),
+            Command::Change(request, answer) => {
+                drop(answer.send(self.change(&request).await));
+            }
         }
     }
 
     /// Reads the file again and makes it live, or changes nothing and says why; the service manager
     /// is told either way.
-    async fn reload(&mut self) -> Result<Reloaded, DaemonError> {
+    async fn reload(&mut self) -> Result<Written, DaemonError> {
         self.service.reloading();
-        let result = self.take_file().await;
+        let result = self.change(&Request::RELOAD).await;
         let generation = self.actual.generation;
         match &result {
             Ok(_) => self.service.ready(generation),
             Err(_) => self.service.refused(generation),
         }
-        result
-    }
-
-    /// What the file can have wrong, and what does not fit or cannot be attached to, is found before
-    /// anything has changed; what fails after that is the kernel's refusal of a map write, and the
-    /// next change or reload goes on from there.
-    async fn take_file(&mut self) -> Result<Reloaded, DaemonError> {
-        let desired = config::load(&self.config_path)?;
-        let (old, new) = (&self.desired.node, &desired.node);
-        let detach_first = "; maps keep their size until `nlb detach`";
-        for (differs, field, more) in [
-            (old.bpffs != new.bpffs, "node.bpffs", ""),
-            (old.socket != new.socket, "node.socket", ""),
-            (old.hash_key != new.hash_key, "node.hash_key", ""),
-            (old.audit_log != new.audit_log, "node.audit_log", ""),
-            (old.user != new.user, "node.user", ""),
-            (old.seccomp != new.seccomp, "node.seccomp", ""),
-            (
-                old.xdp_mode != new.xdp_mode,
-                "node.xdp_mode",
-                "; links keep their mode until `nlb detach`",
-            ),
-            (old.capacity != new.capacity, "node.capacity", detach_first),
-            (
-                !new.snat_addresses.is_empty() && !self.loaded.translates_sources,
-                "node.snat_addresses",
-                "; the running maps were made without a pool and have no room for one: `nlb detach` \
-                 first",
-            ),
-        ] {
-            if differs {
-                return Err(DaemonError::NeedsRestart { field, more });
-            }
+        let written = result?;
+        for dropped in &written.dropped {
+            tracing::warn!(
+                "{} that was {} over the API is no more: {}",
+                dropped.resource,
+                dropped.change,
+                dropped.reason
+            );
         }
-        for name in &new.interfaces {
-            if self.watch.link_named(name).is_none() {
-                return Err(DataplaneError::NoInterface(name.clone()).into());
-            }
-        }
-        let policy = directory::policy(&desired.access)?;
-        // A plan that cannot be made must be noticed before anything is touched.
-        let mut trial = Groups::default();
-        let (sender, _receiver) = mpsc::channel(1);
-        trial.configure(&desired, self.started.elapsed(), &BTreeMap::new(), &sender);
-        let wish = trial.wish(&desired, self.started.elapsed(), |_| NextHopId::NONE);
-        plan::plan(&self.actual, &wish, self.limits())?;
-        drop(trial);
-        // New interfaces first: what fails here has changed nothing that carries traffic.
-        let attached = match self.attach(new, Missing::Refused) {
-            Ok(attached) => attached,
-            Err(error) => {
-                let old = std::mem::take(&mut self.attached);
-                self.keep_attached(old)?;
-                return Err(error);
-            }
-        };
-
-        let warnings = desired.warnings.iter().map(ToString::to_string).collect();
-        self.desired = desired;
-        let now = self.started.elapsed();
-        self.groups
-            .configure(&self.desired, now, &BTreeMap::new(), &self.outcomes);
-        self.find_ways().await;
-        self.follow_network(false)?;
-        let steps = self.reconcile()?;
-        self.keep_attached(attached)?;
-        self.policy.send_replace(Arc::new(policy));
-        Ok(Reloaded {
-            generation: self.actual.generation,
-            steps,
-            warnings,
-        })
+        Ok(written)
     }
 
     /// Asks the kernel for the way to every target.
     async fn find_ways(&mut self) {
+        self.find_ways_if(|_| true).await;
+    }
+
+    /// Asks the kernel for the way to the targets of which this is known.
+    async fn find_ways_if(&mut self, is_wanted: impl Fn(&Way) -> bool) {
         let mut wanted = Vec::new();
         for group in &mut self.groups.list {
             let on_link_only = group.configured.mode == Mode::DsrL2;
-            for (address, target) in &mut group.targets {
+            let targets = group.targets.iter_mut();
+            for (address, target) in targets.filter(|(_, target)| is_wanted(&target.way)) {
                 let way = match self.watch.resolve(address.ip(), on_link_only).await {
                     Ok(Resolution::Resolved(hop)) => Way::Through {
                         interface: hop.interface,
@@ -540,6 +506,12 @@ impl Daemon {
 
     /// Makes the wish anew and carries out what differs; says how many steps it took.
     fn reconcile(&mut self) -> Result<usize, DaemonError> {
+        let result = self.carry_out();
+        self.is_live = result.is_ok();
+        result
+    }
+
+    fn carry_out(&mut self) -> Result<usize, DaemonError> {
         let book = &self.book;
         let now = self.started.elapsed();
         self.slow_starts = self.groups.slow_starts(now);

@@ -32,12 +32,13 @@ pub fn keep_to_ourselves() -> Result<(), PrivilegesError> {
 }
 
 /// Becomes the configuration's user, if it names one, and keeps four capabilities. `files` are what
-/// that user must be able to change besides the pins; those that do not exist are passed over.
+/// that user must be able to change besides the pins and the state directory; those that do not exist are passed over.
 pub fn narrow(node: &Node, files: &[&Path]) -> Result<(), PrivilegesError> {
     require_one_thread()?;
     let user = node.user.as_deref().map(User::named).transpose()?;
     if let Some(user) = &user {
-        user.own_pins(&node.pins())?;
+        user.own_folder(&node.pins())?;
+        user.own_folder(&node.state_directory)?;
         for file in files {
             user.own(file)?;
         }

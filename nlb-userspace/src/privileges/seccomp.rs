@@ -4,7 +4,7 @@
 //! A filter is inherited by whatever is executed, and health checks may execute a command; so the
 //! list has what ordinary programs do with files, memory, processes and sockets, and leaves out what
 //! acts on the machine: modules, mounts, namespaces, clocks, other processes' memory, keyrings,
-//! swap, reboot, io_uring, user-space page faults. Loading BPF programs ends with the start.
+//! swap, reboot, `io_uring`, user-space page faults. Loading BPF programs ends with the start.
 //!
 //! A call that is not listed fails with `EPERM`, and the daemon goes on: whatever wanted it reports
 //! that error, and nobody is killed for a line that is missing here. `node.seccomp = "log"` lets the

@@ -55,19 +55,19 @@ impl User {
         geteuid() == self.uid
     }
 
-    /// Makes the pins' folder, and makes it theirs with everything in it.
-    pub(super) fn own_pins(&self, pins: &Path) -> Result<(), PrivilegesError> {
+    /// Makes a folder, and makes it theirs with the files in it.
+    pub(super) fn own_folder(&self, folder: &Path) -> Result<(), PrivilegesError> {
         if self.is_us() {
             return Ok(());
         }
-        // What is wrong with the bpffs is the loader's to say.
-        if fs::create_dir_all(pins).is_err() {
+        // What is wrong with a place is told by whoever needs it.
+        if fs::create_dir_all(folder).is_err() {
             return Ok(());
         }
-        self.own(pins)?;
-        let entries = fs::read_dir(pins).map_err(|source| self.not_owned(pins, source))?;
+        self.own(folder)?;
+        let entries = fs::read_dir(folder).map_err(|source| self.not_owned(folder, source))?;
         for entry in entries {
-            let entry = entry.map_err(|source| self.not_owned(pins, source))?;
+            let entry = entry.map_err(|source| self.not_owned(folder, source))?;
             self.own(&entry.path())?;
         }
         Ok(())

@@ -141,6 +141,16 @@ impl Daemon {
         self.command("reload", &[])
     }
 
+    /// `nlb` with these words and this daemon's socket, however it ends.
+    pub fn nlb(&self, words: &[&str]) -> Result<Output> {
+        Command::new(&self.binary)
+            .args(words)
+            .arg("--socket")
+            .arg(&self.socket)
+            .output()
+            .with_context(|| format!("running {} {words:?}", self.binary.display()))
+    }
+
     fn command(&self, name: &str, arguments: &[&str]) -> Result<Output> {
         Command::new(&self.binary)
             .arg(name)

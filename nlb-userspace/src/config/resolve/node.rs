@@ -37,6 +37,7 @@ pub(super) fn resolve(raw: Option<&RawNode>, vips: &Vips, report: &mut Report<'_
             on_exit: OnExit::Keep,
             user: None,
             seccomp: Seccomp::Enforce,
+            state_directory: PathBuf::new(),
             tunnel_sources: TunnelSources::default(),
             capacity: Capacity {
                 flows: NonZeroU32::MIN,
@@ -79,6 +80,7 @@ pub(super) fn resolve(raw: Option<&RawNode>, vips: &Vips, report: &mut Report<'_
             Some("off") => Seccomp::Off,
             _ => Seccomp::Enforce,
         },
+        state_directory: absolute(&raw.state_directory, report),
         tunnel_sources: tunnel::sources(raw, report),
         capacity: Capacity {
             flows: flows(&raw.flows, report),

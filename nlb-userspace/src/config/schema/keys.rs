@@ -12,6 +12,8 @@ const PROTOCOL: Kind = Kind::Word {
     later: &["TLS"],
 };
 
+const TAGS: &str = "Words of your own, for example `tags = { team = \"web\" }`: at most 50, keys of 1 to 128 characters, values of at most 256, of letters, digits, spaces and `_.:/=+-@`. No secrets: they are shown in lists.";
+
 const fn key(
     path: &'static str,
     kind: Kind,
@@ -110,6 +112,13 @@ pub const KEYS: &[Key] = &[
         "System calls that the daemon has no use for: `enforce` has them fail, for the daemon and for commands that it runs, `log` lets them through and has the kernel log them, `off` has no filter.",
     ),
     key(
+        "node.state_directory",
+        Kind::Text,
+        Absent::Text("/var/lib/nlb"),
+        "",
+        "Absolute path of a directory of this daemon's own, on a disk that outlives a reboot: what was changed over the API is kept in it. Made with the first change.",
+    ),
+    key(
         "node.tunnel.source_ipv4",
         Kind::Text,
         Absent::Depends("unset"),
@@ -185,6 +194,23 @@ pub const KEYS: &[Key] = &[
         "1 to 32 letters, digits and `-`; not first or last a `-`, not beginning with `internal-`; unique.",
     ),
     key(
+        "load_balancer.scheme",
+        Kind::Word {
+            takes: &["internet-facing", "internal"],
+            later: &[],
+        },
+        Absent::Depends("unset"),
+        "Scheme",
+        "Whom it is for. Shown in lists; the addresses decide who can reach it.",
+    ),
+    key(
+        "load_balancer.tags",
+        Kind::Tags,
+        Absent::Depends("none"),
+        "Tags",
+        TAGS,
+    ),
+    key(
         "load_balancer.addresses",
         Kind::Texts,
         Absent::Required,
@@ -204,6 +230,13 @@ pub const KEYS: &[Key] = &[
         Absent::Depends("none"),
         "CreateListener",
         "A protocol and a port on which new flows are taken. It answers on every address of its load balancer that has the IP version of its target group; with a tunnel mode, on every address.",
+    ),
+    key(
+        "load_balancer.listener.tags",
+        Kind::Tags,
+        Absent::Depends("none"),
+        "Tags",
+        TAGS,
     ),
     key(
         "load_balancer.listener.protocol",
@@ -431,6 +464,13 @@ pub const KEYS: &[Key] = &[
         Absent::Required,
         "Name",
         "As a load balancer's name; unique among target groups.",
+    ),
+    key(
+        "target_group.tags",
+        Kind::Tags,
+        Absent::Depends("none"),
+        "Tags",
+        TAGS,
     ),
     key(
         "target_group.protocol",

@@ -166,8 +166,8 @@ fn router(commands: mpsc::Sender<Command>, gate: Gate) -> Router {
 type Names = BTreeMap<String, String>;
 
 /// One request on its way.
-struct Asking<'a> {
-    app: &'a App,
+struct Asking {
+    app: App,
     route: &'static Route,
     names: Names,
     asked: Asked,
@@ -182,10 +182,16 @@ async fn answer(
     names: Names,
     request: Request,
 ) -> Response {
+    let reading = match app.ask(Command::Read).await {
+        Ok(reading) => reading,
+        Err(problem) => return problem.into_response(),
+    };
+    let (resource, tags) = resources::subject(route, &names, &reading.view);
     let call = Call {
         caller,
         action: route.action,
-        resource: resources::named_in(&names),
+        resource,
+        tags,
     };
     if let Err(reason) = (app.gate)(&call) {
         tracing::warn!(
@@ -211,7 +217,7 @@ async fn answer(
     };
     let head = format!("{} {}", parts.method, parts.uri);
     let asking = Asking {
-        app,
+        app: app.clone(),
         route,
         names,
         asked,
@@ -232,17 +238,21 @@ async fn answer(
             .into_response();
         }
     };
-    once(asking, caller, &key, &head).await
+    // A caller that hangs up must find the answer when it asks again.
+    match tokio::spawn(once(asking, caller, key, head)).await {
+        Ok(response) => response,
+        Err(_) => Problem::ending().into_response(),
+    }
 }
 
 /// Answers as the first request with this key was answered.
-async fn once(asking: Asking<'_>, caller: Caller, key: &str, head: &str) -> Response {
+async fn once(asking: Asking, caller: Caller, key: String, head: String) -> Response {
     let place = {
         let keys = &asking.app.keys;
         let mut keys = keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.place(caller, key)
+        keys.place(caller, &key)
     };
-    let fingerprint = idempotency::fingerprint(head, &asking.body);
+    let fingerprint = idempotency::fingerprint(&head, &asking.body);
     let mut known = place.lock().await;
     if let Some((of, answer)) = &*known {
         if *of != fingerprint {
@@ -266,8 +276,8 @@ async fn once(asking: Asking<'_>, caller: Caller, key: &str, head: &str) -> Resp
     let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else {
         return Problem::ending().into_response();
     };
-    // What failed for a reason of the daemon's own may work the next time.
-    if !parts.status.is_server_error() {
+    // What failed for a reason of the daemon's own may work the next time; what is late was done.
+    if !parts.status.is_server_error() || parts.status == StatusCode::GATEWAY_TIMEOUT {
         let answer = Answer {
             status: parts.status,
             headers: parts.headers.clone(),

@@ -1,6 +1,6 @@
 //! Who asks, for what, and whether that is allowed: the one place through which every request goes.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{extract::connect_info::Connected, serve::IncomingStream};
 use tokio::net::UnixListener;
@@ -34,9 +34,12 @@ pub struct Call {
     pub caller: Caller,
     /// For what, such as `targets:register`.
     pub action: &'static str,
-    /// Of what, such as `target-group/web/target/10.0.0.11:80`, or `*` for what is no resource. The
-    /// names are those of the request: nothing of them need be there.
+    /// Of what, such as `target-group/web/target/10.0.0.11:80`, or `*` for what is no resource: the
+    /// one name of each resource, however the request writes it. It need not be there.
     pub resource: String,
+    /// Its tags, and those of the load balancer or target group that it is in, as they are before
+    /// the call.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// Decides on calls; the error says why not, and what to do about it.

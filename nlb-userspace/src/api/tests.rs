@@ -387,6 +387,22 @@ async fn a_request_that_is_sent_again_is_done_once() {
     assert_eq!(one.body, two.body);
 }
 
+#[tokio::test]
+async fn a_caller_that_hung_up_gets_its_answer_when_it_asks_again() {
+    let server = Server::start();
+    let path = format!("{TARGETS}?wait=healthy");
+    let key = [("idempotency-key", "lost")];
+    let body = json!({"address": "10.0.0.12"}).to_string();
+    {
+        let first = std::pin::pin!(server.send("POST", &path, &key, &body));
+        let made = std::pin::pin!(async { while server.get(SECOND).await.status != 200 {} });
+        // It is dropped, and with it the connection, once the change is made.
+        futures_util::future::select(first, made).await;
+    }
+    let again = server.send("POST", &path, &key, &body).await;
+    assert_eq!(again.status, 201, "{again:?}");
+}
+
 #[test]
 fn only_so_many_idempotency_keys_are_remembered() {
     let mut keys = Keys::default();
@@ -499,15 +515,24 @@ async fn the_gate_sees_who_asks_for_what() {
         Ok(())
     }));
     assert_eq!(server.get("/v1/config").await.status, 200);
-    let refused = server.send("DELETE", FIRST, &[], "").await.problem();
-    assert_eq!(
-        (refused.status, refused.detail.as_str()),
-        (403, "only on Mondays")
-    );
+    let tagged = json!({"tags": {"team": "web"}});
+    let group = "/v1/target-groups/web";
+    assert_eq!(server.json("PATCH", group, tagged).await.status, 200);
+    // However a target is written, a policy knows it by one name.
+    for path in [FIRST, "/v1/target-groups/web/targets/10.0.0.11"] {
+        let refused = server.send("DELETE", path, &[], "").await.problem();
+        assert_eq!(
+            (refused.status, refused.detail.as_str()),
+            (403, "only on Mondays")
+        );
+    }
     assert_eq!(server.get(FIRST).await.status, 200);
     let calls = calls.lock().unwrap();
-    assert_eq!(calls[0].resource, "*");
-    assert_eq!(calls[1].resource, "target-group/web/target/10.0.0.11:8080");
+    let resources: Vec<_> = calls.iter().map(|call| call.resource.as_str()).collect();
+    let target = "target-group/web/target/10.0.0.11:8080";
+    assert_eq!(resources, ["*", "target-group/web", target, target, target]);
+    assert!(calls[1].tags.is_empty());
+    assert_eq!(calls[2].tags["team"], "web");
     let own = rustix::process::geteuid().as_raw();
     assert_eq!(calls[1].caller.uid, Some(own));
     assert_eq!(calls[1].caller.pid, i32::try_from(std::process::id()).ok());

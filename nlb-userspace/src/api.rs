@@ -45,7 +45,7 @@ use self::{
     shapes::Asked,
 };
 use crate::{
-    access::{Tags, audit::Outcome, guard::Guard},
+    access::{audit::Outcome, guard::Guard},
     daemon::Command,
 };
 
@@ -164,8 +164,8 @@ fn router(commands: mpsc::Sender<Command>, guard: Guard) -> Router {
 type Names = BTreeMap<String, String>;
 
 /// One request on its way.
-struct Asking<'a> {
-    app: &'a App,
+struct Asking {
+    app: App,
     route: &'static Route,
     names: Names,
     asked: Asked,
@@ -181,16 +181,12 @@ async fn answer(
     names: Names,
     request: Request,
 ) -> Response {
-    let (action, resource) = (route.action, resources::named_in(&names));
-    let guard = &app.guard;
-    let tags = if guard.wants_tags() {
-        match app.ask(Command::Read).await {
-            Ok(reading) => resources::tags_of(&reading.view.document, &names),
-            Err(ending) => return ending.into_response(),
-        }
-    } else {
-        Tags::new()
+    let reading = match app.ask(Command::Read).await {
+        Ok(reading) => reading,
+        Err(problem) => return problem.into_response(),
     };
+    let (resource, tags) = resources::subject(route, &names, &reading.view);
+    let (action, guard) = (route.action, &app.guard);
     if let Err(reason) = guard.admit(caller.into(), action, &resource, &tags) {
         let title = "This caller may not do that";
         return Problem::new(StatusCode::FORBIDDEN, "forbidden", title, reason).into_response();
@@ -231,7 +227,7 @@ async fn carry_out(
     };
     let head = format!("{} {}", parts.method, parts.uri);
     let asking = Asking {
-        app,
+        app: app.clone(),
         route,
         names,
         asked,
@@ -252,17 +248,21 @@ async fn carry_out(
             .into_response();
         }
     };
-    once(asking, caller, &key, &head).await
+    // A caller that hangs up must find the answer when it asks again.
+    match tokio::spawn(once(asking, caller, key, head)).await {
+        Ok(response) => response,
+        Err(_) => Problem::ending().into_response(),
+    }
 }
 
 /// Answers as the first request with this key was answered.
-async fn once(asking: Asking<'_>, caller: Caller, key: &str, head: &str) -> Response {
+async fn once(asking: Asking, caller: Caller, key: String, head: String) -> Response {
     let place = {
         let keys = &asking.app.keys;
         let mut keys = keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.place(caller, key)
+        keys.place(caller, &key)
     };
-    let fingerprint = idempotency::fingerprint(head, &asking.body);
+    let fingerprint = idempotency::fingerprint(&head, &asking.body);
     let mut known = place.lock().await;
     if let Some((of, answer)) = &*known {
         if *of != fingerprint {
@@ -286,8 +286,8 @@ async fn once(asking: Asking<'_>, caller: Caller, key: &str, head: &str) -> Resp
     let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else {
         return Problem::ending().into_response();
     };
-    // What failed for a reason of the daemon's own may work the next time.
-    if !parts.status.is_server_error() {
+    // What failed for a reason of the daemon's own may work the next time; what is late was done.
+    if !parts.status.is_server_error() || parts.status == StatusCode::GATEWAY_TIMEOUT {
         let answer = Answer {
             status: parts.status,
             headers: parts.headers.clone(),

@@ -6,7 +6,8 @@
 //! nothing; [`Desk::keep`] makes it durable, [`Desk::adopt`] makes it the document.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -27,7 +28,7 @@ use crate::{
 const THE_DOCUMENT: &str = "the configuration with this change";
 
 /// What is wanted of the document.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Intent {
     /// One resource is changed.
     Edit(Edit),
@@ -35,6 +36,17 @@ pub enum Intent {
     Apply(String),
     /// The configuration file is read again, and changes are laid over it.
     Reload,
+}
+
+impl fmt::Debug for Intent {
+    /// A whole document may hold a secret.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Edit(edit) => out.debug_tuple("Edit").field(edit).finish(),
+            Self::Apply(_) => out.write_str("Apply(..)"),
+            Self::Reload => out.write_str("Reload"),
+        }
+    }
 }
 
 /// Why a change is refused. Nothing has changed then.
@@ -122,6 +134,19 @@ impl View {
             Some(id) => Document::hash(self.document.get(id)?),
         };
         Some(format!("\"{hash:016x}\""))
+    }
+
+    /// The tags of a resource and of what it is in; its own count where both have one.
+    pub fn tags(&self, id: &ResourceId) -> BTreeMap<String, String> {
+        let mut tags = BTreeMap::new();
+        for table in [self.document.get(&id.top()), self.document.get(id)] {
+            let said = table.and_then(|table| table.get("tags")?.as_object());
+            for (key, value) in said.into_iter().flatten() {
+                let value = value.as_str().unwrap_or_default();
+                tags.insert(key.clone(), value.to_owned());
+            }
+        }
+        tags
     }
 }
 
@@ -241,7 +266,10 @@ impl Desk {
                 });
             }
         }
+        // What is added must not be there anyway.
+        let is_added = matches!(intent, Intent::Edit(Edit::Add { .. }));
         if condition.absent
+            && !is_added
             && let (Some(id), Some(_)) = (&id, &now)
         {
             return Err(EditError::Exists(id.clone()).into());

@@ -35,12 +35,6 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Whether anything depends on tags, which have to be looked up.
-    pub fn wants_tags(&self) -> bool {
-        let policy = self.policy.borrow();
-        (policy.statements.iter()).any(|statement| !statement.tags.is_empty())
-    }
-
     /// Whether the peer may do that; if not, why, and what helps. A refusal is written down.
     pub fn admit(
         &self,

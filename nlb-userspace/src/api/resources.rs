@@ -1,5 +1,7 @@
 //! From a request to a command and back: resources read and changed, the document read and applied.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
@@ -10,13 +12,12 @@ use serde_json::{Value, json};
 use super::{
     Asking, Names, openapi,
     problem::{Place, Problem},
-    routes::Does,
+    routes::{Does, Route},
     shapes::{Generation, Health, Item, Listing},
 };
 use crate::{
-    access::Tags,
     daemon::{Command, Reading, Request, Written},
-    desk::{Condition, Intent},
+    desk::{Condition, Intent, View},
     document::{
         Document,
         edit::{Edit, Kind, Named},
@@ -28,52 +29,48 @@ use crate::{
 const GENERATION: HeaderName = HeaderName::from_static("nlb-generation");
 const TOML: &str = "application/toml";
 
-/// What a request is about, as a policy names it.
-pub(super) fn named_in(names: &Names) -> String {
-    let parts: Vec<String> = [
-        ("load_balancer", "load-balancer"),
-        ("listener", "listener"),
-        ("rule", "rule"),
-        ("target_group", "target-group"),
-        ("target", "target"),
-    ]
-    .into_iter()
-    .filter_map(|(key, singular)| Some(format!("{singular}/{}", names.get(key)?)))
-    .collect();
-    if parts.is_empty() {
-        "*".to_owned()
-    } else {
-        parts.join("/")
-    }
-}
-
-/// The tags that a policy sees: those of the load balancer or target group of a path, which also count
-/// for what is in it, and those of a listener before them. What is not there yet has none.
-pub(super) fn tags_of(document: &Document, names: &Names) -> Tags {
-    let top = match (names.get("load_balancer"), names.get("target_group")) {
-        (Some(name), _) => ResourceId::LoadBalancer(name.clone()),
-        (_, Some(name)) => ResourceId::TargetGroup(name.clone()),
-        _ => return Tags::new(),
+/// What a request is about.
+fn named(route: &Route, names: &Names) -> Option<Named> {
+    let name = |key: &str| names.get(key).cloned();
+    let kind = match route.parameters().last().copied()? {
+        "load_balancer" => Kind::LoadBalancer,
+        "listener" => Kind::Listener,
+        "rule" => Kind::Rule,
+        "target" => Kind::Target,
+        _ => Kind::TargetGroup,
     };
-    let listener = names
-        .get("load_balancer")
-        .zip(names.get("listener").and_then(|text| text.parse().ok()))
-        .map(|(balancer, listener)| ResourceId::Listener(balancer.clone(), listener));
-    let mut tags = Tags::new();
-    for id in std::iter::once(top).chain(listener) {
-        let written = document
-            .get(&id)
-            .and_then(|table| table.get("tags")?.as_object());
-        for (key, value) in written.into_iter().flatten() {
-            if let Some(value) = value.as_str() {
-                tags.insert(key.clone(), value.to_owned());
-            }
-        }
-    }
-    tags
+    let (top, child) = match kind {
+        Kind::LoadBalancer => ("load_balancer", None),
+        Kind::TargetGroup => ("target_group", None),
+        Kind::Listener => ("load_balancer", Some("listener")),
+        Kind::Rule => ("load_balancer", Some("rule")),
+        Kind::Target => ("target_group", Some("target")),
+    };
+    Some(Named {
+        kind,
+        top: name(top)?,
+        child: child.and_then(name),
+    })
 }
 
-impl Asking<'_> {
+/// What a request is about, as a policy names it, and the tags of that. A resource that can be
+/// written in several ways has one name here, so that no policy is passed by with another.
+pub(super) fn subject(
+    route: &Route,
+    names: &Names,
+    view: &View,
+) -> (String, BTreeMap<String, String>) {
+    let Some(wanted) = named(route, names) else {
+        return ("*".to_owned(), BTreeMap::new());
+    };
+    match wanted.id(&view.document) {
+        Ok(id) => (id.to_string(), view.tags(&id)),
+        // Nothing that is there has this name.
+        Err(_) => (wanted.to_string(), BTreeMap::new()),
+    }
+}
+
+impl Asking {
     pub(super) async fn answer(self) -> Response {
         self.try_answer()
             .await
@@ -81,10 +78,10 @@ impl Asking<'_> {
     }
 
     async fn try_answer(self) -> Result<Response, Problem> {
-        let app = self.app;
+        let app = &self.app.clone();
         match self.route.does {
             Does::List(kind) => self.list(kind).await,
-            Does::Read(kind) => self.read(kind).await,
+            Does::Read(_) => self.read().await,
             Does::ReadConfig => self.read_config().await,
             Does::Generation => {
                 let reading = app.ask(Command::Read).await?;
@@ -158,18 +155,10 @@ impl Asking<'_> {
             .unwrap_or_default()
     }
 
-    fn named(&self, kind: Kind) -> Named {
-        let child = match kind {
-            Kind::LoadBalancer | Kind::TargetGroup => None,
-            Kind::Listener => Some(self.name("listener")),
-            Kind::Rule => Some(self.name("rule")),
-            Kind::Target => Some(self.name("target")),
-        };
-        Named {
-            kind,
-            top: self.top_name(),
-            child,
-        }
+    /// What the path names.
+    fn named(&self) -> Result<Named, Problem> {
+        named(self.route, &self.names)
+            .ok_or_else(|| Problem::missing("the path names no resource".to_owned()))
     }
 
     fn json(&self) -> Result<Value, Problem> {
@@ -179,19 +168,19 @@ impl Asking<'_> {
 
     fn edit(&self) -> Result<Edit, Problem> {
         Ok(match self.route.does {
-            Does::Put(kind) => Edit::Put {
-                named: self.named(kind),
+            Does::Put(_) => Edit::Put {
+                named: self.named()?,
                 table: self.json()?,
             },
-            Does::Patch(kind) => Edit::Patch {
-                named: self.named(kind),
+            Does::Patch(_) => Edit::Patch {
+                named: self.named()?,
                 patch: self.json()?,
             },
-            Does::Remove(kind) => Edit::Remove {
-                named: self.named(kind),
+            Does::Remove(_) => Edit::Remove {
+                named: self.named()?,
             },
             Does::Drain => Edit::Patch {
-                named: self.named(Kind::Target),
+                named: self.named()?,
                 patch: json!({ "weight": 0 }),
             },
             Does::PutRules => Edit::PutRules {
@@ -265,9 +254,9 @@ impl Asking<'_> {
         Ok(self.tagged(&reading, &tag, Json(listing)))
     }
 
-    async fn read(&self, kind: Kind) -> Result<Response, Problem> {
+    async fn read(&self) -> Result<Response, Problem> {
         let reading = self.app.ask(Command::Read).await?;
-        let id = self.named(kind).existing(&reading.view.document);
+        let id = self.named()?.existing(&reading.view.document);
         let id = id.map_err(|error| Problem::of_edit(&error))?;
         let Some(item) = item(&reading, &id) else {
             return Err(Problem::missing(format!("there is no {id}")));

@@ -404,6 +404,22 @@ async fn a_request_that_is_sent_again_is_done_once() {
     assert_eq!(one.body, two.body);
 }
 
+#[tokio::test]
+async fn a_caller_that_hung_up_gets_its_answer_when_it_asks_again() {
+    let server = Server::start();
+    let path = format!("{TARGETS}?wait=healthy");
+    let key = [("idempotency-key", "lost")];
+    let body = json!({"address": "10.0.0.12"}).to_string();
+    {
+        let first = std::pin::pin!(server.send("POST", &path, &key, &body));
+        let made = std::pin::pin!(async { while server.get(SECOND).await.status != 200 {} });
+        // It is dropped, and with it the connection, once the change is made.
+        futures_util::future::select(first, made).await;
+    }
+    let again = server.send("POST", &path, &key, &body).await;
+    assert_eq!(again.status, 201, "{again:?}");
+}
+
 #[test]
 fn only_so_many_idempotency_keys_are_remembered() {
     let mut keys = Keys::default();
@@ -539,9 +555,12 @@ async fn what_is_refused_is_told_changes_nothing_and_is_written_down() {
             "{team}"
         );
     }
-    let got = server.send("DELETE", FIRST, &[], "").await;
-    assert_eq!(got.status, 403);
-    assert!(got.problem().detail.contains("statement 2"));
+    // However a target is written, a policy knows it by one name.
+    for path in ["/v1/target-groups/web/targets/10.0.0.11", FIRST] {
+        let got = server.send("DELETE", path, &[], "").await;
+        assert_eq!(got.status, 403);
+        assert!(got.problem().detail.contains("statement 2"));
+    }
     assert_eq!(server.get(FIRST).await.status, 200);
     let text = fs::read_to_string(server.home.path().join("audit.log")).unwrap();
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
@@ -550,12 +569,12 @@ async fn what_is_refused_is_told_changes_nothing_and_is_written_down() {
     assert_eq!(last["uid"], own);
     assert_eq!(last["pid"], std::process::id());
     // Reads that were let through are not kept.
-    assert_eq!(text.lines().count(), 4);
+    assert_eq!(text.lines().count(), 5);
     assert_eq!(
         audit::verify(&server.home.path().join("audit.log"))
             .unwrap()
             .lines,
-        4
+        5
     );
 }
 

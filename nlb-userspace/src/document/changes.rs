@@ -6,11 +6,7 @@ use std::{collections::BTreeSet, fmt};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{
-    Document, NOT_SHOWN, Table,
-    overlay::{Change, difference},
-    resource::ResourceId,
-};
+use super::{Document, NOT_SHOWN, Table, overlay::pairs, resource::ResourceId};
 
 /// What a plan does to a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -71,38 +67,25 @@ impl fmt::Display for PlannedChange {
 
 /// The difference in these load balancers and target groups.
 pub fn of_tops(from: &Document, to: &Document, tops: &[ResourceId]) -> Vec<PlannedChange> {
-    let mut plan = Vec::new();
-    for top in tops {
-        for (id, change) in difference(from, to, top) {
-            plan.push(match change {
-                Change::Added(own) => {
-                    let mut keys = Vec::new();
-                    compare("", &Table::new(), &own, &mut keys);
-                    PlannedChange {
-                        action: Action::Add,
-                        resource: id.to_string(),
-                        keys,
-                    }
-                }
-                Change::Changed(_) => {
-                    let mut keys = Vec::new();
-                    let own = |document: &Document| document.own(&id).unwrap_or_default();
-                    compare("", &own(from), &own(to), &mut keys);
-                    PlannedChange {
-                        action: Action::Change,
-                        resource: id.to_string(),
-                        keys,
-                    }
-                }
-                Change::Removed => PlannedChange {
-                    action: Action::Remove,
-                    resource: id.to_string(),
-                    keys: Vec::new(),
-                },
-            });
-        }
-    }
-    plan
+    tops.iter()
+        .flat_map(|top| pairs(from, to, top))
+        .map(|(id, (from, to))| {
+            let action = match (&from, &to) {
+                (None, _) => Action::Add,
+                (Some(_), Some(_)) => Action::Change,
+                (Some(_), None) => Action::Remove,
+            };
+            let mut keys = Vec::new();
+            if let Some(to) = to {
+                compare("", &from.unwrap_or_default(), &to, &mut keys);
+            }
+            PlannedChange {
+                action,
+                resource: id.to_string(),
+                keys,
+            }
+        })
+        .collect()
 }
 
 /// The whole difference.

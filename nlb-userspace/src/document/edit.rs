@@ -1,6 +1,6 @@
 //! One change of one resource.
 
-use std::net::SocketAddr;
+use std::{fmt, net::SocketAddr};
 
 use serde_json::Value;
 
@@ -139,6 +139,24 @@ impl Kind {
             Self::LoadBalancer | Self::TargetGroup => None,
             Self::Listener | Self::Rule => Some(Self::LoadBalancer),
             Self::Target => Some(Self::TargetGroup),
+        }
+    }
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = |kind| match kind {
+            Kind::LoadBalancer => "load-balancer",
+            Kind::Listener => "listener",
+            Kind::Rule => "rule",
+            Kind::TargetGroup => "target-group",
+            Kind::Target => "target",
+        };
+        let top = self.kind.parent().unwrap_or(self.kind);
+        write!(out, "{}/{}", word(top), self.top)?;
+        match &self.child {
+            None => Ok(()),
+            Some(child) => write!(out, "/{}/{child}", word(self.kind)),
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod resource;
 
 use std::{
     collections::HashMap,
+    fmt,
     net::{IpAddr, SocketAddr},
 };
 
@@ -54,9 +55,18 @@ pub enum DocumentError {
 }
 
 /// A configuration as a tree. Tables that say nothing and nulls are not in it.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Document {
     root: Table,
+}
+
+impl fmt::Debug for Document {
+    /// Secrets are not shown.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("Document")
+            .field(&self.shown().root)
+            .finish()
+    }
 }
 
 /// Where a resource stands.

@@ -272,44 +272,56 @@ fn is_list(key: &str) -> bool {
     matches!(key, super::LISTENER | super::RULE | super::TARGET)
 }
 
-/// How a load balancer or target group and what is in it differ.
-pub(super) fn difference(
+/// How a load balancer or target group and what is in it differ, as an overlay says it.
+fn difference(
     base: &Document,
     document: &Document,
     top: &ResourceId,
 ) -> BTreeMap<ResourceId, Change> {
+    let changed = |pair: Pair| {
+        Some(match pair {
+            (_, None) => Change::Removed,
+            (None, Some(own)) => Change::Added(own),
+            (Some(from), Some(to)) => Change::Changed(merge::between(&from, &to)?),
+        })
+    };
+    pairs(base, document, top)
+        .into_iter()
+        .filter_map(|(id, pair)| Some((id, changed(pair)?)))
+        .collect()
+}
+
+/// What a resource says in two documents, without what is in it.
+pub(super) type Pair = (Option<Table>, Option<Table>);
+
+/// A load balancer or target group and what is in it, as far as it differs. What is in one that is
+/// removed is not listed.
+pub(super) fn pairs(
+    base: &Document,
+    document: &Document,
+    top: &ResourceId,
+) -> BTreeMap<ResourceId, Pair> {
     let mut found = BTreeMap::new();
-    match (base.own(top), document.own(top)) {
-        (None, None) => return found,
-        (Some(_), None) => {
-            found.insert(top.clone(), Change::Removed);
-            return found;
-        }
-        (None, Some(own)) => {
-            found.insert(top.clone(), Change::Added(own));
-        }
-        (Some(from), Some(to)) => {
-            if let Some(patch) = merge::between(&from, &to) {
-                found.insert(top.clone(), Change::Changed(patch));
-            }
-        }
+    let own = (base.own(top), document.own(top));
+    let is_there = own.1.is_some();
+    if own.0 != own.1 {
+        found.insert(top.clone(), own);
+    }
+    if !is_there {
+        return found;
     }
     let shared = shared_ports(&[base, document], top);
-    let mut before = members(base, top, &shared);
-    for (id, to) in members(document, top, &shared) {
-        match before.remove(&id) {
-            None => {
-                found.insert(id, Change::Added(to.clone()));
-            }
-            Some(from) => {
-                if let Some(patch) = merge::between(from, to) {
-                    found.insert(id, Change::Changed(patch));
-                }
-            }
+    // Targets without a port follow their group's, and are the same targets.
+    let port = document.get(top).and_then(super::port_of);
+    let mut before = members(base, top, &shared, port);
+    for (id, to) in members(document, top, &shared, port) {
+        let from = before.remove(&id);
+        if from != Some(to) {
+            found.insert(id, (from.cloned(), Some(to.clone())));
         }
     }
-    for (id, _) in before {
-        found.insert(id, Change::Removed);
+    for (id, from) in before {
+        found.insert(id, (Some(from.clone()), None));
     }
     found
 }
@@ -338,6 +350,7 @@ fn members<'d>(
     document: &'d Document,
     top: &ResourceId,
     shared: &BTreeSet<(String, u16)>,
+    port: Option<u16>,
 ) -> HashMap<ResourceId, &'d Table> {
     let mut members = HashMap::new();
     let Some(table) = document.get(top) else {
@@ -355,6 +368,12 @@ fn members<'d>(
                     id.version = document.version_of(&Value::Object(table.clone()));
                 }
                 ResourceId::Listener(name, id)
+            }
+            ResourceId::Target(name, mut address) => {
+                if let Some(port) = port.filter(|_| !table.contains_key("port")) {
+                    address.set_port(port);
+                }
+                ResourceId::Target(name, address)
             }
             other => other,
         };

@@ -10,6 +10,7 @@
 mod journal;
 
 use std::{
+    fmt,
     fs::{self, File},
     io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
@@ -60,12 +61,21 @@ pub enum StoreError {
 }
 
 /// A document that was applied in place of the configuration file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     /// The document, as TOML.
     pub text: String,
     /// A hash of the configuration file as it was then: when it is edited, it counts again.
     pub file_hash: u64,
+}
+
+impl fmt::Debug for Applied {
+    /// The text may hold a secret.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Applied")
+            .field("file_hash", &self.file_hash)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Everything that is kept.

@@ -15,7 +15,8 @@
 //! 5. [`dataplane`]: steps become map writes.
 //! 6. [`daemon`]: the loop. [`api`] and [`client`] are the two ends of the control socket,
 //!    [`status`] is what they speak of, [`cli`] is what a person types. [`run`] is around it,
-//!    [`access`] says who may ask for what, [`service`] what systemd is told, [`privileges`] what the process gives up.
+//!    [`access`] says who may ask for what, [`service`] what systemd is told, [`privileges`] what the
+//!    process gives up.
 //!
 //! [`farewell`] has the ends of expired connections told.
 //!
@@ -42,6 +43,7 @@ pub mod ring;
 pub mod run;
 pub mod secret;
 pub mod service;
+pub mod settling;
 pub mod slow_start;
 pub mod source_rules;
 pub mod status;

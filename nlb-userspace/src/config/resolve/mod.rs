@@ -12,6 +12,7 @@ mod health_check;
 mod load_balancer;
 mod name;
 mod node;
+mod pinning;
 mod quic;
 mod target_group;
 mod tunnel;

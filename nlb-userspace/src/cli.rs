@@ -1,4 +1,14 @@
 //! What a person types.
+//!
+//! `run`, `check`, `detach` and `decap` do something themselves; the others are clients of the API
+//! and nothing more: [`resources`] says what of, [`assignments`] reads `KEY=VALUE`, [`print`] shows
+//! answers, [`declare`] applies files, [`generated`] writes what is made from this very description.
+
+mod assignments;
+pub mod declare;
+mod generated;
+pub mod print;
+pub mod resources;
 
 use std::{
     fmt::Write as _,
@@ -7,17 +17,9 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::mpsc,
-};
 
 use crate::{
-    api, client, config,
-    daemon::{Daemon, DaemonError, Reloaded},
-    dataplane::load,
-    decap,
-    status::Status,
+    access::audit, client, config, daemon::Written, dataplane::load, decap, run, status::Status,
 };
 
 /// Where the daemon listens unless the configuration says otherwise.
@@ -49,7 +51,8 @@ pub enum Command {
     ///
     /// Loads the XDP program, or takes over the one that an earlier daemon left running, makes the
     /// configuration live, checks targets and follows the network. SIGHUP reads the configuration
-    /// again. When the daemon ends, traffic goes on as it was; `nlb detach` ends it.
+    /// again. When the daemon ends, traffic goes on as it was, and `nlb detach` ends it; with
+    /// `node.on_exit = "detach"` it ends with the daemon.
     ///
     /// The log goes to standard error; `NLB_LOG` sets what is logged (error, warn, info, debug, or
     /// for instance `nlb_userspace::health=debug`).
@@ -90,6 +93,45 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// List, show and change load balancers
+    #[command(subcommand, visible_alias = "load-balancer")]
+    Lb(resources::Lb),
+    /// List, show and change the listeners of load balancers
+    #[command(subcommand)]
+    Listener(resources::Listener),
+    /// List, show and change the source rules of load balancers
+    #[command(subcommand)]
+    Rule(resources::Rule),
+    /// List, show and change target groups
+    #[command(subcommand, visible_alias = "tg")]
+    TargetGroup(resources::TargetGroup),
+    /// List, show, register, change, drain and deregister targets
+    #[command(subcommand)]
+    Target(resources::Target),
+    /// Show how targets are, with NLB's states and reasons
+    Health(resources::Health),
+    /// Make the configuration exactly what a file says
+    ///
+    /// Prints the plan, and then carries it out, unless something changed in between. What was
+    /// changed over the API before is discarded; the plan names it. The file counts until the
+    /// daemon's own configuration file is edited and read again; to make that one count at once,
+    /// apply it.
+    Apply(declare::Apply),
+    /// Print what `nlb apply FILE` would change, and change nothing
+    Diff(declare::Diff),
+    /// Print a script that completes these commands in a shell
+    ///
+    /// For bash: `nlb completions bash > /etc/bash_completion.d/nlb`.
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages, one for each command
+    Man {
+        /// Where to; made if it is not there
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Take the XDP program off all interfaces and remove its maps
     ///
     /// Ends all forwarding at once, and forgets all flows. Refused while a daemon runs: stop it
@@ -108,11 +150,31 @@ pub enum Command {
     ///
     /// SIGUSR1 prints the counters. docs/decap.md says what else a target needs.
     Decap(decap::Options),
+    /// Look after the audit log
+    Audit {
+        /// What to do with it
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// Print the version
     Version {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+}
+
+/// What to do with an audit log.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Say whether an audit log is as it was written
+    ///
+    /// Follows the chain of hashes from the first line to the last. Exits with 0 and prints the last
+    /// hash if it is whole, with 1 and the line where it breaks otherwise. That lines are missing at
+    /// the end shows only against a last hash that was kept elsewhere.
+    Verify {
+        /// The log, the configuration's `node.audit_log`
+        file: PathBuf,
     },
 }
 
@@ -131,13 +193,26 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Check { file, json } => return check(&file, json),
         Command::Status { socket, json } => status(&socket.socket, json).await,
         Command::Reload { socket, json } => reload(&socket.socket, json).await,
+        Command::Lb(lb) => lb.run().await,
+        Command::Listener(listener) => listener.run().await,
+        Command::Rule(rule) => rule.run().await,
+        Command::TargetGroup(group) => group.run().await,
+        Command::Target(target) => target.run().await,
+        Command::Health(health) => health.run().await,
+        Command::Apply(apply) => apply.run().await,
+        Command::Diff(diff) => diff.run().await,
+        Command::Completions { shell } => Ok(generated::completions(shell)),
+        Command::Man { directory } => generated::manual(&directory),
         Command::Detach { bpffs } => detach(&bpffs),
         Command::Decap(options) => decapsulate(&options).await,
+        Command::Audit {
+            command: AuditCommand::Verify { file },
+        } => verify(&file),
         Command::Version { json } => version(json),
     };
     match result {
         Ok(text) => {
-            print(&text);
+            say(&text);
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -148,7 +223,7 @@ pub async fn run(cli: Cli) -> ExitCode {
 }
 
 /// Writes to standard output; a reader that has gone away (`nlb status | head`) is no error.
-fn print(text: &str) {
+fn say(text: &str) {
     use std::io::Write as _;
     let _gone = std::io::stdout().lock().write_all(text.as_bytes());
 }
@@ -157,43 +232,8 @@ fn print(text: &str) {
 type Failure = Box<dyn std::error::Error>;
 
 async fn run_daemon(config: &Path) -> Result<String, Failure> {
-    let config = std::path::absolute(config)?;
-    // The socket first: two daemons on the same maps must not meet.
-    let desired = config::load(&config)?;
-    if let Some(folder) = desired.node.socket.parent() {
-        std::fs::create_dir_all(folder)
-            .map_err(|error| format!("node.socket: cannot make `{}`: {error}", folder.display()))?;
-    }
-    let listener = api::bind(&desired.node.socket).await?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
-    let (daemon, inputs) = Daemon::start(&config).await?;
-    let (commands, received) = mpsc::channel(16);
-    let (reload, reloads) = mpsc::channel(1);
-    tokio::spawn(async move {
-        while hang_up.recv().await.is_some() {
-            // One that is waiting already reads the same file.
-            let _ = reload.try_send(());
-        }
-    });
-    tokio::spawn(async move {
-        if let Err(error) = api::serve(listener, commands).await {
-            tracing::error!("the control socket failed: {error}");
-        }
-    });
-    tracing::info!(socket = %desired.node.socket.display(), "ready");
-    let stop = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    let daemon = daemon.run(inputs, received, reloads, stop).await;
-    drop(daemon);
-    // One that is gone already is as well.
-    drop(std::fs::remove_file(&desired.node.socket));
-    tracing::info!("the daemon ends, traffic goes on; `nlb detach` ends it");
+    // It is large, and made once.
+    Box::pin(run::run(config)).await?;
     Ok(String::new())
 }
 
@@ -201,7 +241,7 @@ fn check(file: &Path, json: bool) -> ExitCode {
     match config::load(file) {
         Ok(desired) if json => {
             let answer = serde_json::json!({ "faults": [], "warnings": desired.warnings });
-            print(&format!("{answer:#}\n"));
+            say(&format!("{answer:#}\n"));
             ExitCode::SUCCESS
         }
         Ok(desired) => {
@@ -226,12 +266,12 @@ fn check(file: &Path, json: bool) -> ExitCode {
                 count(targets, "target"),
             ];
             let _ = writeln!(text, "{}: no faults: {}", file.display(), found.join(", "));
-            print(&text);
+            say(&text);
             ExitCode::SUCCESS
         }
         Err(faults) if json => {
             match serde_json::to_string_pretty(&faults) {
-                Ok(text) => print(&format!("{text}\n")),
+                Ok(text) => say(&format!("{text}\n")),
                 Err(error) => eprintln!("nlb: cannot write JSON: {error}"),
             }
             ExitCode::FAILURE
@@ -257,7 +297,7 @@ async fn status(socket: &Path, json: bool) -> Result<String, Failure> {
 }
 
 async fn reload(socket: &Path, json: bool) -> Result<String, Failure> {
-    let reloaded: Reloaded = client::call(socket, hyper::Method::POST, "/v1/reload").await?;
+    let reloaded: Written = client::call(socket, hyper::Method::POST, "/v1/reload").await?;
     if json {
         return Ok(format!("{}\n", serde_json::to_string_pretty(&reloaded)?));
     }
@@ -265,6 +305,7 @@ async fn reload(socket: &Path, json: bool) -> Result<String, Failure> {
     for warning in &reloaded.warnings {
         let _ = writeln!(text, "{warning}");
     }
+    text += &print::discarded(&reloaded);
     if reloaded.steps == 0 {
         let _ = writeln!(
             text,
@@ -286,6 +327,16 @@ fn detach(bpffs: &Path) -> Result<String, Failure> {
         "detached from {}, removed {}\n",
         count(detached.links, "interface"),
         count(detached.pins - detached.links, "map")
+    ))
+}
+
+fn verify(file: &Path) -> Result<String, Failure> {
+    let head = audit::verify(file)?;
+    Ok(format!(
+        "{}: {}, each as it was written; the last has hash {}\n",
+        file.display(),
+        count(usize::try_from(head.lines)?, "line"),
+        head.hash
     ))
 }
 

@@ -5,13 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use http_body_util::{BodyExt as _, Empty};
-use hyper::{Method, Request, StatusCode, body::Bytes};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, Request, body::Bytes};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::api::Refusal;
+use crate::api::problem::Problem;
 
 /// Why a daemon did not answer as hoped.
 #[derive(Debug, thiserror::Error)]
@@ -46,8 +46,66 @@ pub enum ClientError {
         source: serde_json::Error,
     },
     /// The daemon refused.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{}", said(.0, None))]
+    Refused(Box<Problem>),
+}
+
+/// What is wrong, for people: every fault on a line, and then the rest. `sent` is the name of the
+/// file that was sent.
+pub fn said(problem: &Problem, sent: Option<&str>) -> String {
+    let mut text = String::new();
+    for fault in &problem.faults {
+        text += &fault.line(sent);
+        text.push('\n');
+    }
+    text + &problem.detail
+}
+
+/// A request to a daemon.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The method.
+    pub method: Method,
+    /// The path, with its query.
+    pub path: String,
+    /// The body, and what it is written in.
+    pub body: Option<(&'static str, Bytes)>,
+    /// Other headers.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl Call {
+    /// A request without a body.
+    pub fn new(method: Method, path: impl Into<String>) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            body: None,
+            headers: Vec::new(),
+        }
+    }
+
+    /// The same with a body in JSON.
+    #[must_use]
+    pub fn with_json(self, body: &serde_json::Value) -> Self {
+        self.with_body("application/json", body.to_string())
+    }
+
+    /// The same with another header.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The same with any body.
+    #[must_use]
+    pub fn with_body(self, kind: &'static str, body: impl Into<Bytes>) -> Self {
+        Self {
+            body: Some((kind, body.into())),
+            ..self
+        }
+    }
 }
 
 /// Sends a request without a body to a daemon and reads its answer.
@@ -56,11 +114,21 @@ pub async fn call<A: DeserializeOwned>(
     method: Method,
     path: &str,
 ) -> Result<A, ClientError> {
-    let http = |source| ClientError::Http {
+    send(socket, Call::new(method, path)).await
+}
+
+/// Sends a request to a daemon and reads its answer.
+pub async fn send<A: DeserializeOwned>(socket: &Path, call: Call) -> Result<A, ClientError> {
+    let body = text(socket, call).await?;
+    serde_json::from_slice(&body).map_err(|source| ClientError::Shape {
         path: socket.to_owned(),
         source,
-    };
-    let shape = |source| ClientError::Shape {
+    })
+}
+
+/// The same, with the answer as it is.
+pub async fn text(socket: &Path, call: Call) -> Result<Bytes, ClientError> {
+    let http = |source| ClientError::Http {
         path: socket.to_owned(),
         source,
     };
@@ -74,11 +142,21 @@ pub async fn call<A: DeserializeOwned>(
         .await
         .map_err(http)?;
     let driver = tokio::spawn(connection);
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(hyper::header::HOST, "nlb")
-        .body(Empty::<Bytes>::new())?;
+    let mut request = Request::builder()
+        .method(call.method)
+        .uri(call.path)
+        .header(hyper::header::HOST, "nlb");
+    for (name, value) in call.headers {
+        request = request.header(name, value);
+    }
+    let body = match call.body {
+        Some((kind, body)) => {
+            request = request.header(hyper::header::CONTENT_TYPE, kind);
+            body
+        }
+        None => Bytes::new(),
+    };
+    let request = request.body(Full::new(body))?;
     let response = sender.send_request(request).await.map_err(http)?;
     let status = response.status();
     let body = response
@@ -88,10 +166,14 @@ pub async fn call<A: DeserializeOwned>(
         .map_err(http)?
         .to_bytes();
     driver.abort();
-    if status == StatusCode::OK {
-        serde_json::from_slice(&body).map_err(shape)
-    } else {
-        let refusal: Refusal = serde_json::from_slice(&body).map_err(shape)?;
-        Err(ClientError::Refused(refusal.error))
+    if status.is_success() {
+        return Ok(body);
+    }
+    match serde_json::from_slice(&body) {
+        Ok(problem) => Err(ClientError::Refused(Box::new(problem))),
+        Err(source) => Err(ClientError::Shape {
+            path: socket.to_owned(),
+            source,
+        }),
     }
 }

@@ -1,11 +1,15 @@
 //! The kernel's ticks, as userspace can know them.
 
+use std::sync::OnceLock;
+
 use nlb_common::tick::{Clock, Tick};
 use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
 
-/// How this kernel's jiffies make ticks.
+/// How this kernel's jiffies make ticks. Asked once: it is a constant of the kernel's, and every
+/// listener's time-outs are counted with it each time that the wish is made.
 pub fn of_this_kernel() -> Clock {
-    Clock::of_jiffy(nanos(clock_getres(ClockId::MonotonicCoarse)))
+    static CLOCK: OnceLock<Clock> = OnceLock::new();
+    *CLOCK.get_or_init(|| Clock::of_jiffy(nanos(clock_getres(ClockId::MonotonicCoarse))))
 }
 
 /// The present tick, within one of what the packet program reads.

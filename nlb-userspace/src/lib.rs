@@ -14,13 +14,16 @@
 //! 4. [`plan`]: wish minus actual = ordered steps.
 //! 5. [`dataplane`]: steps become map writes.
 //! 6. [`daemon`]: the loop. [`api`] and [`client`] are the two ends of the control socket,
-//!    [`status`] is what they speak of, [`cli`] is what a person types.
+//!    [`status`] is what they speak of, [`cli`] is what a person types. [`run`] is around it,
+//!    [`access`] says who may ask for what, [`service`] what systemd is told, [`privileges`] what the
+//!    process gives up.
 //!
 //! [`farewell`] has the ends of expired connections told. [`early`] keeps fragments that overtook their
 //! first one.
 //!
 //! [`decap`] is apart: the command that runs on targets of the tunnelled modes.
 
+pub mod access;
 pub mod api;
 pub mod cli;
 pub mod client;
@@ -29,16 +32,23 @@ pub mod config;
 pub mod daemon;
 pub mod dataplane;
 pub mod decap;
+pub mod desk;
+pub mod document;
 pub mod early;
 pub mod farewell;
 pub mod forward;
 pub mod health;
 pub mod next_hop;
 pub mod plan;
+pub mod privileges;
 pub mod ring;
+pub mod run;
 pub mod secret;
+pub mod service;
 pub mod settling;
 pub mod slow_start;
 pub mod source_rules;
 pub mod status;
+pub mod store;
+mod table;
 pub mod target_state;

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use zeroize::Zeroizing;
+
 use crate::config::{HashKey, HashKeyError, HashKeySource};
 
 /// Why there is no secret.
@@ -51,9 +53,9 @@ pub fn random() -> Result<[u8; 32], SecretError> {
 
 /// The deployment's key. If the configuration names none, one is made once and kept as `hash.key`
 /// in `folder`, readable by its owner only.
-pub fn deployment_key(source: &HashKeySource, folder: &Path) -> Result<[u8; 32], SecretError> {
+pub fn deployment_key(source: &HashKeySource, folder: &Path) -> Result<HashKey, SecretError> {
     match source {
-        HashKeySource::Written(key) => Ok(*key.bytes()),
+        HashKeySource::Written(key) => Ok(key.clone()),
         HashKeySource::File(path) => read(path),
         HashKeySource::Kept => {
             let path = folder.join("hash.key");
@@ -61,7 +63,7 @@ pub fn deployment_key(source: &HashKeySource, folder: &Path) -> Result<[u8; 32],
                 Err(SecretError::File { source, .. })
                     if source.kind() == io::ErrorKind::NotFound =>
                 {
-                    let key = random()?;
+                    let key = HashKey::new(random()?);
                     write(&path, &key)?;
                     Ok(key)
                 }
@@ -71,37 +73,50 @@ pub fn deployment_key(source: &HashKeySource, folder: &Path) -> Result<[u8; 32],
     }
 }
 
-fn read(path: &Path) -> Result<[u8; 32], SecretError> {
-    let text = fs::read_to_string(path).map_err(|source| SecretError::File {
-        action: "read",
+fn read(path: &Path) -> Result<HashKey, SecretError> {
+    let text = fs::read_to_string(path)
+        .map(Zeroizing::new)
+        .map_err(|source| SecretError::File {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        })?;
+    HashKey::from_hex(text.trim()).map_err(|source| SecretError::Content {
         path: path.to_owned(),
         source,
-    })?;
-    let key = HashKey::from_hex(text.trim()).map_err(|source| SecretError::Content {
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok(*key.bytes())
+    })
 }
 
-fn write(path: &Path, key: &[u8; 32]) -> Result<(), SecretError> {
+fn write(path: &Path, key: &HashKey) -> Result<(), SecretError> {
     let error = |source| SecretError::File {
         action: "write",
         path: path.to_owned(),
         source,
     };
-    let mut text = String::new();
-    for byte in key {
+    // Long enough from the start: a string that grows leaves a copy behind.
+    let mut text = Zeroizing::new(String::with_capacity(2 * HashKey::LENGTH + 1));
+    for byte in key.bytes() {
         let _infallible = write!(text, "{byte:02x}");
     }
     text.push('\n');
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(error)?;
-    file.write_all(text.as_bytes()).map_err(error)
+    // Under another name until it is complete: half a key is worse than none.
+    let unfinished = path.with_extension("unfinished");
+    let write = || {
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&unfinished)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)
+    };
+    write().map_err(|source| {
+        // What is left is overwritten by the next attempt.
+        drop(fs::remove_file(&unfinished));
+        error(source)
+    })
 }
 
 #[cfg(test)]

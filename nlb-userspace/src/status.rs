@@ -155,6 +155,39 @@ pub struct Target {
     pub counters: Counters,
 }
 
+/// The health of a target group: the whole answer of `GET /v1/target-groups/{name}/health`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct GroupHealth {
+    /// Its name.
+    pub target_group: String,
+    /// Whether new flows go to all targets because too few are healthy (`unhealthy_state_routing`).
+    pub fail_open: bool,
+    /// Whether enough targets are healthy for the group to count as available (`dns_failover`).
+    pub available: bool,
+    /// Its targets, those that are being deregistered among them.
+    pub targets: Vec<TargetHealth>,
+}
+
+/// The health of a target, in NLB's words.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct TargetHealth {
+    /// Its address and port.
+    pub target: String,
+    /// Its share of new flows.
+    pub weight: u16,
+    /// The same, as it is now: 0 if it takes none, less than `weight` in slow start.
+    pub effective_weight: f64,
+    /// NLB's target health state: `initial`, `healthy`, `unhealthy`, `unhealthy.draining`,
+    /// `draining`, `unused` or `unavailable`.
+    pub state: String,
+    /// NLB's reason code, such as `Target.FailedHealthChecks`.
+    pub reason: Option<String>,
+    /// NLB's description of the reason.
+    pub description: Option<String>,
+    /// What went wrong in the last health check that failed.
+    pub last_failure: Option<String>,
+}
+
 /// The way to a target.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NextHop {

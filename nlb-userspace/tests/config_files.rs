@@ -11,10 +11,10 @@ use std::{
 
 use nlb_common::listener::HashInput;
 use nlb_userspace::config::{
-    self, Capacity, Desired, FlowLimits, HashKey, HashKeySource, HealthCheck, HealthCheckPort,
-    HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Minimum, Mode, Node,
-    OverLimit, Problem, Protocol, Share, StrandedAction, Suspicion, Target, TargetGroup,
-    TunnelOptions, TunnelSource, TunnelSources, XdpMode, schema,
+    self, Access, Capacity, Desired, FlowLimits, HashKey, HashKeySource, HealthCheck,
+    HealthCheckPort, HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Minimum,
+    Mode, Node, OnExit, OverLimit, Problem, Protocol, Seccomp, Share, StrandedAction, Suspicion,
+    Target, TargetGroup, TunnelOptions, TunnelSource, TunnelSources, XdpMode, schema,
 };
 use proptest::prelude::*;
 
@@ -47,6 +47,10 @@ xdp_mode = "generic"
 hash_key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 bpffs = "/run/bpf"
 socket = "/run/nlb/a.sock"
+on_exit = "detach"
+user = "nlb"
+seccomp = "log"
+state_directory = "/srv/nlb"
 tunnel.source_ipv4 = "10.9.0.1/28"
 tunnel.source_ipv6 = "fd09::1"
 capacity = { flows = 2048, targets = 8, listeners = 16, target_groups = 4 }
@@ -195,6 +199,11 @@ fn a_minimal_file_gets_every_default() {
             hash_key: HashKeySource::Kept,
             bpffs: PathBuf::from("/sys/fs/bpf"),
             socket: PathBuf::from("/run/nlb/nlb.sock"),
+            audit_log: None,
+            on_exit: OnExit::Keep,
+            user: None,
+            seccomp: Seccomp::Enforce,
+            state_directory: PathBuf::from("/var/lib/nlb"),
             tunnel_sources: TunnelSources::default(),
             capacity: Capacity {
                 flows: size(1_048_576),
@@ -261,6 +270,7 @@ fn a_minimal_file_gets_every_default() {
                 quic_server_id: None,
             }],
         }],
+        access: Access::default(),
         warnings: Vec::new(),
     };
     assert_eq!(parse(MINIMAL), expected);
@@ -427,6 +437,11 @@ fn a_full_node_is_taken_as_written() {
         hash_key: HashKeySource::Written(HashKey::new(key)),
         bpffs: PathBuf::from("/run/bpf"),
         socket: PathBuf::from("/run/nlb/a.sock"),
+        audit_log: None,
+        on_exit: OnExit::Detach,
+        user: Some("nlb".to_owned()),
+        seccomp: Seccomp::Log,
+        state_directory: PathBuf::from("/srv/nlb"),
         tunnel_sources: TunnelSources {
             v4: Some(TunnelSource {
                 address: Ipv4Addr::new(10, 9, 0, 1),
@@ -712,7 +727,13 @@ fn the_reference_lists_exactly_the_keys_there_are() {
     let path = docs().join("configuration.md");
     let mut text = fs::read_to_string(&path).unwrap();
     let written = text.clone();
-    for section in ["node", "load_balancer", "target_group"] {
+    for section in [
+        "node",
+        "load_balancer",
+        "target_group",
+        "access_role",
+        "access_statement",
+    ] {
         let open = format!("<!-- keys: {section} -->\n");
         let (before, rest) = text.split_once(&open).unwrap();
         let (_, after) = rest.split_once("<!-- end -->").unwrap();

@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use super::{
     PATIENCE, SOON, ask_http, configuration, http_vips, listeners, targets, text, udp_vips,
-    wait_for_states, who_answers, with_nlb,
+    wait_for_states, who_answers, with_configuration, with_nlb,
 };
 
 /// A download that takes about ten seconds.
@@ -90,6 +90,7 @@ fn sigkill_and_restart_of_the_daemon_break_no_transfer() -> Result<()> {
             .collect::<Result<Vec<_>>>()?;
         transfers.iter().try_for_each(Transfer::goes_on)?;
         let before = daemon.status()?;
+        let program = attached(lab.gateway(), "eth0")?;
 
         daemon.kill_9()?;
         transfers.iter().try_for_each(Transfer::goes_on)?;
@@ -98,7 +99,14 @@ fn sigkill_and_restart_of_the_daemon_break_no_transfer() -> Result<()> {
             super::ask_udp(lab, datagrams).context("without a daemon")?;
         }
 
+        // An upgrade is no more than this: whatever program a daemon brings takes the place of the
+        // one that was there.
         *daemon = lab.start_nlb()?;
+        let replaced = attached(lab.gateway(), "eth0")?;
+        ensure!(
+            replaced.is_some() && replaced != program,
+            "{program:?} stayed"
+        );
         let after = daemon.status()?;
         let generation = |status: &Value| status["generation"].as_u64().expect("a generation");
         assert!(
@@ -185,6 +193,37 @@ fn detach_leaves_no_program_no_map_and_no_pin() -> Result<()> {
         for vip in http_vips() {
             ask_http(lab, vip).context("the data plane stays when the daemon ends")?;
         }
+        let used = InKernel::of(lab)?;
+        daemon.detach(lab)?;
+        used.is_gone(lab)
+    })
+}
+
+#[test]
+fn with_on_exit_detach_the_data_plane_ends_with_the_daemon() -> Result<()> {
+    let text = configuration().replacen("[node]\n", "[node]\non_exit = \"detach\"\n", 1);
+    with_configuration("on_exit", &text, |lab, daemon| {
+        let used = InKernel::of(lab)?;
+        // Whoever is killed has no say; the next daemon takes over what is there.
+        daemon.kill_9()?;
+        for vip in http_vips() {
+            ask_http(lab, vip).context("a daemon that is killed leaves the data plane")?;
+        }
+        *daemon = lab.start_nlb()?;
+        daemon.terminate()?;
+        used.is_gone(lab)
+    })
+}
+
+/// What the data plane has in the kernel.
+struct InKernel {
+    programs: Vec<u32>,
+    maps: Vec<u32>,
+}
+
+impl InKernel {
+    /// The programs on the lab's interfaces and their maps.
+    fn of(lab: &Lab) -> Result<Self> {
         let mut programs = Vec::new();
         for interface in ["eth0", "eth1"] {
             let program = attached(lab.gateway(), interface)?;
@@ -202,13 +241,17 @@ fn detach_leaves_no_program_no_map_and_no_pin() -> Result<()> {
             }
         }
         ensure!(!maps.is_empty(), "programs {programs:?} use no map");
+        Ok(Self { programs, maps })
+    }
 
-        daemon.detach(lab)?;
+    /// Nothing of it is left, and the hosts reach each other without it.
+    fn is_gone(&self, lab: &Lab) -> Result<()> {
         for interface in ["eth0", "eth1"] {
             assert_eq!(attached(lab.gateway(), interface)?, None, "{interface}");
         }
         let pins = lab.bpffs().join("nlb");
         assert!(!pins.exists(), "{} is still there", pins.display());
+        let Self { programs, maps } = self;
         // The kernel frees them some time after their last user is gone: when all processors have
         // passed a point where nobody uses them, and its workers get to it.
         wait_until("programs and maps are freed", FREED, || {
@@ -220,7 +263,7 @@ fn detach_leaves_no_program_no_map_and_no_pin() -> Result<()> {
         })?;
         lab.client().run("ping -n -q -c 1 -W 2 10.2.0.11")?;
         Ok(())
-    })
+    }
 }
 
 /// The id of the XDP program on an interface.

@@ -3,7 +3,9 @@
 //! The configuration is the demonstration's, `docs/examples/demo.toml`, with quicker health checks.
 //! Each test has a lab of its own, so they may run beside each other.
 
+mod access;
 mod admission;
+mod api;
 mod changes;
 mod daemon_life;
 mod decap;
@@ -14,9 +16,12 @@ mod health;
 mod icmp;
 mod next_hops;
 mod pinning;
+mod privileges;
 mod quic;
 mod selection;
+mod service;
 mod snat;
+mod survival;
 mod tools;
 mod tunnels;
 

@@ -19,7 +19,7 @@ pub use super::{
     http_codes::HttpCodes,
 };
 pub use crate::target_state::Minimum;
-use crate::{decap::prefix::Prefix, source_rules::SourceRules};
+use crate::{access::Role, decap::prefix::Prefix, source_rules::SourceRules};
 
 /// A whole valid configuration; load balancers, listeners, groups and targets in the order of the
 /// file.
@@ -31,8 +31,47 @@ pub struct Desired {
     pub load_balancers: Vec<LoadBalancer>,
     /// The target groups.
     pub target_groups: Vec<TargetGroup>,
+    /// Who may use the control socket.
+    pub access: Access,
     /// What is legal but seldom meant.
     pub warnings: Vec<Warning>,
+}
+
+/// Who may use the control socket, by names that a host may know or not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Roles.
+    pub roles: Vec<AccessRole>,
+    /// Statements.
+    pub statements: Vec<AccessStatement>,
+}
+
+/// Whose a role is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessRole {
+    /// The role.
+    pub role: Role,
+    /// Users who have it.
+    pub users: Vec<String>,
+    /// Groups whose members have it.
+    pub groups: Vec<String>,
+}
+
+/// A statement of a policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessStatement {
+    /// Whether it allows; otherwise it denies.
+    pub allows: bool,
+    /// Whom it is about; with no groups either, everybody.
+    pub users: Vec<String>,
+    /// Groups whose members it is about.
+    pub groups: Vec<String>,
+    /// Patterns of actions.
+    pub actions: Vec<String>,
+    /// Patterns of resources.
+    pub resources: Vec<String>,
+    /// Tags that the resource must have, and patterns of their values.
+    pub tags: Vec<(String, String)>,
 }
 
 /// What concerns this machine only.
@@ -48,6 +87,16 @@ pub struct Node {
     pub bpffs: PathBuf,
     /// The control socket.
     pub socket: PathBuf,
+    /// Where calls are written down.
+    pub audit_log: Option<PathBuf>,
+    /// What becomes of the data plane when the daemon is told to end.
+    pub on_exit: OnExit,
+    /// A user that the daemon becomes.
+    pub user: Option<String>,
+    /// What becomes of system calls that the daemon has no use for.
+    pub seccomp: Seccomp,
+    /// Where changes over the API are kept.
+    pub state_directory: PathBuf,
     /// Where outer packets of tunnels come from.
     pub tunnel_sources: TunnelSources,
     /// Sizes of the maps.
@@ -92,6 +141,26 @@ pub struct Capacity {
     pub listeners: NonZeroU32,
     /// Target groups.
     pub target_groups: NonZeroU32,
+}
+
+/// What becomes of the data plane when the daemon is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnExit {
+    /// It goes on as it is.
+    Keep,
+    /// It is taken off, maps and flows with it.
+    Detach,
+}
+
+/// What becomes of system calls that the daemon has no use for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seccomp {
+    /// They fail.
+    Enforce,
+    /// The kernel logs them.
+    Log,
+    /// Nobody looks.
+    Off,
 }
 
 /// Where XDP runs.

@@ -2,8 +2,10 @@
 
 use std::{fmt, path::PathBuf};
 
-/// The 32 bytes of the hash key. `Debug` does not show them.
-#[derive(Clone, PartialEq, Eq)]
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+/// The 32 bytes of the hash key. `Debug` does not show them, and memory that held them is wiped.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct HashKey([u8; Self::LENGTH]);
 
 impl HashKey {
@@ -17,21 +19,20 @@ impl HashKey {
 
     /// A key from 64 hexadecimal digits, as a configuration or a key file holds it.
     pub fn from_hex(text: &str) -> Result<Self, HashKeyError> {
-        let digits = text
-            .chars()
-            .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
-            .collect::<Vec<_>>();
-        if digits.len() != 2 * Self::LENGTH {
-            return Err(HashKeyError::Length(digits.len()));
+        let length = text.chars().count();
+        if length != 2 * Self::LENGTH {
+            return Err(HashKeyError::Length(length));
         }
-        let mut bytes = [0; Self::LENGTH];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            let &[Some(high), Some(low)] = pair else {
+        let digit = |c: char| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let mut digits = text.chars().map(digit);
+        let mut key = Zeroizing::new([0; Self::LENGTH]);
+        for byte in key.iter_mut() {
+            let (Some(Some(high)), Some(Some(low))) = (digits.next(), digits.next()) else {
                 return Err(HashKeyError::Digit);
             };
             *byte = high << 4 | low;
         }
-        Ok(Self(bytes))
+        Ok(Self(*key))
     }
 
     /// The secret itself.

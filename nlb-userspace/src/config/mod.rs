@@ -31,10 +31,11 @@ use toml::de::DeTable;
 
 pub use self::{
     desired::{
-        Capacity, Desired, FlowLimits, HashKey, HashKeyError, HashKeySource, HealthCheck,
-        HealthCheckPort, HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer,
-        Minimum, Mode, Node, OverLimit, Protocol, Share, SourceRule, StrandedAction, Target,
-        TargetGroup, TunnelOptions, TunnelSource, TunnelSources, XdpMode,
+        Access, AccessRole, AccessStatement, Capacity, Desired, FlowLimits, HashKey, HashKeyError,
+        HashKeySource, HealthCheck, HealthCheckPort, HealthCheckProtocol, HttpCodes, IpVersion,
+        Listener, LoadBalancer, Minimum, Mode, Node, OnExit, OverLimit, Protocol, Seccomp, Share,
+        SourceRule, StrandedAction, Target, TargetGroup, TunnelOptions, TunnelSource,
+        TunnelSources, XdpMode,
     },
     error::{
         AddressClass, Fault, Faults, GroupTrait, Position, Problem, Remedy, Shape, Suspicion,
@@ -49,6 +50,11 @@ use self::{
 
 /// Reads and checks a configuration file.
 pub fn load(path: &Path) -> Result<Desired, Faults> {
+    load_text(path).map(|(_, desired)| desired)
+}
+
+/// The same, with the text that was read.
+pub fn load_text(path: &Path) -> Result<(String, Desired), Faults> {
     let name = path.display().to_string();
     let bytes = fs::read(path).map_err(|error| {
         Faults::new(vec![Fault {
@@ -60,10 +66,12 @@ pub fn load(path: &Path) -> Result<Desired, Faults> {
             remedy: Remedy::ReadableFile,
         }])
     })?;
-    match str::from_utf8(&bytes) {
-        Ok(text) => parse(&name, text),
+    match String::from_utf8(bytes) {
+        Ok(text) => parse(&name, &text).map(|desired| (text, desired)),
         Err(error) => {
-            let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
+            let valid = (error.as_bytes())
+                .get(..error.utf8_error().valid_up_to())
+                .unwrap_or_default();
             let valid = String::from_utf8_lossy(valid);
             let mut report = Report::new(&name, &valid);
             let spot = Spot {

@@ -96,6 +96,17 @@ pub enum Problem {
     #[error("is empty")]
     Empty,
 
+    // Tags.
+    /// More tags than NLB takes.
+    #[error("has {0} tags, and a resource takes 50")]
+    TooManyTags(usize),
+    /// A key that NLB does not take.
+    #[error("is not the key of a tag")]
+    TagKey,
+    /// A value that NLB does not take.
+    #[error("is not the value of a tag")]
+    TagValue,
+
     // Names and paths.
     /// A name with a character NLB does not take.
     #[error("has the character {0:?}, which a name cannot have")]
@@ -120,6 +131,18 @@ pub enum Problem {
     /// A name no Linux interface can have.
     #[error("cannot be the name of a network interface")]
     InterfaceName,
+    /// A role that nobody has.
+    #[error("names neither users nor groups")]
+    RoleOfNobody,
+    /// A word that is like no action.
+    #[error("is like no action")]
+    ActionForm,
+    /// A condition without a value.
+    #[error("is no condition on a tag")]
+    TagForm,
+    /// A name no user has.
+    #[error("cannot be the name of a user")]
+    UserName,
     /// An interface listed again.
     #[error("is listed twice (line {line})")]
     ListedTwice {

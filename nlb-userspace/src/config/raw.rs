@@ -20,6 +20,8 @@ pub(super) struct RawFile {
     pub(super) node: Option<RawNode>,
     pub(super) load_balancers: Vec<RawLoadBalancer>,
     pub(super) target_groups: Vec<RawTargetGroup>,
+    pub(super) roles: Vec<RawRole>,
+    pub(super) statements: Vec<RawStatement>,
     /// False if some are likely to stand under a mistyped key.
     pub(super) groups_complete: bool,
 }
@@ -32,6 +34,11 @@ pub(super) struct RawNode {
     pub(super) hash_key: Field<String>,
     pub(super) bpffs: Field<String>,
     pub(super) socket: Field<String>,
+    pub(super) audit_log: Field<String>,
+    pub(super) on_exit: Field<String>,
+    pub(super) user: Field<String>,
+    pub(super) seccomp: Field<String>,
+    pub(super) state_directory: Field<String>,
     pub(super) tunnel_source_v4: Field<String>,
     pub(super) tunnel_source_v6: Field<String>,
     pub(super) flows: Field<u64>,
@@ -39,6 +46,24 @@ pub(super) struct RawNode {
     pub(super) listeners: Field<u64>,
     pub(super) target_groups: Field<u64>,
     pub(super) snat_addresses: Field<Vec<At<String>>>,
+}
+
+#[derive(Debug)]
+pub(super) struct RawRole {
+    pub(super) spot: Spot,
+    pub(super) role: Field<String>,
+    pub(super) users: Field<Vec<At<String>>>,
+    pub(super) groups: Field<Vec<At<String>>>,
+}
+
+#[derive(Debug)]
+pub(super) struct RawStatement {
+    pub(super) effect: Field<String>,
+    pub(super) users: Field<Vec<At<String>>>,
+    pub(super) groups: Field<Vec<At<String>>>,
+    pub(super) actions: Field<Vec<At<String>>>,
+    pub(super) resources: Field<Vec<At<String>>>,
+    pub(super) tags: Field<Vec<At<String>>>,
 }
 
 #[derive(Debug)]
@@ -178,10 +203,22 @@ impl RawFile {
             .iter()
             .map(|table| RawTargetGroup::read(reader, table))
             .collect();
+        let roles = reader
+            .tables(&top, "access_role", |_| None)
+            .iter()
+            .map(|table| RawRole::read(reader, table))
+            .collect();
+        let statements = reader
+            .tables(&top, "access_statement", |_| None)
+            .iter()
+            .map(|table| RawStatement::read(reader, table))
+            .collect();
         Self {
             node,
             load_balancers,
             target_groups,
+            roles,
+            statements,
             groups_complete: !top.has_mistyped("target_group"),
         }
     }
@@ -196,6 +233,11 @@ impl RawNode {
             hash_key: reader.secret(table, "hash_key"),
             bpffs: reader.text(table, "bpffs"),
             socket: reader.text(table, "socket"),
+            audit_log: reader.text(table, "audit_log"),
+            on_exit: reader.word(table, "on_exit"),
+            user: reader.text(table, "user"),
+            seccomp: reader.word(table, "seccomp"),
+            state_directory: reader.text(table, "state_directory"),
             tunnel_source_v4: reader.text(table, "tunnel.source_ipv4"),
             tunnel_source_v6: reader.text(table, "tunnel.source_ipv6"),
             flows: reader.whole(table, "capacity.flows"),
@@ -207,8 +249,35 @@ impl RawNode {
     }
 }
 
+impl RawRole {
+    fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
+        Self {
+            spot: table.spot.clone(),
+            role: reader.word(table, "role"),
+            users: reader.texts(table, "users"),
+            groups: reader.texts(table, "groups"),
+        }
+    }
+}
+
+impl RawStatement {
+    fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
+        Self {
+            effect: reader.word(table, "effect"),
+            users: reader.texts(table, "users"),
+            groups: reader.texts(table, "groups"),
+            actions: reader.texts(table, "actions"),
+            resources: reader.texts(table, "resources"),
+            tags: reader.texts(table, "tags"),
+        }
+    }
+}
+
 impl RawLoadBalancer {
     fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
+        // Only who reads the document over the API wants these two.
+        drop(reader.word(table, "scheme"));
+        reader.tags(table, "tags");
         Self {
             spot: table.spot.clone(),
             name: reader.text(table, "name"),
@@ -231,6 +300,7 @@ impl RawLoadBalancer {
 impl RawListener {
     fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
         let shares = reader.tables(table, "target_groups", name_of);
+        reader.tags(table, "tags");
         Self {
             spot: table.spot.clone(),
             protocol: reader.word(table, "protocol"),
@@ -297,6 +367,7 @@ impl RawTargetGroup {
     fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
         // There is one word only.
         drop(reader.word(table, "stickiness.type"));
+        reader.tags(table, "tags");
         Self {
             spot: table.spot.clone(),
             name: reader.text(table, "name"),

@@ -50,6 +50,15 @@ pub enum Remedy {
         /// Longest, in milliseconds.
         max_millis: u64,
     },
+    /// The key of a tag.
+    #[error("write 1 to 128 letters, digits, spaces and `_.:/=+-@`")]
+    WriteTagKey,
+    /// The value of a tag.
+    #[error("write at most 256 letters, digits, spaces and `_.:/=+-@`")]
+    WriteTagValue,
+    /// Fewer tags.
+    #[error("remove some")]
+    RemoveSome,
     /// A string.
     #[error("write a string in quotes")]
     WriteText,
@@ -83,6 +92,18 @@ pub enum Remedy {
     /// A valid interface name.
     #[error("write a name as `ip link` shows it: 1 to 15 bytes without `/`, `:` and spaces")]
     WriteInterface,
+    /// Users or groups.
+    #[error("add `users` or `groups`")]
+    NameUsers,
+    /// An action.
+    #[error("write one such as \"targets:drain\", \"targets:*\" or \"*\"")]
+    WriteAction,
+    /// A tag and its value.
+    #[error("write the tag and its value, such as \"team=web\" or \"team=*\"")]
+    WriteTag,
+    /// A user's name.
+    #[error("write a name as `getent passwd` shows it")]
+    WriteUser,
     /// Once is enough.
     #[error("list it once")]
     Once,

@@ -5,7 +5,9 @@
 //! timers. Nothing is polled but the flow table, which is swept every few seconds, and, while early
 //! fragments wait, the records that they wait for.
 
+mod change;
 mod groups;
+mod reading;
 mod report;
 mod wish;
 
@@ -14,19 +16,31 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
 use nlb_common::{early::EarlyFragment, next_hop::NextHopId};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::MissedTickBehavior,
 };
 
 use self::groups::{Adopted, Groups, TargetKey, Way};
+pub use self::{
+    change::{Request, Written},
+    reading::Reading,
+};
 use crate::{
+    access::{
+        Policy,
+        directory::{self, DirectoryError},
+    },
     clock,
-    config::{self, Desired, Faults, Mode, Node},
+    config::{Desired, Faults, Mode, Node},
     dataplane::{
         Dataplane as _, DataplaneError, Step,
         early::EarlyFragments,
@@ -34,13 +48,15 @@ use crate::{
         load::{self, Attached, Loaded},
         sweep::Sweep,
     },
+    desk::{Desk, OpenError, Refused},
     early, farewell,
     health::ProbeOutcome,
     next_hop::{Change, NextHopError, Resolution, Unresolved, Watch, book::Book},
     plan::{self, Actual, Limits, PlanError, Wish},
     secret::{self, SecretError},
+    service::ServiceManager,
     settling::{Exceptions, Settling},
-    status::Status,
+    status::{GroupHealth, Status},
 };
 
 /// How often the flow table is swept.
@@ -54,12 +70,21 @@ pub enum DaemonError {
     /// The configuration has faults.
     #[error(transparent)]
     Config(#[from] Faults),
+    /// A change was refused.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// What was changed before cannot be had again.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// The data plane failed.
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),
     /// The network could not be watched.
     #[error(transparent)]
     NextHop(#[from] NextHopError),
+    /// The configuration names someone whom this host does not know.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
     /// A secret is missing.
     #[error(transparent)]
     Secret(#[from] SecretError),
@@ -89,24 +114,22 @@ pub enum Command {
     /// The status.
     Status(oneshot::Sender<Status>),
     /// To read the configuration file again.
-    Reload(oneshot::Sender<Result<Reloaded, DaemonError>>),
-}
-
-/// What a reload did.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub struct Reloaded {
-    /// The generation that is live now.
-    pub generation: u64,
-    /// How many steps it took.
-    pub steps: usize,
-    /// What is legal but seldom meant.
-    pub warnings: Vec<String>,
+    Reload(oneshot::Sender<Result<Written, DaemonError>>),
+    /// What can be read of the document.
+    Read(oneshot::Sender<Reading>),
+    /// How targets are.
+    Health(oneshot::Sender<Vec<GroupHealth>>),
+    /// To change something.
+    Change(Request, oneshot::Sender<Result<Written, DaemonError>>),
 }
 
 /// Everything that the daemon knows and holds.
 pub struct Daemon {
     config_path: PathBuf,
+    desk: Desk,
     desired: Desired,
+    /// Whether the maps say what is desired; if not, the next tick tries again.
+    is_live: bool,
     loaded: Loaded,
     actual: Actual,
     book: Book,
@@ -125,6 +148,11 @@ pub struct Daemon {
     /// Whether the log has it that they could not be sent in again.
     has_lost_early: bool,
     outcomes: mpsc::Sender<(TargetKey, ProbeOutcome)>,
+    service: ServiceManager,
+    /// Who may use the control socket.
+    policy: watch::Sender<Arc<Policy>>,
+    /// The generation that is live, for whoever may not wait for the loop.
+    generation: Arc<AtomicU64>,
 }
 
 /// What becomes of an interface of the configuration that does not exist.
@@ -137,6 +165,7 @@ enum Missing {
 }
 
 /// An interface that the program is on.
+#[derive(Clone)]
 struct AttachedTo {
     name: String,
     index: u32,
@@ -154,13 +183,17 @@ pub struct Inputs {
 impl Daemon {
     /// Loads or adopts the data plane and makes the configuration live.
     pub async fn start(config_path: &Path) -> Result<(Self, Inputs), DaemonError> {
-        let desired = config::load(config_path)?;
+        let (desk, desired, notes) = Desk::open(config_path)?;
+        for note in &notes {
+            tracing::warn!("{note}");
+        }
         for warning in &desired.warnings {
             tracing::warn!("{warning}");
         }
         let node = &desired.node;
         let folder = node.socket.parent().unwrap_or(Path::new("/run/nlb"));
         let deployment_secret = secret::deployment_key(&node.hash_key, folder)?;
+        let policy = directory::policy(&desired.access)?;
         let (watch, changes) = Watch::start().await?;
         let table_secret: [u64; 4] = zerocopy::transmute!(secret::random()?);
         let pins = node.pins();
@@ -170,7 +203,7 @@ impl Daemon {
             capacity: node.capacity,
             translates_sources: !node.snat_addresses.is_empty(),
             pins_on_change: pins_on_change(&desired),
-            secret: &deployment_secret,
+            secret: deployment_secret.bytes(),
             table_secret,
         })?;
         for size in &loaded.kept_sizes {
@@ -201,7 +234,7 @@ impl Daemon {
             groups: Groups::default(),
             wish: Wish::default(),
             started: now,
-            started_at: SystemTime::now(),
+            started_at: wall_clock(),
             attached: Vec::new(),
             sweeps: Default::default(),
             last_wish_change: now,
@@ -209,6 +242,11 @@ impl Daemon {
             early: early::Counts::default(),
             has_lost_early: false,
             outcomes: sender,
+            service: ServiceManager::of_the_environment(),
+            policy: watch::Sender::new(Arc::new(policy)),
+            generation: Arc::default(),
+            is_live: false,
+            desk,
             desired,
             loaded,
             watch,
@@ -224,7 +262,6 @@ impl Daemon {
         let node = daemon.desired.node.clone();
         let attached = daemon.attach(&node, Missing::Refused)?;
         daemon.keep_attached(attached)?;
-        daemon.sweep();
         Ok((
             daemon,
             Inputs {
@@ -234,6 +271,26 @@ impl Daemon {
                 early,
             },
         ))
+    }
+
+    /// What is configured of this machine.
+    pub const fn node(&self) -> &Node {
+        &self.desired.node
+    }
+
+    /// Who may use the control socket, as reloads change it.
+    pub fn policy(&self) -> watch::Receiver<Arc<Policy>> {
+        self.policy.subscribe()
+    }
+
+    /// The generation that is live.
+    pub fn generation(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.generation)
+    }
+
+    /// Tells the service manager that the daemon is up.
+    pub fn tell_ready(&mut self) {
+        self.service.ready(self.actual.generation);
     }
 
     /// What targets were before the daemon started.
@@ -275,9 +332,14 @@ impl Daemon {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Skip);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         tokio::pin!(stop);
+        // Whoever asks for the status finds the flows that there were.
+        self.sweep();
         loop {
             tokio::select! {
-                () = &mut stop => return self,
+                () = &mut stop => {
+                    self.service.stopping();
+                    return self;
+                }
                 Some((key, outcome)) = inputs.outcomes.recv() => {
                     self.on_outcome(&key, outcome);
                     while let Ok((key, outcome)) = inputs.outcomes.try_recv() {
@@ -301,12 +363,14 @@ impl Daemon {
                 },
                 _ = sweep.tick() => self.sweep(),
                 _ = tick.tick() => {
+                    self.service.alive();
                     let now = self.started.elapsed();
                     let transitions = self.groups.tick(now);
                     for (key, transition) in &transitions {
                         log_transition(key, transition);
                     }
-                    if !transitions.is_empty() || self.groups.slow_starts(now) != self.slow_starts {
+                    let has_more = !transitions.is_empty() || !self.is_live;
+                    if has_more || self.groups.slow_starts(now) != self.slow_starts {
                         self.reconcile_or_log();
                     }
                 }
@@ -366,86 +430,48 @@ impl Daemon {
         match command {
             Command::Status(answer) => drop(answer.send(self.report().await)),
             Command::Reload(answer) => drop(answer.send(self.reload().await)),
+            Command::Read(answer) => drop(answer.send(self.reading())),
+            Command::Health(answer) => drop(answer.send(self.health())),
+            Command::Change(request, answer) => {
+                drop(answer.send(self.change(&request).await));
+            }
         }
     }
 
-    /// Reads the file again and makes it live. What the file can have wrong, and what does not fit or
-    /// cannot be attached to, is found before anything has changed; what fails after that is the
-    /// kernel's refusal of a map write, and the next change or reload goes on from there.
-    async fn reload(&mut self) -> Result<Reloaded, DaemonError> {
-        let desired = config::load(&self.config_path)?;
-        let (old, new) = (&self.desired.node, &desired.node);
-        let detach_first = "; maps keep their size until `nlb detach`";
-        for (differs, field, more) in [
-            (old.bpffs != new.bpffs, "node.bpffs", ""),
-            (old.socket != new.socket, "node.socket", ""),
-            (old.hash_key != new.hash_key, "node.hash_key", ""),
-            (
-                old.xdp_mode != new.xdp_mode,
-                "node.xdp_mode",
-                "; links keep their mode until `nlb detach`",
-            ),
-            (old.capacity != new.capacity, "node.capacity", detach_first),
-            (
-                !new.snat_addresses.is_empty() && !self.loaded.translates_sources,
-                "node.snat_addresses",
-                "; the running maps were made without a pool and have no room for one: `nlb detach` \
-                 first",
-            ),
-            (
-                pins_on_change(&desired) && !self.loaded.pins_on_change,
-                "load_balancer.listener.pinning",
-                "; the running packet program was loaded for listeners that pin every flow",
-            ),
-        ] {
-            if differs {
-                return Err(DaemonError::NeedsRestart { field, more });
-            }
+    /// Reads the file again and makes it live, or changes nothing and says why; the service manager
+    /// is told either way.
+    async fn reload(&mut self) -> Result<Written, DaemonError> {
+        self.service.reloading();
+        let result = self.change(&Request::RELOAD).await;
+        let generation = self.actual.generation;
+        match &result {
+            Ok(_) => self.service.ready(generation),
+            Err(_) => self.service.refused(generation),
         }
-        for name in &new.interfaces {
-            if self.watch.link_named(name).is_none() {
-                return Err(DataplaneError::NoInterface(name.clone()).into());
-            }
+        let written = result?;
+        for dropped in &written.dropped {
+            tracing::warn!(
+                "{} that was {} over the API is no more: {}",
+                dropped.resource,
+                dropped.change,
+                dropped.reason
+            );
         }
-        // A plan that cannot be made must be noticed before anything is touched.
-        let mut trial = Groups::default();
-        let (sender, _receiver) = mpsc::channel(1);
-        trial.configure(&desired, self.started.elapsed(), &BTreeMap::new(), &sender);
-        let wish = trial.wish(&desired, self.started.elapsed(), |_| NextHopId::NONE);
-        plan::plan(&self.actual, &wish, self.limits())?;
-        drop(trial);
-        // New interfaces first: what fails here has changed nothing that carries traffic.
-        let attached = match self.attach(new, Missing::Refused) {
-            Ok(attached) => attached,
-            Err(error) => {
-                let old = std::mem::take(&mut self.attached);
-                self.keep_attached(old)?;
-                return Err(error);
-            }
-        };
-
-        let warnings = desired.warnings.iter().map(ToString::to_string).collect();
-        self.desired = desired;
-        let now = self.started.elapsed();
-        self.groups
-            .configure(&self.desired, now, &BTreeMap::new(), &self.outcomes);
-        self.find_ways().await;
-        self.follow_network(false)?;
-        let steps = self.reconcile()?;
-        self.keep_attached(attached)?;
-        Ok(Reloaded {
-            generation: self.actual.generation,
-            steps,
-            warnings,
-        })
+        Ok(written)
     }
 
     /// Asks the kernel for the way to every target.
     async fn find_ways(&mut self) {
+        self.find_ways_if(|_| true).await;
+    }
+
+    /// Asks the kernel for the way to the targets of which this is known.
+    async fn find_ways_if(&mut self, is_wanted: impl Fn(&Way) -> bool) {
         let mut wanted = Vec::new();
         for group in &mut self.groups.list {
             let on_link_only = group.configured.mode == Mode::DsrL2;
-            for (address, target) in &mut group.targets {
+            let targets = group.targets.iter_mut();
+            for (address, target) in targets.filter(|(_, target)| is_wanted(&target.way)) {
                 let way = match self.watch.resolve(address.ip(), on_link_only).await {
                     Ok(Resolution::Resolved(hop)) => Way::Through {
                         interface: hop.interface,
@@ -510,6 +536,12 @@ impl Daemon {
 
     /// Makes the wish anew and carries out what differs; says how many steps it took.
     fn reconcile(&mut self) -> Result<usize, DaemonError> {
+        let result = self.carry_out();
+        self.is_live = result.is_ok();
+        result
+    }
+
+    fn carry_out(&mut self) -> Result<usize, DaemonError> {
         let book = &self.book;
         let now = self.started.elapsed();
         self.slow_starts = self.groups.slow_starts(now);
@@ -536,6 +568,8 @@ impl Daemon {
                 self.actual.note_ring(ring.clone());
             }
         }
+        self.generation
+            .store(self.actual.generation, Ordering::Relaxed);
         if !steps.is_empty() {
             tracing::debug!(
                 generation = self.actual.generation,
@@ -558,6 +592,14 @@ impl Daemon {
         for name in &node.interfaces {
             let Some(link) = self.watch.link_named(name) else {
                 if missing == Missing::Skipped {
+                    // One that was given another name is the same one still.
+                    attached.extend(
+                        self.attached
+                            .iter()
+                            .find(|to| to.name == *name)
+                            .filter(|to| self.watch.link(to.index).is_some())
+                            .cloned(),
+                    );
                     continue;
                 }
                 return Err(DataplaneError::NoInterface(name.clone()).into());
@@ -588,14 +630,17 @@ impl Daemon {
         Ok(())
     }
 
-    /// An interface that was made anew under its old name is another one to the kernel.
+    /// An interface that was made anew under its old name is another one to the kernel. One that went
+    /// into another namespace took the program along, and may come back with another index: its link
+    /// is given up when it leaves.
     fn attach_again(&mut self) {
         let node = self.desired.node.clone();
+        let is_there = |to: &AttachedTo| self.watch.link(to.index).is_some();
         let is_attached = |name: &String| {
             let link = self.watch.link_named(name);
             link.is_none_or(|link| self.attached.iter().any(|to| to.index == link.index))
         };
-        if node.interfaces.iter().all(is_attached) {
+        if node.interfaces.iter().all(is_attached) && self.attached.iter().all(is_there) {
             return;
         }
         let result = self
@@ -679,6 +724,15 @@ impl Daemon {
             self.actual.forget_groups(&self.wish);
         }
     }
+}
+
+/// The time of day, which may jump: to be shown, never to be counted with.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "people want to know since when the daemon runs"
+)]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
 }
 
 /// Whether any listener pins flows on change only.

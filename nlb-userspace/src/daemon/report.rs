@@ -31,6 +31,7 @@ impl Daemon {
             .map(ToString::to_string)
             .collect();
         let interfaces = self.interfaces(&mut warnings).await;
+        self.warn_of_what_is_gone(&mut warnings);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             generation: self.actual.generation,
@@ -75,6 +76,35 @@ impl Daemon {
                 })
                 .collect(),
             warnings,
+        }
+    }
+
+    /// What was taken away from under the daemon.
+    fn warn_of_what_is_gone(&self, warnings: &mut Vec<String>) {
+        let node = &self.desired.node;
+        if !self.loaded.has_pins() {
+            warnings.push(format!(
+                "the pins in {} are gone (was the bpffs unmounted?): traffic goes on as long as this \
+                 daemon runs, and no longer; mount it again and restart nlb when flows may end",
+                node.pins().display()
+            ));
+        }
+        for name in &node.interfaces {
+            if self.watch.link_named(name).is_some() {
+                continue;
+            }
+            let attached = self.attached.iter().find(|to| to.name == *name);
+            let link = attached.and_then(|to| self.watch.link(to.index));
+            warnings.push(match link {
+                Some(link) => format!(
+                    "the interface {name} is called {} now; node.interfaces must say so before the \
+                     next reload or restart",
+                    link.name
+                ),
+                None => {
+                    format!("there is no interface {name}; it gets its program when it is there")
+                }
+            });
         }
     }
 

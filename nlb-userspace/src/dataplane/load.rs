@@ -353,6 +353,11 @@ impl Loaded {
         log::forward(&mut self.object);
     }
 
+    /// Whether the maps would outlive this process: a bpffs can be unmounted under it.
+    pub fn has_pins(&self) -> bool {
+        self.stages_pin.exists()
+    }
+
     /// What the packet program tells; once.
     pub fn take_events(&mut self) -> Result<RingBuf<MapData>, DataplaneError> {
         self.events.take().ok_or(DataplaneError::NoMap("EVENTS"))
@@ -430,8 +435,12 @@ impl Loaded {
         Ok(())
     }
 
-    /// Takes the program off every interface that is not in `keep`.
+    /// Takes the program off every interface that is not in `keep`. Where the bpffs is gone there is
+    /// no pin left to remove, and the status says so.
     pub fn detach_others(&self, keep: &[u32]) -> Result<(), DataplaneError> {
+        if !self.has_pins() {
+            return Ok(());
+        }
         for path in links(&self.pins)? {
             let index = number(&path, LINK_PREFIX);
             if index.is_none_or(|index| !keep.contains(&index)) {

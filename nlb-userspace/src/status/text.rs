@@ -6,43 +6,7 @@ use std::{
 };
 
 use super::{ForwardShare, Interface, LoadBalancer, Status, Target, TargetGroup};
-
-/// An aligned table.
-#[derive(Default)]
-struct Table {
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    fn row<const N: usize>(&mut self, cells: [&str; N]) {
-        self.rows
-            .push(cells.iter().map(ToString::to_string).collect());
-    }
-
-    /// Columns from `numbers_from` on are aligned to the right.
-    fn write(&self, indent: usize, numbers_from: usize, text: &mut String) {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..columns)
-            .map(|column| {
-                let width =
-                    |row: &Vec<String>| row.get(column).map_or(0, |cell| cell.chars().count());
-                self.rows.iter().map(width).max().unwrap_or(0)
-            })
-            .collect();
-        for row in &self.rows {
-            let mut line = " ".repeat(indent);
-            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-                if column >= numbers_from {
-                    let _infallible = write!(line, "{cell:>width$}  ");
-                } else {
-                    let _infallible = write!(line, "{cell:<width$}  ");
-                }
-            }
-            text.push_str(line.trim_end());
-            text.push('\n');
-        }
-    }
-}
+use crate::table::Table;
 
 impl Status {
     /// The answer for a person.
@@ -109,7 +73,7 @@ impl Status {
                 &stop.meaning,
             ]);
         }
-        if !table.rows.is_empty() {
+        if !table.is_empty() {
             text.push_str("\nstopped packets\n");
             table.write(2, usize::MAX, text);
         }

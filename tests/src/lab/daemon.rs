@@ -47,25 +47,12 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    pub(super) fn start(lab: &Lab, binary: &Path) -> Result<Self> {
-        let log = lab.directory().join("nlb.log");
-        let messages = fs::File::options().create(true).append(true).open(&log)?;
-        let child = lab
-            .gateway()
-            .command(binary)
-            .args(["run", "--config"])
-            .arg(lab.directory().join("nlb.toml"))
-            .stdout(Stdio::null())
-            .stderr(messages)
-            .spawn()
-            .with_context(|| format!("starting {}", binary.display()))?;
-        let mut daemon = Self {
-            binary: binary.to_owned(),
-            socket: lab.socket(),
-            bpffs: lab.bpffs(),
-            log,
-            child: Some(child),
-        };
+    pub(super) fn start(
+        lab: &Lab,
+        binary: &Path,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
+        let mut daemon = Self::spawn(lab, binary, prepare)?;
         let mut ended = None;
         let ready = wait_until("nlb is ready", WITHIN, || {
             ended = daemon
@@ -80,6 +67,52 @@ impl Daemon {
         }
         ready.with_context(|| format!("nlb said:\n{}", daemon.log().unwrap_or_default()))?;
         Ok(daemon)
+    }
+
+    /// Starts it and waits for nothing.
+    pub(super) fn spawn(
+        lab: &Lab,
+        binary: &Path,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
+        let log = lab.directory().join("nlb.log");
+        let messages = fs::File::options().create(true).append(true).open(&log)?;
+        let mut command = lab.gateway().command(binary);
+        command
+            .args(["run", "--config"])
+            .arg(lab.directory().join("nlb.toml"))
+            .stdout(Stdio::null())
+            .stderr(messages);
+        prepare(&mut command);
+        let child = command
+            .spawn()
+            .with_context(|| format!("starting {}", binary.display()))?;
+        Ok(Self {
+            binary: binary.to_owned(),
+            socket: lab.socket(),
+            bpffs: lab.bpffs(),
+            log,
+            child: Some(child),
+        })
+    }
+
+    /// Whether the process has not ended.
+    pub fn is_running(&mut self) -> bool {
+        let child = self.child.as_mut();
+        child.is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Waits until it ends by itself, which it must within some seconds; whether it said that all is
+    /// well.
+    pub fn ends(&mut self) -> Result<bool> {
+        let child = self.child.as_mut().context("nlb does not run")?;
+        let mut status = None;
+        wait_until("nlb ends", WITHIN, || {
+            status = child.try_wait().ok().flatten();
+            status.is_some()
+        })?;
+        self.child = None;
+        Ok(status.is_some_and(|status| status.success()))
     }
 
     /// The process.
@@ -106,6 +139,16 @@ impl Daemon {
     /// `nlb reload`, however it ends.
     pub fn reload(&self) -> Result<Output> {
         self.command("reload", &[])
+    }
+
+    /// `nlb` with these words and this daemon's socket, however it ends.
+    pub fn nlb(&self, words: &[&str]) -> Result<Output> {
+        Command::new(&self.binary)
+            .args(words)
+            .arg("--socket")
+            .arg(&self.socket)
+            .output()
+            .with_context(|| format!("running {} {words:?}", self.binary.display()))
     }
 
     fn command(&self, name: &str, arguments: &[&str]) -> Result<Output> {

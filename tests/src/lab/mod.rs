@@ -223,7 +223,20 @@ impl Lab {
 
     /// [`Lab::start_nlb`] with this program.
     pub fn start_nlb_binary(&self, binary: &Path) -> Result<Daemon> {
-        Daemon::start(self, binary)
+        Daemon::start(self, binary, |_| {})
+    }
+
+    /// [`Lab::start_nlb`] with another environment, or other limits.
+    pub fn start_nlb_with(
+        &self,
+        prepare: impl FnOnce(&mut std::process::Command),
+    ) -> Result<Daemon> {
+        Daemon::start(self, &daemon::binary()?, prepare)
+    }
+
+    /// Starts a daemon that may well not come up: waits for nothing.
+    pub fn spawn_nlb(&self) -> Result<Daemon> {
+        Daemon::spawn(self, &daemon::binary()?, |_| {})
     }
 
     /// Leaves the lab and its web servers running when this process ends. Datagram servers, which

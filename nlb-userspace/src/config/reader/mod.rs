@@ -3,6 +3,7 @@
 //! Deserialising with serde would stop at the first wrong shape and hide the rest of the file's
 //! faults, so tables are walked by hand. What a key may hold is not said here but in `schema`.
 
+mod tags;
 mod values;
 
 use toml::{
@@ -322,7 +323,9 @@ impl Reader<'_, '_> {
 fn example(key: &Key) -> &'static str {
     match key.path {
         "node.interfaces" => "[\"eth0\"]",
-        "load_balancer.rule.action" => "\"allow\"",
+        "access_role.role" => "\"operator\"",
+        "access_statement.actions" => "[\"targets:*\"]",
+        "access_statement.effect" | "load_balancer.rule.action" => "\"allow\"",
         "load_balancer.rule.sources" => "[\"10.0.0.0/8\"]",
         "load_balancer.addresses" => "[\"192.0.2.10\"]",
         "target_group.target.address" => "\"10.0.0.11\"",

@@ -5,6 +5,7 @@
 //! fault, and a placeholder stands for it in the result. [`super::parse`] hands the result out only
 //! when nothing was found wrong, so no placeholder is ever seen.
 
+mod access;
 mod admission;
 mod forward;
 mod health_check;
@@ -71,6 +72,7 @@ pub(super) fn resolve(raw: &RawFile, report: &mut Report<'_>) -> Desired {
     Desired {
         node,
         load_balancers,
+        access: access::resolve(&raw.roles, &raw.statements, report),
         target_groups: groups.into_iter().map(|group| group.resolved).collect(),
         warnings: Vec::new(),
     }

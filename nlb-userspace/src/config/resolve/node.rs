@@ -7,7 +7,8 @@ use super::{
     super::{
         address,
         desired::{
-            Capacity, HashKey, HashKeyError, HashKeySource, IpVersion, Node, TunnelSources, XdpMode,
+            Capacity, HashKey, HashKeyError, HashKeySource, IpVersion, Node, OnExit, Seccomp,
+            TunnelSources, XdpMode,
         },
         error::{Problem, Remedy},
         raw::RawNode,
@@ -32,6 +33,11 @@ pub(super) fn resolve(raw: Option<&RawNode>, vips: &Vips, report: &mut Report<'_
             hash_key: HashKeySource::Kept,
             bpffs: PathBuf::new(),
             socket: PathBuf::new(),
+            audit_log: None,
+            on_exit: OnExit::Keep,
+            user: None,
+            seccomp: Seccomp::Enforce,
+            state_directory: PathBuf::new(),
             tunnel_sources: TunnelSources::default(),
             capacity: Capacity {
                 flows: NonZeroU32::MIN,
@@ -63,6 +69,18 @@ pub(super) fn resolve(raw: Option<&RawNode>, vips: &Vips, report: &mut Report<'_
         hash_key: hash_key(raw, report),
         bpffs: absolute(&raw.bpffs, report),
         socket,
+        audit_log: (raw.audit_log.value()).map(|_| absolute(&raw.audit_log, report)),
+        on_exit: match raw.on_exit.value().map(|at| at.value.as_str()) {
+            Some("detach") => OnExit::Detach,
+            _ => OnExit::Keep,
+        },
+        user: user(raw, report),
+        seccomp: match raw.seccomp.value().map(|at| at.value.as_str()) {
+            Some("log") => Seccomp::Log,
+            Some("off") => Seccomp::Off,
+            _ => Seccomp::Enforce,
+        },
+        state_directory: absolute(&raw.state_directory, report),
         tunnel_sources: tunnel::sources(raw, report),
         capacity: Capacity {
             flows: flows(&raw.flows, report),
@@ -99,6 +117,16 @@ fn interfaces(raw: &RawNode, report: &mut Report<'_>) -> Vec<String> {
         }
     }
     interfaces
+}
+
+/// Whether there is such a user is this host's matter, and asked at the start.
+fn user(raw: &RawNode, report: &mut Report<'_>) -> Option<String> {
+    let at = raw.user.value()?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '$');
+    if at.value.is_empty() || !at.value.chars().all(is_plain) || at.value.starts_with('-') {
+        report.fault(&at.spot, Problem::UserName, Remedy::WriteUser);
+    }
+    Some(at.value.clone())
 }
 
 fn snat_addresses(raw: &RawNode, vips: &Vips, report: &mut Report<'_>) -> Vec<IpAddr> {

@@ -12,6 +12,8 @@ const PROTOCOL: Kind = Kind::Word {
     later: &["TLS"],
 };
 
+const TAGS: &str = "Words of your own, for example `tags = { team = \"web\" }`: at most 50, keys of 1 to 128 characters, values of at most 256, of letters, digits, spaces and `_.:/=+-@`. No secrets: they are shown in lists.";
+
 const fn key(
     path: &'static str,
     kind: Kind,
@@ -74,6 +76,47 @@ pub const KEYS: &[Key] = &[
         Absent::Text("/run/nlb/nlb.sock"),
         "",
         "Absolute path of the control socket, at most 107 bytes.",
+    ),
+    key(
+        "node.audit_log",
+        Kind::Text,
+        Absent::Depends("none"),
+        "",
+        "Absolute path of a file that gets a line of JSON for every call to the control socket that changes something or is refused, each with a hash over all lines before it. `nlb audit verify` looks whether it is as it was written.",
+    ),
+    key(
+        "node.on_exit",
+        Kind::Word {
+            takes: &["keep", "detach"],
+            later: &[],
+        },
+        Absent::Text("keep"),
+        "",
+        "What becomes of the data plane when the daemon is told to end: `keep` leaves it forwarding as it is, `detach` takes the program off all interfaces and removes its maps, flows among them. A daemon that is killed leaves it either way.",
+    ),
+    key(
+        "node.user",
+        Kind::Text,
+        Absent::Depends("who starts the daemon"),
+        "",
+        "A user of this host that the daemon becomes at its start, which must then be as root. Pins, control socket and the key that the daemon keeps become that user's; the configuration, a `hash_key_file` and the bpffs must be within its reach.",
+    ),
+    key(
+        "node.seccomp",
+        Kind::Word {
+            takes: &["enforce", "log", "off"],
+            later: &[],
+        },
+        Absent::Text("enforce"),
+        "",
+        "System calls that the daemon has no use for: `enforce` has them fail, for the daemon and for commands that it runs, `log` lets them through and has the kernel log them, `off` has no filter.",
+    ),
+    key(
+        "node.state_directory",
+        Kind::Text,
+        Absent::Text("/var/lib/nlb"),
+        "",
+        "Absolute path of a directory of this daemon's own, on a disk that outlives a reboot: what was changed over the API is kept in it. Made with the first change.",
     ),
     key(
         "node.tunnel.source_ipv4",
@@ -151,6 +194,23 @@ pub const KEYS: &[Key] = &[
         "1 to 32 letters, digits and `-`; not first or last a `-`, not beginning with `internal-`; unique.",
     ),
     key(
+        "load_balancer.scheme",
+        Kind::Word {
+            takes: &["internet-facing", "internal"],
+            later: &[],
+        },
+        Absent::Depends("unset"),
+        "Scheme",
+        "Whom it is for. Shown in lists; the addresses decide who can reach it.",
+    ),
+    key(
+        "load_balancer.tags",
+        Kind::Tags,
+        Absent::Depends("none"),
+        "Tags",
+        TAGS,
+    ),
+    key(
         "load_balancer.addresses",
         Kind::Texts,
         Absent::Required,
@@ -170,6 +230,13 @@ pub const KEYS: &[Key] = &[
         Absent::Depends("none"),
         "CreateListener",
         "A protocol and a port on which new flows are taken. It answers on every address of its load balancer that has the IP version of its target group; with a tunnel mode, on every address.",
+    ),
+    key(
+        "load_balancer.listener.tags",
+        Kind::Tags,
+        Absent::Depends("none"),
+        "Tags",
+        TAGS,
     ),
     key(
         "load_balancer.listener.protocol",
@@ -407,6 +474,13 @@ pub const KEYS: &[Key] = &[
         Absent::Required,
         "Name",
         "As a load balancer's name; unique among target groups.",
+    ),
+    key(
+        "target_group.tags",
+        Kind::Tags,
+        Absent::Depends("none"),
+        "Tags",
+        TAGS,
     ),
     key(
         "target_group.protocol",
@@ -686,5 +760,88 @@ pub const KEYS: &[Key] = &[
         Absent::Depends("none; required in QUIC and TCP_QUIC groups"),
         "Targets.QuicServerId",
         "The number in the connection IDs that it hands out: `0x` and two hexadecimal digits for each byte of `quic.server_id_length_bytes`, for example `\"0x00000000000000a1\"`. Each once in a group and among the groups of a listener. Give a number that a target leaves behind to another one only when its connections are over (NLB: after six hours).",
+    ),
+    key(
+        "access_role",
+        Kind::Tables,
+        Absent::Depends("none"),
+        "",
+        "Users of this host who may use the control socket besides root and the daemon's own user. Without one of these tables and without statements, the socket is its owner's only.",
+    ),
+    key(
+        "access_role.role",
+        Kind::Word {
+            takes: &["read-only", "operator", "admin"],
+            later: &[],
+        },
+        Absent::Required,
+        "",
+        "What they may do: `read-only` everything that changes nothing, `operator` also everything with targets, `admin` everything.",
+    ),
+    key(
+        "access_role.users",
+        Kind::Texts,
+        Absent::Depends("none"),
+        "",
+        "Their names.",
+    ),
+    key(
+        "access_role.groups",
+        Kind::Texts,
+        Absent::Depends("none"),
+        "",
+        "Groups whose members have the role; who is a member is asked at the start and with each reload.",
+    ),
+    key(
+        "access_statement",
+        Kind::Tables,
+        Absent::Depends("none"),
+        "",
+        "A statement of a policy: it allows or denies calls that it is about. What no role and no statement allows is denied; one that denies outweighs all that allow.",
+    ),
+    key(
+        "access_statement.effect",
+        Kind::Word {
+            takes: &["allow", "deny"],
+            later: &[],
+        },
+        Absent::Required,
+        "",
+        "Whether the calls are allowed or denied. Root and the daemon's own user are never denied anything.",
+    ),
+    key(
+        "access_statement.users",
+        Kind::Texts,
+        Absent::Depends("everybody, unless `groups` is there"),
+        "",
+        "Whom it is about.",
+    ),
+    key(
+        "access_statement.groups",
+        Kind::Texts,
+        Absent::Depends("everybody, unless `users` is there"),
+        "",
+        "Groups whose members it is about.",
+    ),
+    key(
+        "access_statement.actions",
+        Kind::Texts,
+        Absent::Required,
+        "",
+        "Actions such as `targets:drain`, `targets:*` or `*:read`; `*` stands for any run of characters, `?` for one.",
+    ),
+    key(
+        "access_statement.resources",
+        Kind::Texts,
+        Absent::Depends("`[\"*\"]`"),
+        "",
+        "Resources such as `target-group/web` and `target-group/web/*`, with the same wildcards. What is no resource, such as a reload, is `*`.",
+    ),
+    key(
+        "access_statement.tags",
+        Kind::Texts,
+        Absent::Depends("whatever its tags"),
+        "",
+        "Tags that the resource must have, all of them: `[\"team=web*\"]`.",
     ),
 ];

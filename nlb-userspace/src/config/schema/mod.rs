@@ -50,6 +50,8 @@ pub enum Kind {
     },
     /// `true` or `false`.
     Switch,
+    /// A table of strings under names of the operator's own.
+    Tags,
     /// The word `traffic-port`, or a port number.
     Port,
 }
@@ -87,12 +89,12 @@ pub struct Key {
 }
 
 /// The key with this full dotted name.
-pub(in crate::config) fn find(path: &str) -> Option<&'static Key> {
+pub fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
 }
 
 /// `table.name`, or `name` at the top of the file.
-pub(in crate::config) fn join(table: &str, name: &str) -> String {
+pub fn join(table: &str, name: &str) -> String {
     if table.is_empty() {
         name.to_owned()
     } else {
@@ -110,7 +112,7 @@ pub(in crate::config) fn is_known(path: &str) -> bool {
 }
 
 /// Names that may stand directly in the table of that full dotted name, each once.
-pub(in crate::config) fn names_in(table: &str) -> Vec<&'static str> {
+pub fn names_in(table: &str) -> Vec<&'static str> {
     let mut names = Vec::new();
     for key in KEYS {
         let rest = if table.is_empty() {
@@ -150,13 +152,14 @@ impl Key {
             Kind::Whole { .. } => "integer",
             Kind::Seconds { .. } => "integer or float",
             Kind::Switch => "boolean",
+            Kind::Tags => "table of strings",
             Kind::Port | Kind::WholeOrOff { .. } => "string or integer",
         }
     }
 
     fn range(&self) -> String {
         match self.kind {
-            Kind::Tables | Kind::Text | Kind::Texts => "see meaning".to_owned(),
+            Kind::Tables | Kind::Text | Kind::Texts | Kind::Tags => "see meaning".to_owned(),
             Kind::Switch => "`true`, `false`".to_owned(),
             Kind::Port => "`\"traffic-port\"`, 1 to 65535".to_owned(),
             Kind::Whole { min, max } => format!("{min} to {max}"),

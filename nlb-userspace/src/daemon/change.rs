@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
-use super::{Daemon, DaemonError, Groups, Missing, Way, plan};
+use super::{Daemon, DaemonError, Groups, Missing, Way, pins_on_change, plan};
 use crate::{
     config::Desired,
     dataplane::DataplaneError,
@@ -142,6 +142,11 @@ impl Daemon {
                 "node.snat_addresses",
                 "; the running maps were made without a pool and have no room for one: `nlb detach` \
                  first",
+            ),
+            (
+                pins_on_change(desired) && !self.loaded.pins_on_change,
+                "load_balancer.listener.pinning",
+                "; the running packet program was loaded for listeners that pin every flow",
             ),
         ] {
             if differs {

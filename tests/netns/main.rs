@@ -13,6 +13,7 @@ mod health;
 mod icmp;
 mod next_hops;
 mod quic;
+mod reaction;
 mod selection;
 mod snat;
 mod tools;

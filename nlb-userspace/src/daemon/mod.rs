@@ -6,6 +6,7 @@
 
 mod groups;
 mod report;
+mod suspicion;
 mod wish;
 
 use std::{
@@ -22,7 +23,10 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use self::groups::{Adopted, Groups, TargetKey, Way};
+use self::{
+    groups::{Adopted, Groups, Observation, Prober, TargetKey, Way},
+    suspicion::Suspicion,
+};
 use crate::{
     clock,
     config::{self, Desired, Faults, Mode, Node},
@@ -33,7 +37,7 @@ use crate::{
         sweep::Sweep,
     },
     farewell,
-    health::ProbeOutcome,
+    health::passive,
     next_hop::{Change, NextHopError, Resolution, Unresolved, Watch, book::Book},
     plan::{self, Actual, Limits, PlanError, Wish},
     secret::{self, SecretError},
@@ -76,6 +80,9 @@ pub enum DaemonError {
     /// The ring buffer of events could not be waited for.
     #[error("cannot wait for the packet program's events: {0}")]
     Events(io::Error),
+    /// The thread of health checks could not be started.
+    #[error("cannot start the thread of health checks: {0}")]
+    Prober(io::Error),
     /// A signal could not be waited for.
     #[error("cannot wait for signals: {0}")]
     Signals(io::Error),
@@ -117,7 +124,10 @@ pub struct Daemon {
     last_wish_change: Instant,
     /// The steps of slow starts that are live.
     slow_starts: Vec<u16>,
-    outcomes: mpsc::Sender<(TargetKey, ProbeOutcome)>,
+    prober: Prober,
+    suspicion: Suspicion,
+    /// Whether a change could not be carried out yet.
+    is_behind: bool,
 }
 
 /// What becomes of an interface of the configuration that does not exist.
@@ -138,7 +148,7 @@ struct AttachedTo {
 
 /// What comes in from outside.
 pub struct Inputs {
-    outcomes: mpsc::Receiver<(TargetKey, ProbeOutcome)>,
+    observations: mpsc::Receiver<Observation>,
     changes: mpsc::Receiver<Vec<Change>>,
     events: Events,
 }
@@ -181,7 +191,8 @@ impl Daemon {
         }
         loaded.forward_log();
         let found = loaded.maps.read()?;
-        let (sender, outcomes) = mpsc::channel(1024);
+        let (sender, observations) = mpsc::channel(4096);
+        let prober = Prober::start(sender).map_err(DaemonError::Prober)?;
         let events = Events::new(loaded.take_events()?).map_err(DaemonError::Events)?;
         let now = Instant::now();
         let mut daemon = Self {
@@ -196,15 +207,20 @@ impl Daemon {
             sweeps: Default::default(),
             last_wish_change: now,
             slow_starts: Vec::new(),
-            outcomes: sender,
+            prober,
+            suspicion: Suspicion::default(),
+            is_behind: false,
             desired,
             loaded,
             watch,
         };
         let adopted = daemon.adopted_targets(&found);
-        daemon
-            .groups
-            .configure(&daemon.desired, Duration::ZERO, &adopted, &daemon.outcomes);
+        daemon.groups.configure(
+            &daemon.desired,
+            Duration::ZERO,
+            &adopted,
+            Some(&daemon.prober),
+        );
         daemon.find_ways().await;
         daemon.follow_network(true)?;
         daemon.reconcile()?;
@@ -216,7 +232,7 @@ impl Daemon {
         Ok((
             daemon,
             Inputs {
-                outcomes,
+                observations,
                 changes,
                 events,
             },
@@ -259,18 +275,22 @@ impl Daemon {
     ) -> Self {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         let mut tick = tokio::time::interval(TICK_EVERY);
+        let mut look = tokio::time::interval(passive::LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Skip);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         tokio::pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => return self,
-                Some((key, outcome)) = inputs.outcomes.recv() => {
-                    self.on_outcome(&key, outcome);
-                    while let Ok((key, outcome)) = inputs.outcomes.try_recv() {
-                        self.on_outcome(&key, outcome);
+                Some(observation) = inputs.observations.recv() => {
+                    let mut changed = self.on_observation(observation);
+                    while let Ok(observation) = inputs.observations.try_recv() {
+                        changed |= self.on_observation(observation);
                     }
-                    self.reconcile_or_log();
+                    if changed {
+                        self.reconcile_or_log();
+                    }
                 }
                 Some(changes) = inputs.changes.recv() => self.on_changes(&changes).await,
                 wanted = inputs.events.wanted_neighbours() => match wanted {
@@ -282,6 +302,7 @@ impl Daemon {
                     Ok(done) => tracing::info!(generation = done.generation, "reloaded"),
                     Err(error) => tracing::error!("the reload failed: {error}"),
                 },
+                _ = look.tick() => self.look_at_traffic(),
                 _ = sweep.tick() => self.sweep(),
                 _ = tick.tick() => {
                     let now = self.started.elapsed();
@@ -289,7 +310,10 @@ impl Daemon {
                     for (key, transition) in &transitions {
                         log_transition(key, transition);
                     }
-                    if !transitions.is_empty() || self.groups.slow_starts(now) != self.slow_starts {
+                    if self.is_behind
+                        || !transitions.is_empty()
+                        || self.groups.slow_starts(now) != self.slow_starts
+                    {
                         self.reconcile_or_log();
                     }
                 }
@@ -297,10 +321,15 @@ impl Daemon {
         }
     }
 
-    fn on_outcome(&mut self, key: &TargetKey, outcome: ProbeOutcome) {
-        if let Some(transition) = self.groups.observe(key, self.started.elapsed(), outcome) {
-            log_transition(key, &transition);
+    /// Whether it changed a target's state.
+    fn on_observation(&mut self, observation: Observation) -> bool {
+        let Observation { key, outcome, .. } = observation;
+        let transition = self.groups.observe(&key, self.started.elapsed(), outcome);
+        if let Some(transition) = &transition {
+            log_transition(&key, transition);
+            self.suspicion.changed(&key);
         }
+        transition.is_some()
     }
 
     async fn on_changes(&mut self, changes: &[Change]) {
@@ -310,16 +339,24 @@ impl Daemon {
         let links_changed = changes
             .iter()
             .any(|change| matches!(change, Change::Link(_)));
+        // First what is known already: no packet goes to a MAC address that is another's now, or to
+        // nobody, for as long as it takes to ask the kernel for every target's way.
+        self.follow_network_or_log(routes_changed);
+        self.suspect_behind(changes);
         if links_changed {
             self.attach_again();
         }
         if routes_changed || links_changed {
             self.find_ways().await;
+            self.follow_network_or_log(false);
         }
+        self.reconcile_or_log();
+    }
+
+    fn follow_network_or_log(&mut self, routes_changed: bool) {
         if let Err(error) = self.follow_network(routes_changed) {
             tracing::error!("cannot follow the network's change: {error}");
         }
-        self.reconcile_or_log();
     }
 
     /// Has the kernel resolve neighbours that packets were dropped for.
@@ -374,8 +411,7 @@ impl Daemon {
         }
         // A plan that cannot be made must be noticed before anything is touched.
         let mut trial = Groups::default();
-        let (sender, _receiver) = mpsc::channel(1);
-        trial.configure(&desired, self.started.elapsed(), &BTreeMap::new(), &sender);
+        trial.configure(&desired, self.started.elapsed(), &BTreeMap::new(), None);
         let wish = trial.wish(&desired, self.started.elapsed(), |_| NextHopId::NONE);
         plan::plan(&self.actual, &wish, self.limits())?;
         drop(trial);
@@ -393,7 +429,7 @@ impl Daemon {
         self.desired = desired;
         let now = self.started.elapsed();
         self.groups
-            .configure(&self.desired, now, &BTreeMap::new(), &self.outcomes);
+            .configure(&self.desired, now, &BTreeMap::new(), Some(&self.prober));
         self.find_ways().await;
         self.follow_network(false)?;
         let steps = self.reconcile()?;
@@ -512,7 +548,9 @@ impl Daemon {
     }
 
     fn reconcile_or_log(&mut self) {
-        if let Err(error) = self.reconcile() {
+        let result = self.reconcile();
+        self.is_behind = result.is_err();
+        if let Err(error) = result {
             tracing::error!("cannot bring the data plane up to date: {error}");
         }
     }

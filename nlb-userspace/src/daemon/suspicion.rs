@@ -5,7 +5,7 @@ use nlb_common::target::TargetId;
 use super::{Daemon, groups::TargetKey};
 use crate::{
     config::Protocol,
-    health::passive::{Passive, Sign},
+    health::passive::{Passive, Signs},
     next_hop::{Change, Neighbour},
     plan,
     target_state::TargetState,
@@ -48,15 +48,17 @@ impl Daemon {
     }
 
     /// The targets whose traffic may say something: those that take new flows, and are checked.
-    fn watched(&self) -> Vec<(TargetKey, TargetId, Sign)> {
+    fn watched(&self) -> Vec<(TargetKey, TargetId, Signs)> {
         let mut watched = Vec::new();
         for group in &self.groups.list {
             let configured = &group.configured;
-            let sign = match configured.protocol {
-                Protocol::Tcp => Sign::NobodyGoesOn,
-                _ if configured.mode.is_dsr() => continue,
-                _ => Sign::NothingComesBack,
+            let signs = Signs {
+                goes_on: configured.protocol == Protocol::Tcp,
+                comes_back: !configured.mode.is_dsr(),
             };
+            if !signs.goes_on && !signs.comes_back {
+                continue;
+            }
             let fingerprint = plan::fingerprint(&configured.name);
             let wished = self.wish.groups.iter();
             let Some(wished) = wished
@@ -69,7 +71,7 @@ impl Daemon {
                 if target.health.state() == TargetState::Healthy
                     && let Some(id) = self.actual.target_id(wished, address.ip(), address.port())
                 {
-                    watched.push(((configured.name.clone(), *address), id, sign));
+                    watched.push(((configured.name.clone(), *address), id, signs));
                 }
             }
         }

@@ -37,7 +37,7 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 /// dead.
 const SUSPECT_EVERY: Duration = Duration::from_millis(10);
 /// How long a target under suspicion may take to answer, at least.
-const SUSPECT_PATIENCE: Duration = Duration::from_millis(50);
+const SUSPECT_PATIENCE: Duration = Duration::from_millis(40);
 /// The same, as a multiple of the time that it takes otherwise.
 const SUSPECT_LATENCIES: u32 = 4;
 /// Descriptors that probes leave to the rest of the daemon.
@@ -219,7 +219,7 @@ struct Subject<K> {
     target: SocketAddr,
     outcomes: mpsc::Sender<Observation<K>>,
     slots: Arc<Semaphore>,
-    /// How long it takes to answer: the longest of late, slowly forgotten.
+    /// How long it takes to answer: the mean of late, as TCP smooths its round trips (RFC 6298).
     usual: Option<Duration>,
 }
 
@@ -280,8 +280,8 @@ impl<K: Clone> Subject<K> {
             ProbeOutcome::Failed { .. } => None,
         };
         if let Some(latency) = latency {
-            let remembered = self.usual.unwrap_or_default();
-            self.usual = Some(latency.max(remembered.saturating_sub(remembered / 8)));
+            let usual = self.usual.unwrap_or(latency);
+            self.usual = Some(usual.saturating_sub(usual / 8) + latency / 8);
         }
         let observation = Observation {
             key: self.key.clone(),

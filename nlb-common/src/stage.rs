@@ -17,8 +17,9 @@ pub enum Stage {
     /// Its sender is told something; what, the stage before hands over as an
     /// [`Answer`](crate::answer::Answer).
     Answer,
-    /// Its target is behind a tunnel; which, the stage before hands over.
-    Wrap,
+    /// It goes to a target, and its flow is to be remembered; which target, the stage before hands
+    /// over.
+    Depart,
     /// It is for a QUIC listener: whose connection ID does it carry?
     Quic,
     /// It is addressed to a listener, and of a flow whose source is translated.
@@ -45,7 +46,7 @@ impl Stage {
         Self::Icmp,
         Self::Fragment,
         Self::Answer,
-        Self::Wrap,
+        Self::Depart,
         Self::Quic,
         Self::SnatKnown,
         Self::SnatBegin,
@@ -66,9 +67,10 @@ impl Stage {
             Self::Classify => 1,
             Self::Begin | Self::Icmp | Self::Fragment => 2,
             Self::Back | Self::Quic => 3,
-            Self::Wrap | Self::SnatKnown | Self::SnatBegin | Self::SnatBack | Self::SnatIcmp => 4,
-            Self::Answer => 5,
-            Self::Fault => 6,
+            Self::Depart | Self::SnatKnown | Self::SnatBack | Self::SnatIcmp => 4,
+            Self::SnatBegin => 5,
+            Self::Answer => 6,
+            Self::Fault => 7,
         }
     }
 
@@ -86,7 +88,7 @@ impl Stage {
             Self::Icmp => "nlb_icmp",
             Self::Fragment => "nlb_fragment",
             Self::Answer => "nlb_answer",
-            Self::Wrap => "nlb_wrap",
+            Self::Depart => "nlb_depart",
             Self::Quic => "nlb_quic",
             Self::SnatKnown => "nlb_snat_known",
             Self::SnatBegin => "nlb_snat_begin",

@@ -24,18 +24,39 @@ pub struct Tunnel {
 }
 
 /// One version's half of a [`Tunnel`], as the packet path takes it.
+///
+/// VERIFIER: whole words, because it lies on the stack, and LLVM copies smaller fields in pieces that
+/// straddle words ("misaligned stack access off -83 size 2"; Linux 6.18, rustc 1.96).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TunnelEnd {
     /// Where outer packets come from.
     pub source: Address,
     /// Which bits of the last word of `source`, as it stands in memory, a flow's hash fills in.
     pub spread: u64,
+    /// The control word of the slot.
+    control: u64,
+}
+
+impl TunnelEnd {
     /// Which UDP port the targets decapsulate on.
-    pub port: U16,
+    #[inline(always)]
+    pub const fn port(&self) -> U16 {
+        let [_, _, low, high, ..] = self.control.to_le_bytes();
+        U16::from_bytes(u16::from_le_bytes([low, high]).to_ne_bytes())
+    }
+
     /// Geneve's virtual network identifier, in network order.
-    pub network: [u8; 3],
+    #[inline(always)]
+    pub const fn network(&self) -> [u8; 3] {
+        let [_, _, _, _, first, second, third, _] = self.control.to_le_bytes();
+        [first, second, third]
+    }
+
     /// Whether UDP source port and flow label are a flow's own.
-    pub has_entropy: bool,
+    #[inline(always)]
+    pub const fn has_entropy(&self) -> bool {
+        self.control & ENTROPY != 0
+    }
 }
 
 /// A tunnel's record, by target group id.
@@ -100,13 +121,10 @@ impl TunnelSlot {
         if self.control.load() != control {
             return None;
         }
-        let [_, _, p, q, x, y, z, _] = control.to_le_bytes();
         Some(TunnelEnd {
             source,
             spread,
-            port: U16::from_bytes(u16::from_le_bytes([p, q]).to_ne_bytes()),
-            network: [x, y, z],
-            has_entropy: control & ENTROPY != 0,
+            control,
         })
     }
 
@@ -124,9 +142,9 @@ impl TunnelSlot {
             source_v6: v6.source,
             spread_v4: [a, b, c, d],
             spread_v6: v6.spread.to_ne_bytes(),
-            port: v6.port,
-            network: v6.network,
-            has_entropy: v6.has_entropy,
+            port: v6.port(),
+            network: v6.network(),
+            has_entropy: v6.has_entropy(),
         })
     }
 }

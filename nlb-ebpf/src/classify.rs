@@ -32,25 +32,11 @@ pub fn classify<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdic
         _ => return Err(Exit::Stop(without_ports(&packet, tables))),
     }
     if may_be_for_a_listener(&packet, tables) {
-        to_target::<false, F, T>(frame, &forgotten(packet, tables), tables)
+        to_target(frame, &forgotten(packet, tables), tables)
     } else if may_be_an_answer(&packet, tables) {
         to_client::<false, F, T>(frame, &forgotten(packet, tables), tables)
     } else {
         Err(Exit::Stop(Stop::NotOurs))
-    }
-}
-
-/// The stage of packets that may be for a listener and need more than forwarding: the first of a
-/// flow, above all.
-#[inline(always)]
-pub fn begin<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
-    let packet = parse(frame)?;
-    frame.forget_ends();
-    match to_target::<true, F, T>(frame, &forgotten(packet, tables), tables) {
-        Err(Exit::Stop(Stop::NotOurs)) if may_be_an_answer(&packet, tables) => {
-            Err(Exit::Go(Stage::Back))
-        }
-        told => told,
     }
 }
 
@@ -124,7 +110,7 @@ fn icmp_of_ours<F: Frame, T: Tables>(frame: &F, packet: &Packet, tables: &T) -> 
 }
 
 /// A first fragment has ports and goes the way of all packets, but leaves a record for the later
-/// ones; which [`begin`] and [`back`] do.
+/// ones; which [`crate::depart`] and [`back`] do.
 #[inline(always)]
 fn first_fragment<T: Tables>(packet: &Packet, tables: &T) -> Exit {
     if may_be_for_a_listener(packet, tables) {

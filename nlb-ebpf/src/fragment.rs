@@ -107,7 +107,7 @@ fn to_target<F: Frame, T: Tables>(
     record: &FragmentRecord,
 ) -> Result<Verdict, Exit> {
     let target = Chosen::of(tables, record.target())?;
-    let next_hop = way::<true, F, T>(frame, packet, tables, &target)?;
+    let next_hop = way(frame, packet, packet.source, tables, &target)?;
     fits(packet, overhead_bytes(&target), &next_hop)?;
     if target.control.mode == Mode::NAT {
         has_a_hop_left(packet)?;

@@ -46,7 +46,7 @@ fn forward<F: Frame, T: Tables>(
     tables: &T,
 ) -> Result<Verdict, Exit> {
     if may_be_for_a_listener(packet, tables) {
-        to_target::<false, F, T>(frame, packet, tables)
+        to_target(frame, packet, tables)
     } else if may_be_an_answer(packet, tables) {
         to_client::<false, F, T>(frame, packet, tables)
     } else {

@@ -227,7 +227,7 @@ fn error_to_target<F: Frame, T: Tables>(
         }
         (listener, target, PassageKind::Unpinned)
     };
-    let next_hop = to_target::way::<true, F, T>(frame, packet, tables, &target)?;
+    let next_hop = to_target::way(frame, packet, packet.source, tables, &target)?;
     let is_tunnel = target.control.mode.is_tunnel();
     fits(packet, overhead_bytes(&target), &next_hop)?;
     if target.control.mode == Mode::NAT {

@@ -11,10 +11,11 @@
 //!             │   └── not ours ──► pass, untouched
 //!             │goes to a listener                    │comes from a target
 //!             ▼                                      ▼
-//!           begin: listener? ► admit ► select ► pin  back: ask for the way ► remember it
-//!             │├─────────────► rewrite ─► emit ◄────┘│
-//!             │└ for a tunnel ─► wrap ───► emit         │
-//!             └─refused, and its sender is told► answer ◄┘
+//!           begin: listener? ► admit ► select      back: ask for the way ► remember it
+//!             │                                      │             └──► rewrite ─► emit
+//!             ▼                                      │
+//!           depart: limits ► pin ► rewrite ─► emit   │
+//!             └─refused, and its sender is told ─► answer
 //! ```
 //!
 //! Flows whose source is translated, too, have stages of their own ([`snat`]): for packets of known
@@ -33,7 +34,8 @@
 //! 1. [`parse`]: bytes become facts.
 //! 2. [`classify`]: is it ours? [`to_target`] and [`to_client`] are the two ways on.
 //!    [`fragment`] finds the way of what has no ports.
-//! 3. [`admission`], [`select`] and [`flows`]: may it begin, which target, and remembering it.
+//! 3. [`mod@begin`] with [`admission`] and [`select`]: may it begin, and which target? [`depart`] with
+//!    [`flows`]: remembering it.
 //! 4. [`rewrite`] with [`checksum`]: what changes; [`tunnel`]: what is put around.
 //! 5. [`emit`]: where it goes.
 //! 6. [`answer`]: resets and ICMP errors of our own.
@@ -50,9 +52,11 @@
 
 pub mod admission;
 pub mod answer;
+pub mod begin;
 pub mod checksum;
 pub mod classify;
 pub mod decap;
+pub mod depart;
 pub mod emit;
 pub mod flows;
 pub mod fragment;
@@ -71,7 +75,6 @@ pub mod snat;
 pub mod tables;
 pub mod to_client;
 pub mod to_target;
-pub mod to_tunnel;
 pub mod tunnel;
 
 pub use nlb_common::stage::Stage;
@@ -110,9 +113,9 @@ impl From<Stop> for Exit {
 }
 
 /// The most stages that a story has behind the front stage: by way of [`Stage::Classify`],
-/// [`Stage::Begin`] and [`Stage::Quic`] to all rounds of [`Stage::SnatBegin`], and then to
-/// [`Stage::Answer`] or [`Stage::Fault`]. The kernel ends a story after 33 (`MAX_TAIL_CALL_CNT`).
-pub const LONGEST_STORY: usize = 4 + snat::allocate::ROUNDS as usize;
+/// [`Stage::Begin`], [`Stage::Quic`] and [`Stage::Depart`] to all rounds of [`Stage::SnatBegin`], and
+/// then to [`Stage::Answer`] or [`Stage::Fault`]. The kernel ends a story after 33 (`MAX_TAIL_CALL_CNT`).
+pub const LONGEST_STORY: usize = 5 + snat::allocate::ROUNDS as usize;
 
 const _: () = assert!(
     LONGEST_STORY < 33,
@@ -150,12 +153,12 @@ pub fn follow<F: Frame, T: Tables>(
         depth = stage.depth();
         told = match stage {
             Stage::Classify => classify::classify(frame, tables),
-            Stage::Begin => classify::begin(frame, tables),
+            Stage::Begin => begin::begin(frame, tables),
             Stage::Back => classify::back(frame, tables),
             Stage::Icmp => icmp::icmp(frame, tables),
             Stage::Fragment => fragment::fragment(frame, tables),
             Stage::Answer => answer::answer(frame, tables),
-            Stage::Wrap => to_tunnel::to_tunnel(frame, tables),
+            Stage::Depart => depart::depart(frame, tables),
             Stage::Quic => quic::quic(frame, tables),
             Stage::SnatKnown => snat::known::known(frame, tables),
             Stage::SnatBegin => snat::begin::begin(frame, tables),

@@ -14,7 +14,9 @@ use nlb_common::stop::Stop;
 use nlb_ebpf::{
     Exit, Verdict,
     answer::answer,
-    classify::{back, begin, classify},
+    begin::begin,
+    classify::{back, classify},
+    depart::depart,
     fragment::fragment,
     front::front,
     icmp::icmp,
@@ -24,7 +26,6 @@ use nlb_ebpf::{
         known::known as snat_known,
     },
     stopped,
-    to_tunnel::to_tunnel,
 };
 
 use crate::kernel::{faults, frame::XdpFrame, maps::Maps, redirect, stages::go};
@@ -109,11 +110,11 @@ fn nlb_answer(context: XdpContext) -> u32 {
     run!(answer, context)
 }
 
-/// [`nlb_ebpf::Stage::Wrap`].
+/// [`nlb_ebpf::Stage::Depart`].
 #[xdp(frags)]
 #[inline(always)]
-fn nlb_wrap(context: XdpContext) -> u32 {
-    run!(to_tunnel, context)
+fn nlb_depart(context: XdpContext) -> u32 {
+    run!(depart, context)
 }
 
 /// [`nlb_ebpf::Stage::SnatKnown`].

@@ -18,11 +18,12 @@ use zerocopy::big_endian::U64;
 
 use crate::{
     Exit, Verdict,
+    begin::begin_at,
     classify::forgotten,
     frame::{Frame, Offset},
     parse::{Kind, Packet, parse},
     tables::Tables,
-    to_target::{UNNAMED, to_target_or},
+    to_target::UNNAMED,
 };
 
 /// The stage of packets for QUIC listeners.
@@ -33,7 +34,7 @@ pub fn quic<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, E
         Some(key) => keeper(tables, &key),
         None => UNNAMED,
     };
-    to_target_or::<true, true, F, T>(frame, &packet, tables, named)
+    Err(begin_at::<true, F, T>(frame, &packet, tables, named))
 }
 
 /// The server of this number, unless its connections have been ended.

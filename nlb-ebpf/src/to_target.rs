@@ -1,11 +1,12 @@
-//! From the client to the target.
+//! From the client to the target: which flow is it, and on with what is remembered. What begins, or
+//! needs more, goes by the stages [`crate::begin`] and [`crate::depart`].
 
 use nlb_common::{
+    address::Address,
     answer::{Answer, Notice},
-    flow::{Choice, Client, FlowEntry, FlowState, Progress},
-    fragment::Way,
+    flow::{Choice, Client, FlowState, Progress},
     listener::{ListenerId, ListenerKey, ListenerPolicy, Stranded},
-    next_hop::{NextHop, NextHopId},
+    next_hop::NextHop,
     stop::Stop,
     target::{Mode, TargetId},
     tick::Tick,
@@ -18,17 +19,13 @@ use nlb_common::{
 use crate::{
     Exit, Stage, Verdict, admission,
     answer::tell,
-    emit::{UNTAGGED, emit, fits, has_a_hop_left, room_bytes},
+    emit::{UNTAGGED, emit, fits, has_a_hop_left},
     flows::{self, Found, Place},
-    fragment,
     frame::Frame,
-    parse::{Kind, Packet},
+    parse::Packet,
     rewrite::{End, translate},
-    segment_size,
     select::{Chosen, select},
-    snat,
     tables::{Passage, PassageKind, RouteQuery, Tables},
-    to_tunnel::{self, Decided},
     tunnel::{self, overhead_bytes, wrap},
 };
 
@@ -67,141 +64,54 @@ pub(crate) struct Decision<'t> {
     pub(crate) state: FlowState,
     /// Whether a flow begins.
     pub(crate) begins: bool,
-    /// Whether it is to be remembered: what its listener's limits say of a flow that begins.
-    pub(crate) is_within_limits: bool,
-}
-
-impl<'t> Decision<'t> {
-    /// A decision that another stage made about this packet.
-    #[inline(always)]
-    pub(crate) fn made<T: Tables>(
-        packet: &Packet,
-        tables: &'t T,
-        arrival: &Arrival,
-        decided: Decided,
-    ) -> Result<Self, Stop> {
-        let Decided {
-            listener,
-            target,
-            begins,
-            is_within_limits,
-        } = decided;
-        let target = Chosen::of(tables, target)?;
-        let entry = find(packet, tables, arrival, |_| {});
-        let progress = entry.entry.map_or(Progress::NONE, FlowEntry::progress);
-        let state = if begins {
-            FlowState::NEW
-        } else {
-            advance(progress.state, packet, target.control.mode)
-        };
-        Ok(Self {
-            listener,
-            target,
-            entry,
-            progress,
-            state,
-            begins,
-            is_within_limits,
-        })
-    }
-}
-
-/// Sends a packet that may be addressed to a listener on to its target; [`Stop::NotOurs`] if there
-/// is no such listener.
-///
-/// Where `ALL` is false only a remembered flow is forwarded, and only if its target's next hop is
-/// known; everything else goes on to [`Stage::Begin`]. Where it is true, what needs a tunnel goes on
-/// to [`Stage::Wrap`].
-#[inline(always)]
-pub fn to_target<const ALL: bool, F: Frame, T: Tables>(
-    frame: &mut F,
-    packet: &Packet,
-    tables: &T,
-) -> Result<Verdict, Exit> {
-    to_target_or::<ALL, false, F, T>(frame, packet, tables, UNNAMED)
 }
 
 /// No target's id.
 pub const UNNAMED: TargetId = TargetId(0);
 
-/// The same. Where `QUIC` is true, `named` is what the packet's connection ID says, or
-/// [`UNNAMED`]; where it is not, packets for QUIC listeners go on to [`Stage::Quic`].
+/// Forwards a packet of a remembered flow whose target's next hop is known to that target;
+/// everything else that may be addressed to a listener goes on to [`Stage::Begin`].
 #[inline(always)]
-pub fn to_target_or<const ALL: bool, const QUIC: bool, F: Frame, T: Tables>(
+pub fn to_target<F: Frame, T: Tables>(
     frame: &mut F,
     packet: &Packet,
     tables: &T,
-    named: TargetId,
 ) -> Result<Verdict, Exit> {
     let arrival = Arrival::of(packet, tables);
-    let mut decision = decide::<ALL, QUIC, F, T>(frame, packet, tables, &arrival, named)?;
+    let decision = decide::<false, false, F, T>(frame, packet, tables, &arrival, UNNAMED)?;
     if tables.translates_sources() && decision.state.has(FlowState::SOURCE_TRANSLATED) {
         return Err(Exit::Go(Stage::SnatKnown));
     }
-    let needs_source =
-        ALL && decision.begins && snat::needs_source(packet, tables, &arrival, &decision)?;
-    let next_hop = way::<ALL, F, T>(frame, packet, tables, &decision.target)?;
+    let begin = |_| Exit::Go(Stage::Begin);
+    let next_hop = known_way(tables, &decision.target).ok_or(Exit::Go(Stage::Begin))?;
     let mode = decision.target.control.mode;
-    let overhead = overhead_bytes(&decision.target);
     if mode.is_translated() {
-        has_a_hop_left(packet)
-            .map_err(|stop| refused::<ALL, T>(tables, stop, &decision, Notice::TIME_EXCEEDED, 0))?;
+        has_a_hop_left(packet).map_err(begin)?;
     }
-    fits(packet, overhead, &next_hop).map_err(|stop| {
-        let mtu_bytes = room_bytes(overhead, &next_hop);
-        refused::<ALL, T>(tables, stop, &decision, Notice::TOO_BIG, mtu_bytes)
-    })?;
-    // Last of all that can stop the packet, so that what is counted begins.
-    if ALL && decision.begins && !resets(packet) {
-        decision.is_within_limits =
-            admission::within_limits(packet, tables, decision.listener, arrival.now)?;
-    }
-    if needs_source {
-        // What cannot be remembered has no source.
-        return Err(if decision.is_within_limits {
-            snat::begin::go(tables, &decision)
-        } else {
-            Exit::Stop(Stop::FlowTableFull)
-        });
-    }
+    fits(packet, overhead_bytes(&decision.target), &next_hop).map_err(begin)?;
     let mut network = packet.network;
-    let mut transport = packet.transport;
     if mode.is_tunnel() {
-        if ALL {
-            return Err(to_tunnel::go(tables, &decision));
-        }
-        transport = wrap(frame, packet, tables, &decision.target, arrival.place)?;
+        wrap(frame, packet, tables, &decision.target, arrival.place)?;
         network = UNTAGGED;
     }
-    remember::<ALL, T>(packet, tables, &arrival, &decision)?;
+    note(packet, tables, &arrival, &decision);
     if mode == Mode::NAT {
         let record = decision.target.record;
-        translate(
-            frame,
-            packet,
-            End::Destination,
-            record.address(),
-            record.port(),
-        )?;
-    }
-    if ALL && opens(packet) {
-        segment_size::clamp(frame, transport, decision.listener, tables);
+        let (address, port) = (record.address(), record.port());
+        translate(frame, packet, End::Destination, address, port)?;
     }
     Ok(emit(frame, network, &next_hop)?)
 }
 
 /// A packet that cannot go on is stopped, and its sender is told.
 #[inline(always)]
-pub(crate) fn refused<const ALL: bool, T: Tables>(
+pub(crate) fn refused<T: Tables>(
     tables: &T,
     stop: Stop,
     decision: &Decision<'_>,
     notice: Notice,
     mtu_bytes: u16,
 ) -> Exit {
-    if !ALL {
-        return Exit::Go(Stage::Begin);
-    }
     let answer = Answer {
         notice,
         mtu_bytes,
@@ -233,8 +143,12 @@ pub(crate) fn find<'t, T: Tables>(
 }
 
 /// Which flow is it, and where does it go?
+///
+/// Where `ALL` is false only remembered flows are known. Where `QUIC` is true, `named` is what the
+/// packet's connection ID says; where it is not, packets for QUIC listeners go on to
+/// [`Stage::Quic`].
 #[inline(always)]
-fn decide<'t, const ALL: bool, const QUIC: bool, F: Frame, T: Tables>(
+pub(crate) fn decide<'t, const ALL: bool, const QUIC: bool, F: Frame, T: Tables>(
     frame: &F,
     packet: &Packet,
     tables: &'t T,
@@ -275,7 +189,6 @@ fn decide<'t, const ALL: bool, const QUIC: bool, F: Frame, T: Tables>(
                     progress,
                     state: advance(state, packet, target.control.mode),
                     begins: false,
-                    is_within_limits: true,
                 });
             }
             // What is not TCP has no connection to end, and just begins anew.
@@ -315,7 +228,6 @@ fn decide<'t, const ALL: bool, const QUIC: bool, F: Frame, T: Tables>(
         progress,
         state: FlowState::NEW,
         begins: true,
-        is_within_limits: true,
     })
 }
 
@@ -357,70 +269,36 @@ fn stranded<T: Tables>(
     Err(tell(tables, stop, answer))
 }
 
-/// Remembers what is to be remembered of a packet that nothing stops any more, and counts it.
+/// Notes what a packet says of its flow, which is remembered already, and counts it.
 #[inline(always)]
-pub(crate) fn remember<const ALL: bool, T: Tables>(
+pub(crate) fn note<T: Tables>(
     packet: &Packet,
     tables: &T,
     arrival: &Arrival,
     decision: &Decision<'_>,
-) -> Result<(), Stop> {
-    let kind = if decision.begins {
-        pin(packet, tables, arrival, decision)?
-    } else {
-        if let Some(entry) = decision.entry.entry {
-            let old = decision.progress;
-            let new = old.after(decision.state, arrival.now, old.epoch);
-            flows::note(tables, entry, old, new);
-        }
-        PassageKind::Known
-    };
-    let (listener, target) = (decision.listener, decision.target.id);
-    if ALL && packet.kind == Kind::FirstFragment {
-        fragment::remember(packet, tables, listener, target, Way::ToTarget);
+) {
+    if let Some(entry) = decision.entry.entry {
+        let old = decision.progress;
+        let new = old.after(decision.state, arrival.now, old.epoch);
+        flows::note(tables, entry, old, new);
     }
+    count(packet, tables, decision, PassageKind::Known);
+}
+
+/// Counts a packet that goes to its target.
+#[inline(always)]
+pub(crate) fn count<T: Tables>(
+    packet: &Packet,
+    tables: &T,
+    decision: &Decision<'_>,
+    kind: PassageKind,
+) {
     tables.count(&Passage {
-        listener,
-        target,
+        listener: decision.listener,
+        target: decision.target.id,
         length_bytes: packet.length_bytes,
         kind,
     });
-    Ok(())
-}
-
-/// Pins a flow that begins, in its old entry if it had one.
-#[inline(always)]
-fn pin<T: Tables>(
-    packet: &Packet,
-    tables: &T,
-    arrival: &Arrival,
-    decision: &Decision<'_>,
-) -> Result<PassageKind, Stop> {
-    // A stray RST begins nothing: it goes where its flow would go, and is forgotten.
-    if resets(packet) {
-        return Ok(PassageKind::Unpinned);
-    }
-    let choice = Choice {
-        target: decision.target.id,
-        listener: decision.listener,
-        next_hop: NextHopId::NONE,
-    };
-    let (client, state, now) = (&arrival.client, decision.state, arrival.now);
-    let is_pinned = decision.is_within_limits
-        && match decision.entry.entry {
-            Some(entry) => {
-                let word = decision.entry.word;
-                flows::refill(tables, entry, word, client, choice, state, now)
-            }
-            None => flows::pin(tables, arrival.place, client, choice, state, now),
-        };
-    if is_pinned {
-        Ok(PassageKind::New)
-    } else if decision.target.control.mode.is_translated() {
-        Err(Stop::FlowTableFull)
-    } else {
-        Ok(PassageKind::Unpinned)
-    }
 }
 
 /// The listener that a packet is addressed to.
@@ -459,30 +337,33 @@ pub(crate) fn advance(state: FlowState, packet: &Packet, mode: Mode) -> FlowStat
     state
 }
 
-/// The way to a target.
+/// The way to a target, if its next hop is known.
 #[inline(always)]
-pub(crate) fn way<const ALL: bool, F: Frame, T: Tables>(
+fn known_way<T: Tables>(tables: &T, target: &Chosen<'_>) -> Option<NextHop> {
+    let (next_hop, _) = tables.next_hop(target.control.next_hop)?.read()?;
+    Some(next_hop)
+}
+
+/// The way to a target. Where its next hop is not known the routes are asked for the packet that
+/// leaves, whose source is `source` if no tunnel gives it another.
+#[inline(always)]
+pub(crate) fn way<F: Frame, T: Tables>(
     frame: &F,
     packet: &Packet,
+    source: Address,
     tables: &T,
     target: &Chosen<'_>,
 ) -> Result<NextHop, Exit> {
-    if let Some(slot) = tables.next_hop(target.control.next_hop)
-        && let Some((next_hop, _)) = slot.read()
-    {
+    if let Some(next_hop) = known_way(tables, target) {
         return Ok(next_hop);
-    }
-    if !ALL {
-        return Err(Exit::Go(Stage::Begin));
     }
     let address = target.record.address();
     let mode = target.control.mode;
-    // The routes are asked for the packet that leaves.
     let (source, protocol) = if mode.is_tunnel() {
         let source = tunnel::end(tables, target)?.source;
         (source, tunnel::outer_protocol(mode, packet))
     } else {
-        (packet.source, packet.protocol)
+        (source, packet.protocol)
     };
     let found = tables.route(&RouteQuery {
         destination: address,

@@ -200,7 +200,11 @@ fn outer_v6<F: Frame>(
     destination: Address,
     entropy: u64,
 ) -> Result<(), Stop> {
-    let label = if end.has_entropy { upper(entropy).0 } else { 0 };
+    let label = if end.has_entropy() {
+        upper(entropy).0
+    } else {
+        0
+    };
     let class = u32::from(packet.traffic_class);
     // The payload is all but this header.
     let payload_bytes = packet.length_bytes + mode.overhead_bytes(false) - 40;
@@ -241,14 +245,14 @@ fn shim<F: Frame>(
     at: Offset,
     entropy: u64,
 ) -> Result<(), Stop> {
-    let source_port = if end.has_entropy {
+    let source_port = if end.has_entropy() {
         FIRST_PORT | upper(entropy).1
     } else {
         FIRST_PORT
     };
     let udp = |shim_bytes: u16| Udp {
         source_port: U16::new(source_port),
-        destination_port: end.port,
+        destination_port: end.port(),
         length: U16::new(packet.length_bytes + shim_bytes),
         checksum: U16::ZERO,
     };
@@ -267,7 +271,7 @@ fn shim<F: Frame>(
         };
         *shim = UdpGeneve {
             udp: udp(16),
-            geneve: Geneve::of(ether_type, end.network),
+            geneve: Geneve::of(ether_type, end.network()),
         };
     }
     Ok(())

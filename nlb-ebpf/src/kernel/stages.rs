@@ -23,7 +23,7 @@ pub(crate) fn go(context: &XdpContext, stage: Stage) {
         };
     }
     jump!(
-        Classify, Begin, Back, Icmp, Fragment, Answer, Wrap, Quic, SnatKnown, SnatBegin, SnatBack,
-        SnatIcmp, Fault
+        Classify, Begin, Back, Icmp, Fragment, Answer, Depart, Quic, SnatKnown, SnatBegin,
+        SnatBack, SnatIcmp, Fault
     );
 }

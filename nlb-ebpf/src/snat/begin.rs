@@ -11,11 +11,12 @@ use nlb_common::{
 
 use super::{
     allocate::{Asked, ROUNDS, allocate},
-    onward,
+    any_source, onward,
 };
 use crate::{
     Exit, Stage, Verdict,
     classify::forgotten,
+    depart::Decided,
     emit::emit,
     flows,
     frame::Frame,
@@ -24,7 +25,6 @@ use crate::{
     segment_size,
     tables::{Passage, PassageKind, Tables},
     to_target::{Arrival, Decision, opens, way},
-    to_tunnel::Decided,
 };
 
 /// What the stage before decided, and how often a source was looked for, as the word that is handed
@@ -85,10 +85,11 @@ pub fn begin<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, 
         listener,
         target,
         begins: true,
-        is_within_limits: true,
+        needs_source: true,
     };
     let decision = Decision::made(&packet, tables, &arrival, decided)?;
-    let next_hop = way::<true, F, T>(frame, &packet, tables, &decision.target)?;
+    let any = any_source(&packet, tables);
+    let next_hop = way(frame, &packet, any, tables, &decision.target)?;
     let source = pinned(packet.is_v4, tables, &arrival, &decision, wanted)?;
     onward(frame, &packet, &decision, source)?;
     if opens(&packet) {

@@ -65,7 +65,7 @@ fn to_target<F: Frame, T: Tables>(
     };
     let arrival = Arrival::of(&forth, tables);
     let (decision, source) = decided(&forth, tables, &arrival)?;
-    let next_hop = way::<true, F, T>(frame, packet, tables, &decision.target)?;
+    let next_hop = way(frame, packet, packet.source, tables, &decision.target)?;
     fits(packet, 0, &next_hop)?;
     has_a_hop_left(packet)?;
     let record = decision.target.record;

@@ -19,7 +19,7 @@ use crate::{
     segment_size,
     select::Chosen,
     tables::Tables,
-    to_target::{Arrival, Decision, advance, find, opens, refused, remember, way},
+    to_target::{Arrival, Decision, advance, find, note, opens, refused, way},
 };
 
 /// Sends a packet on to the target of its flow, from the flow's source.
@@ -33,13 +33,12 @@ pub fn known<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, 
     frame.forget_ends();
     let arrival = Arrival::of(&packet, tables);
     let (decision, source) = decided(&packet, tables, &arrival)?;
-    let next_hop = way::<true, F, T>(frame, &packet, tables, &decision.target)?;
+    let next_hop = way(frame, &packet, source.address, tables, &decision.target)?;
     has_a_hop_left(&packet)
-        .map_err(|stop| refused::<true, T>(tables, stop, &decision, Notice::TIME_EXCEEDED, 0))?;
-    fits(&packet, 0, &next_hop).map_err(|stop| {
-        refused::<true, T>(tables, stop, &decision, Notice::TOO_BIG, next_hop.mtu_bytes)
-    })?;
-    remember::<false, T>(&packet, tables, &arrival, &decision)?;
+        .map_err(|stop| refused(tables, stop, &decision, Notice::TIME_EXCEEDED, 0))?;
+    fits(&packet, 0, &next_hop)
+        .map_err(|stop| refused(tables, stop, &decision, Notice::TOO_BIG, next_hop.mtu_bytes))?;
+    note(&packet, tables, &arrival, &decision);
     onward(frame, &packet, &decision, source)?;
     if opens(&packet) {
         segment_size::clamp(frame, packet.transport, decision.listener, tables);
@@ -84,7 +83,6 @@ pub(super) fn decided<'t, T: Tables>(
         progress,
         state: advance(progress.state, packet, target.control.mode),
         begins: false,
-        is_within_limits: true,
     };
     Ok((decision, source))
 }

@@ -19,7 +19,7 @@ pub mod icmp;
 pub mod known;
 pub mod owner;
 
-use nlb_common::{flow::Choice, stop::Stop, target::Mode};
+use nlb_common::{address::Address, flow::Choice, stop::Stop, target::Mode};
 
 use crate::{
     flows::{self, Worth},
@@ -54,6 +54,18 @@ pub(crate) fn needs_source<T: Tables>(
         return Err(Stop::ResetWithoutFlow);
     }
     Ok(true)
+}
+
+/// One of the pool's addresses, for asking the way before a flow has its own.
+#[inline(always)]
+pub(crate) fn any_source<T: Tables>(packet: &Packet, tables: &T) -> Address {
+    let Some(pool) = tables.pool() else {
+        return packet.source;
+    };
+    match pool.turn(packet.is_v4, 0) {
+        Some(id) => pool.address(id),
+        None => packet.source,
+    }
 }
 
 /// Whether the source of a flow that begins must be translated, and then why, as what stops it if

@@ -1,0 +1,64 @@
+//! From the client to a listener, for packets whose flow is not simply forwarded: the first of a
+//! flow, above all. What is decided here is done in [`crate::depart`].
+
+use nlb_common::{flow::FlowState, stop::Stop, target::TargetId};
+
+use crate::{
+    Exit, Stage, Verdict,
+    classify::{forgotten, may_be_an_answer},
+    depart::Decided,
+    frame::Frame,
+    parse::{Packet, parse},
+    snat,
+    tables::Tables,
+    to_target::{Arrival, UNNAMED, decide},
+};
+
+/// The stage of packets that may be for a listener and need more than forwarding.
+#[inline(always)]
+pub fn begin<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
+    let packet = parse(frame)?;
+    frame.forget_ends();
+    match begin_at::<false, F, T>(frame, &forgotten(packet, tables), tables, UNNAMED) {
+        Exit::Stop(Stop::NotOurs) if may_be_an_answer(&packet, tables) => {
+            Err(Exit::Go(Stage::Back))
+        }
+        exit => Err(exit),
+    }
+}
+
+/// Decides where a packet goes. Where `QUIC` is true, `named` is what the packet's connection ID
+/// says, or [`UNNAMED`]; where it is not, packets for QUIC listeners go on to [`Stage::Quic`].
+#[inline(always)]
+pub(crate) fn begin_at<const QUIC: bool, F: Frame, T: Tables>(
+    frame: &F,
+    packet: &Packet,
+    tables: &T,
+    named: TargetId,
+) -> Exit {
+    match decided::<QUIC, F, T>(frame, packet, tables, named) {
+        Ok(decided) => decided.go(tables),
+        Err(exit) => exit,
+    }
+}
+
+#[inline(always)]
+fn decided<const QUIC: bool, F: Frame, T: Tables>(
+    frame: &F,
+    packet: &Packet,
+    tables: &T,
+    named: TargetId,
+) -> Result<Decided, Exit> {
+    let arrival = Arrival::of(packet, tables);
+    let decision = decide::<true, QUIC, F, T>(frame, packet, tables, &arrival, named)?;
+    if tables.translates_sources() && decision.state.has(FlowState::SOURCE_TRANSLATED) {
+        return Err(Exit::Go(Stage::SnatKnown));
+    }
+    let needs_source = decision.begins && snat::needs_source(packet, tables, &arrival, &decision)?;
+    Ok(Decided {
+        listener: decision.listener,
+        target: decision.target.id,
+        begins: decision.begins,
+        needs_source,
+    })
+}

@@ -1,7 +1,7 @@
 //! Target groups as the daemon knows them: what is configured, and what is known of each target.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     sync::{Arc, OnceLock},
     time::Duration,
@@ -86,6 +86,8 @@ pub(super) struct Group {
 pub(super) struct Groups {
     /// The groups.
     pub(super) list: Vec<Group>,
+    /// Where in the list a group is: thousands of checks a second ask.
+    places: HashMap<String, usize>,
 }
 
 fn thresholds(group: &TargetGroup) -> Option<Thresholds> {
@@ -128,6 +130,8 @@ impl Groups {
             group.configure(configured, in_use.contains(&index), now, adopted, prober);
             self.list.push(group);
         }
+        let names = self.list.iter().map(|group| group.configured.name.clone());
+        self.places = names.zip(0..).collect();
     }
 
     /// Takes in what a probe found.
@@ -138,10 +142,8 @@ impl Groups {
         outcome: ProbeOutcome,
     ) -> Option<Transition> {
         let (name, address) = key;
-        let group = self
-            .list
-            .iter_mut()
-            .find(|group| group.configured.name == *name)?;
+        let place = self.places.get(name)?;
+        let group = self.list.get_mut(*place)?;
         let transition = group.targets.get_mut(address)?.health.observe(now, outcome);
         if transition.is_some() {
             group.follow_health(address, now);
@@ -151,13 +153,11 @@ impl Groups {
 
     /// Has targets checked before their time.
     pub(super) fn suspect<'k>(&self, keys: impl Iterator<Item = &'k TargetKey>) {
-        let groups: BTreeMap<&str, &Group> = self
-            .list
-            .iter()
-            .map(|group| (group.configured.name.as_str(), group))
-            .collect();
         for (name, address) in keys {
-            if let Some(group) = groups.get(name.as_str())
+            if let Some(group) = self
+                .places
+                .get(name)
+                .and_then(|place| self.list.get(*place))
                 && let Some(probes) = group
                     .targets
                     .get(address)

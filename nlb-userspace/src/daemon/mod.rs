@@ -46,6 +46,9 @@ use crate::{
 
 /// How often the flow table is swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// How late a health check may begin before that is told, and how long until it is told again.
+const LATE: Duration = Duration::from_secs(1);
+const LATE_AGAIN: Duration = Duration::from_mins(1);
 /// How often delays are looked at.
 const TICK_EVERY: Duration = Duration::from_millis(200);
 
@@ -80,8 +83,8 @@ pub enum DaemonError {
     /// The ring buffer of events could not be waited for.
     #[error("cannot wait for the packet program's events: {0}")]
     Events(io::Error),
-    /// The thread of health checks could not be started.
-    #[error("cannot start the thread of health checks: {0}")]
+    /// Health checks could not be prepared.
+    #[error("cannot prepare health checks: {0}")]
     Prober(io::Error),
     /// A signal could not be waited for.
     #[error("cannot wait for signals: {0}")]
@@ -125,6 +128,8 @@ pub struct Daemon {
     /// The steps of slow starts that are live.
     slow_starts: Vec<u16>,
     prober: Prober,
+    /// When it was last told that checks begin late.
+    told_late: Option<Instant>,
     suspicion: Suspicion,
     /// Whether a change could not be carried out yet.
     is_behind: bool,
@@ -192,7 +197,7 @@ impl Daemon {
         loaded.forward_log();
         let found = loaded.maps.read()?;
         let (sender, observations) = mpsc::channel(4096);
-        let prober = Prober::start(sender).map_err(DaemonError::Prober)?;
+        let prober = Prober::new(sender).map_err(DaemonError::Prober)?;
         let events = Events::new(loaded.take_events()?).map_err(DaemonError::Events)?;
         let now = Instant::now();
         let mut daemon = Self {
@@ -208,6 +213,7 @@ impl Daemon {
             last_wish_change: now,
             slow_starts: Vec::new(),
             prober,
+            told_late: None,
             suspicion: Suspicion::default(),
             is_behind: false,
             desired,
@@ -279,6 +285,11 @@ impl Daemon {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Skip);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        // Only now, and not at the start: a thread has the rights that the one has that makes it.
+        if let Err(error) = self.prober.begin() {
+            tracing::error!("cannot start the thread of health checks: {error}");
+            return self;
+        }
         tokio::pin!(stop);
         loop {
             tokio::select! {
@@ -323,7 +334,22 @@ impl Daemon {
 
     /// Whether it changed a target's state.
     fn on_observation(&mut self, observation: Observation) -> bool {
-        let Observation { key, outcome, .. } = observation;
+        let Observation {
+            key,
+            outcome,
+            lateness,
+        } = observation;
+        if lateness > LATE
+            && self
+                .told_late
+                .is_none_or(|told| told.elapsed() > LATE_AGAIN)
+        {
+            self.told_late = Some(Instant::now());
+            tracing::warn!(
+                ?lateness,
+                "health checks begin late: there are more than one core, or the open files that                  this process may have, can carry; lengthen intervals or raise the limit"
+            );
+        }
         let transition = self.groups.observe(&key, self.started.elapsed(), outcome);
         if let Some(transition) = &transition {
             log_transition(&key, transition);

@@ -20,7 +20,7 @@ use std::{
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
-    runtime::{Builder, Handle},
+    runtime::{Builder, Handle, Runtime},
     sync::{Notify, Semaphore, mpsc, oneshot},
     task::AbortHandle,
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, sleep_until},
@@ -60,6 +60,8 @@ pub struct Observation<K> {
 #[derive(Debug)]
 pub struct Prober<K> {
     runtime: Handle,
+    /// What the thread will run, until it does.
+    waiting: Option<(Runtime, oneshot::Receiver<()>)>,
     outcomes: mpsc::Sender<Observation<K>>,
     /// Probes that may be under way at a time: each has a descriptor, and they are not endless.
     slots: Arc<Semaphore>,
@@ -105,21 +107,14 @@ impl Drop for Probes {
 }
 
 impl<K: Clone + Hash + Send + Sync + 'static> Prober<K> {
-    /// Starts the thread, in the network namespace of the calling one. What probes find goes to
-    /// `outcomes`.
-    pub fn start(outcomes: mpsc::Sender<Observation<K>>) -> io::Result<Self> {
+    /// What probes find will go to `outcomes`. Nobody is asked before [`begin`](Self::begin).
+    pub fn new(outcomes: mpsc::Sender<Observation<K>>) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
-        thread::Builder::new()
-            .name("health".to_owned())
-            .spawn(move || {
-                // Until the sender is dropped; then the runtime is, and with it every task.
-                let _dropped = runtime.block_on(stopped);
-            })?;
         let node = rustix::system::uname();
         Ok(Self {
-            runtime: handle,
+            runtime: runtime.handle().clone(),
+            waiting: Some((runtime, stopped)),
             outcomes,
             slots: Arc::new(Semaphore::new(slots())),
             epoch: Instant::now(),
@@ -127,6 +122,21 @@ impl<K: Clone + Hash + Send + Sync + 'static> Prober<K> {
             node: node.nodename().to_string_lossy().into_owned(),
             _stop: stop,
         })
+    }
+
+    /// Starts the thread, in the network namespace of the calling one and with no more rights than
+    /// that has by now. Those whose probes were asked for before have their turn.
+    pub fn begin(&mut self) -> io::Result<()> {
+        let Some((runtime, stopped)) = self.waiting.take() else {
+            return Ok(());
+        };
+        thread::Builder::new()
+            .name("health".to_owned())
+            .spawn(move || {
+                // Until the sender is dropped; then the runtime is, and with it every task.
+                let _dropped = runtime.block_on(stopped);
+            })?;
+        Ok(())
     }
 
     /// Probes `target` from now on, every `interval` and without drift.
@@ -176,6 +186,15 @@ impl<K: Clone + Hash + Send + Sync + 'static> Prober<K> {
         let turn = Instant::now().max(*next);
         *next = turn + PACE;
         turn
+    }
+}
+
+impl<K> Drop for Prober<K> {
+    fn drop(&mut self) {
+        if let Some((runtime, _)) = self.waiting.take() {
+            // Waiting for its end is not allowed where other tasks run.
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -77,12 +77,38 @@ proptest! {
     }
 }
 
+fn prober<K: Clone + Hash + Send + Sync + 'static>(
+    outcomes: mpsc::Sender<Observation<K>>,
+) -> Prober<K> {
+    let mut prober = Prober::new(outcomes).expect("a runtime");
+    prober.begin().expect("a thread");
+    prober
+}
+
+#[tokio::test]
+async fn nobody_is_asked_before_the_thread_begins_and_then_everybody() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let target = listener.local_addr().expect("an address");
+    let (outcomes, mut received) = mpsc::channel(8);
+    let mut prober = Prober::new(outcomes.clone()).expect("a runtime");
+    let _guards = [1, 2].map(|key| prober.spawn(key, tcp(), target, LONG));
+    let early = timeout(Duration::from_millis(50), received.recv()).await;
+    assert!(early.is_err(), "{early:?}");
+    prober.begin().expect("a thread");
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < 2 {
+        seen.insert(received.recv().await.expect("a sender").key);
+    }
+    // One that never begins ends without a word, among other tasks, too.
+    drop(Prober::new(outcomes).expect("a runtime"));
+}
+
 #[tokio::test]
 async fn outcomes_arrive_with_their_key_until_the_guard_is_dropped() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
     let target = listener.local_addr().expect("an address");
     let (outcomes, mut received) = mpsc::channel(1);
-    let prober = Prober::start(outcomes).expect("a thread");
+    let prober = prober(outcomes);
     let guard = prober.spawn("a target", tcp(), target, Duration::from_millis(5));
     for _ in 0..3 {
         let seen = timeout(LONG, received.recv())
@@ -107,7 +133,7 @@ async fn a_target_under_suspicion_is_asked_before_its_time_until_enough_failures
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
     let target = listener.local_addr().expect("an address");
     let (outcomes, mut received) = mpsc::channel(8);
-    let prober = Prober::start(outcomes).expect("a thread");
+    let prober = prober(outcomes);
     // Long enough that no round of the grid comes.
     let guard = prober.spawn((), tcp(), target, Duration::from_hours(100));
     let passed = |seen: Option<Observation<()>>| match seen.expect("a sender").outcome {
@@ -133,7 +159,7 @@ async fn a_target_under_suspicion_is_asked_before_its_time_until_enough_failures
 #[tokio::test]
 async fn first_probes_of_many_targets_are_paced() {
     let (outcomes, _received) = mpsc::channel::<Observation<u32>>(1);
-    let prober = Prober::start(outcomes).expect("a thread");
+    let prober = prober(outcomes);
     let first = prober.turn();
     let last = (0..100).map(|_| prober.turn()).last().expect("a turn");
     assert!(last >= first + PACE * 99);

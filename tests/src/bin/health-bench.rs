@@ -58,7 +58,8 @@ fn main() -> Result<()> {
     thread::spawn(move || listener.incoming().for_each(drop));
 
     let (outcomes, mut observations) = mpsc::channel(4096);
-    let prober = Prober::start(outcomes)?;
+    let mut prober = Prober::new(outcomes)?;
+    prober.begin()?;
     let check = Arc::new(Check {
         protocol: CheckProtocol::Tcp,
         timeout: plan.interval,

@@ -78,6 +78,10 @@ impl FlowState {
     /// The target sees an address and a port of ours, which stand in [`crate::source`]'s array.
     pub const SOURCE_TRANSLATED: Self = Self(32);
 
+    /// The flow began before it was remembered, so that it is not half-open; what proves it is its
+    /// next packet.
+    pub const RESUMED: Self = Self(64);
+
     /// Both.
     #[inline(always)]
     #[must_use]
@@ -110,7 +114,7 @@ impl FlowState {
             OVER_TICKS
         } else if self.0 & (Self::CLIENT_CLOSED.0 | Self::TARGET_CLOSED.0) != 0 {
             min(CLOSING_TICKS, established)
-        } else if self.has(Self::ESTABLISHED) {
+        } else if self.0 & (Self::ESTABLISHED.0 | Self::RESUMED.0) != 0 {
             established
         } else {
             min(OPENING_TICKS, established)

@@ -129,6 +129,25 @@ impl ListenerFlags {
     const QUIC: u16 = 1 << 6;
     const HAS_ADMISSION: u16 = 1 << 7;
     const NO_ECHO: u16 = 1 << 8;
+    const PINS_ON_CHANGE: u16 = 1 << 9;
+
+    /// Remembering flows always, or only while their ring changes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_pinning_on_change(self, is_on_change: bool) -> Self {
+        let bit = if is_on_change {
+            Self::PINS_ON_CHANGE
+        } else {
+            0
+        };
+        Self(self.0 & !Self::PINS_ON_CHANGE | bit)
+    }
+
+    /// Whether flows are remembered only while their ring changes.
+    #[inline(always)]
+    pub const fn pins_on_change(self) -> bool {
+        self.0 & Self::PINS_ON_CHANGE != 0
+    }
 
     /// With this answer to whether we answer echo requests to the VIP, if it is this listener that
     /// stands for it under [`ListenerKey::vip`].

@@ -8,7 +8,9 @@
 //! | `ADMISSION` | listener id → [`Admission`](crate::admission::Admission) | daemon; packet: its counts | a flow's first packet |
 //! | `RULES` | listener id → longest prefix of a source → admitted or blocked, replaced whole | daemon | a flow's first packet |
 //! | `ADMISSION_SOURCES` | [`Source`](crate::admission::Source) → [`SourceRecord`](crate::admission::SourceRecord), least recently used out first | a flow's first packet; daemon: its flows | a flow's first packet |
-//! | `RINGS` | target group id → [`Ring`](crate::ring::Ring), replaced whole | daemon | a flow's first packet |
+//! | `RINGS` | target group id → [`Ring`](crate::ring::Ring), replaced whole | daemon | a flow's first packet; each of a listener that pins on change |
+//! | `RING_BASES` | target group id → [`Ring`](crate::ring::Ring) of targets that flows had before a slot changed, replaced whole | daemon | packet of a slot that has changed |
+//! | `LISTENER_HINTS` | – → [`Hints`] | daemon | packet, if any listener pins on change |
 //! | `TARGETS` | target id → [`Target`](crate::target::Target) | daemon | packet |
 //! | `TUNNELS` | target group id → [`TunnelSlot`](crate::tunnel::TunnelSlot) | daemon | packet in a tunnel mode |
 //! | `NEXT_HOPS` | next hop id → [`NextHopSlot`](crate::next_hop::NextHopSlot) | daemon | packet |
@@ -29,11 +31,11 @@
 
 use zerocopy::big_endian::U16;
 
-use crate::{address::Address, word::Word};
+use crate::{address::Address, listener::ListenerId, word::Word};
 
 /// Changes with the layout or the meaning of any map. A daemon adopts pinned maps only if they
 /// have its own version.
-pub const LAYOUT_VERSION: u64 = 3;
+pub const LAYOUT_VERSION: u64 = 4;
 
 /// Words of the prefilter's bitmap: 65,536 bits, 8 KiB, which stay in the first-level cache.
 pub const PREFILTER_WORDS: usize = 1024;
@@ -78,6 +80,13 @@ impl Prefilter {
     /// Not keyed: whoever aims at a bit gains no more than a look at the tables.
     #[inline(always)]
     pub const fn bit(side: Side, address: Address, protocol: u8, port: U16) -> (usize, u64) {
+        let number = Self::number(side, address, protocol, port);
+        ((number >> 6) as usize, 1 << (number & 63))
+    }
+
+    /// The number of an endpoint's bit.
+    #[inline(always)]
+    pub const fn number(side: Side, address: Address, protocol: u8, port: U16) -> u16 {
         let port = u16::from_ne_bytes(port.to_bytes()) as u64;
         let salt = match side {
             Side::Listener => 0,
@@ -87,7 +96,44 @@ impl Prefilter {
         let meta = port | (protocol as u64) << 16 | salt;
         let mixed =
             (folded ^ meta.wrapping_mul(0x9E37_79B1_85EB_CA87)).wrapping_mul(0xC2B2_AE3D_27D4_EB4F);
-        ((mixed >> 54) as usize, 1 << (mixed >> 48 & 63))
+        (mixed >> 48) as u16
+    }
+}
+
+/// Listeners' ids by the number of their endpoint's bit in the [`Prefilter`]; 0 where there is none.
+///
+/// A way to a listener's record that costs one load. It is a guess, which the record confirms or
+/// refutes: of two endpoints with one number only one has its listener here.
+#[derive(Debug, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout)]
+#[repr(C)]
+pub struct Hints {
+    /// Four ids each.
+    pub words: [Word; HINT_WORDS],
+}
+
+/// Words of [`Hints`].
+pub const HINT_WORDS: usize = 1 << 14;
+
+impl Hints {
+    /// Where a number's id stands: the word, and how far to shift it.
+    #[inline(always)]
+    pub const fn place(number: u16) -> (usize, u32) {
+        ((number >> 2) as usize, (number as u32 & 3) * 16)
+    }
+
+    /// The listener under a number; id 0 if there is none.
+    pub fn get(&self, number: u16) -> ListenerId {
+        let (word, shift) = Self::place(number);
+        let ids = self.words.get(word).map_or(0, Word::load);
+        ListenerId(u16::try_from(ids >> shift & 0xffff).unwrap_or(0))
+    }
+
+    /// Puts a listener under a number; id 0 for none.
+    pub fn set(&self, number: u16, id: ListenerId) {
+        let (word, shift) = Self::place(number);
+        if let Some(word) = self.words.get(word) {
+            word.store(word.load() & !(0xffff << shift) | u64::from(id.0) << shift);
+        }
     }
 }
 

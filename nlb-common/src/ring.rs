@@ -2,16 +2,45 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::target::TargetId;
+
 /// Slots of a ring: a prime, as Maglev's permutations need, and far more than any group's targets
 /// (NSDI'16 §5.3 uses the same).
 pub const SLOTS: usize = 65_537;
 
-/// A ring: the target id of each slot, 0 where there is none. One map value, so that a new ring
-/// replaces the old one at once.
+/// What stands in a slot of a ring: a target, and whether flows of the slot may be with another one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Slot(pub u32);
+
+impl Slot {
+    /// Says that flows of the slot must be looked for in the flow table. Set in rings of listeners
+    /// that pin flows on change only; see `docs/adr/0011-pinning-on-change.md`.
+    pub const CHANGED: u32 = 1 << 31;
+
+    /// The target for new flows, if there is one.
+    #[inline(always)]
+    pub const fn target(self) -> Option<TargetId> {
+        match self.0 & !Self::CHANGED {
+            0 => None,
+            id => Some(TargetId(id)),
+        }
+    }
+
+    /// Whether every flow of the slot that is not in the flow table is with [`Self::target`], and
+    /// none is in the flow table with another one.
+    #[inline(always)]
+    pub const fn is_settled(self) -> bool {
+        self.0 & Self::CHANGED == 0
+    }
+}
+
+/// A ring: what stands in each [`Slot`], 0 where there is no target. One map value, so that a new
+/// ring replaces the old one at once.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]
 pub struct Ring {
-    /// Target ids.
+    /// [`Slot`]s; in `RING_BASES`, target ids.
     pub slots: [u32; SLOTS],
     /// No meaning, zero: BPF rounds values up to eight bytes.
     pub zero: u32,

@@ -23,4 +23,9 @@ pub struct Settings {
     /// Not 0: there is room to translate sources ([`crate::source`]). Where it is 0 the verifier
     /// removes the code.
     pub translates_sources: u32,
+    /// Not 0: there may be listeners that pin flows on change. Where it is 0 the verifier removes
+    /// the code.
+    pub pins_on_change: u32,
+    /// Zero.
+    pub zero: u32,
 }

@@ -106,6 +106,11 @@ impl Clock {
     pub const fn count_of_seconds(&self, seconds: u32) -> u16 {
         saturated((seconds as u64 * NANOS_PER_SECOND).div_ceil(self.nanos_per_jiffy << self.shift))
     }
+
+    /// The smallest number of seconds that is no shorter than this many ticks.
+    pub const fn seconds_of_count(&self, ticks: u16) -> u64 {
+        (ticks as u64 * (self.nanos_per_jiffy << self.shift)).div_ceil(NANOS_PER_SECOND)
+    }
 }
 
 #[cfg(test)]

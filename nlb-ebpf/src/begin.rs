@@ -6,7 +6,7 @@ use nlb_common::{flow::FlowState, stop::Stop, target::TargetId};
 use crate::{
     Exit, Stage, Verdict,
     classify::{forgotten, may_be_an_answer},
-    depart::Decided,
+    depart::{Begins, Decided},
     frame::Frame,
     parse::{Packet, parse},
     snat,
@@ -58,7 +58,7 @@ fn decided<const QUIC: bool, F: Frame, T: Tables>(
     Ok(Decided {
         listener: decision.listener,
         target: decision.target.id,
-        begins: decision.begins,
+        begins: Begins::of(&decision),
         needs_source,
     })
 }

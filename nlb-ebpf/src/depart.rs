@@ -23,7 +23,7 @@ use crate::{
     rewrite::{End, translate},
     segment_size,
     select::Chosen,
-    snat,
+    settled, snat,
     tables::{PassageKind, Tables},
     to_target::{Arrival, Decision, advance, count, find, note, opens, refused, resets, way},
     tunnel::{overhead_bytes, wrap},
@@ -34,10 +34,49 @@ use crate::{
 pub(crate) struct Decided {
     pub(crate) listener: ListenerId,
     pub(crate) target: TargetId,
-    /// Whether a flow begins.
-    pub(crate) begins: bool,
-    /// Whether it needs a source of ours.
+    /// What begins with the packet.
+    pub(crate) begins: Begins,
+    /// Whether that needs a source of ours.
     pub(crate) needs_source: bool,
+}
+
+/// What begins with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begins {
+    /// Nothing: it is of a remembered flow.
+    Nothing,
+    /// A flow, which is to be remembered, as far as its listener goes.
+    Flow,
+    /// The memory of a flow that began before.
+    Memory,
+    /// Nothing that is to be remembered.
+    Unpinned,
+}
+
+impl Begins {
+    /// What a decision says.
+    #[inline(always)]
+    pub(crate) const fn of(decision: &Decision<'_>) -> Self {
+        if !decision.begins {
+            Self::Nothing
+        } else if !decision.is_pinned {
+            Self::Unpinned
+        } else if decision.state.has(FlowState::RESUMED) {
+            Self::Memory
+        } else {
+            Self::Flow
+        }
+    }
+
+    #[inline(always)]
+    const fn of_bits(bits: u64) -> Self {
+        match bits & 3 {
+            0 => Self::Nothing,
+            1 => Self::Flow,
+            2 => Self::Memory,
+            _ => Self::Unpinned,
+        }
+    }
 }
 
 impl Decided {
@@ -46,7 +85,7 @@ impl Decided {
         self.target.0 as u64
             | (self.listener.0 as u64) << 32
             | (self.begins as u64) << 48
-            | (self.needs_source as u64) << 49
+            | (self.needs_source as u64) << 50
     }
 
     #[inline(always)]
@@ -55,8 +94,8 @@ impl Decided {
         Self {
             target: TargetId(word as u32),
             listener: ListenerId((word >> 32) as u16),
-            begins: word >> 48 & 1 != 0,
-            needs_source: word >> 49 & 1 != 0,
+            begins: Begins::of_bits(word >> 48),
+            needs_source: word >> 50 & 1 != 0,
         }
     }
 
@@ -86,10 +125,10 @@ impl<'t> Decision<'t> {
         let target = Chosen::of(tables, target)?;
         let entry = find(packet, tables, arrival, |_| {});
         let progress = entry.entry.map_or(Progress::NONE, FlowEntry::progress);
-        let state = if begins {
-            FlowState::NEW
-        } else {
-            advance(progress.state, packet, target.control.mode)
+        let state = match begins {
+            Begins::Nothing => advance(progress.state, packet, target.control.mode),
+            Begins::Memory => FlowState::RESUMED,
+            Begins::Flow | Begins::Unpinned => FlowState::NEW,
         };
         Ok(Self {
             listener,
@@ -97,7 +136,8 @@ impl<'t> Decision<'t> {
             entry,
             progress,
             state,
-            begins,
+            begins: begins != Begins::Nothing,
+            is_pinned: begins != Begins::Unpinned,
         })
     }
 }
@@ -132,6 +172,7 @@ pub fn depart<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict,
     // Last of all that can stop the packet but for want of room, so that what is counted begins.
     let is_remembered = !decision.begins
         || !resets(&packet)
+            && decision.is_pinned
             && admission::within_limits(&packet, tables, decision.listener, arrival.now)?;
     if decided.needs_source {
         // What cannot be remembered has no source.
@@ -143,7 +184,13 @@ pub fn depart<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict,
     }
     let (mut network, mut transport) = (packet.network, packet.transport);
     if mode.is_tunnel() {
-        transport = wrap(frame, &packet, tables, &decision.target, arrival.place)?;
+        transport = wrap(
+            frame,
+            &packet,
+            tables,
+            &decision.target,
+            arrival.place.entropy(),
+        )?;
         network = UNTAGGED;
     }
     remember(&packet, tables, &arrival, &decision, is_remembered)?;
@@ -168,7 +215,11 @@ fn remember<T: Tables>(
     is_remembered: bool,
 ) -> Result<(), Stop> {
     if decision.begins {
-        let kind = pin(packet, tables, arrival, decision, is_remembered)?;
+        let kind = if decision.is_pinned {
+            pin(packet, tables, arrival, decision, is_remembered)?
+        } else {
+            settled::kind(packet)
+        };
         count(packet, tables, decision, kind);
     } else {
         note(packet, tables, arrival, decision);
@@ -222,7 +273,13 @@ mod tests {
 
     #[test]
     fn what_was_decided_arrives() {
-        for (begins, needs_source) in [(false, true), (true, false), (true, true)] {
+        let kinds = [
+            Begins::Nothing,
+            Begins::Flow,
+            Begins::Memory,
+            Begins::Unpinned,
+        ];
+        for (begins, needs_source) in kinds.into_iter().zip([false, true, false, true]) {
             let decided = Decided {
                 listener: ListenerId(u16::MAX),
                 target: TargetId(u32::MAX),

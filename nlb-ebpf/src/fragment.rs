@@ -123,7 +123,13 @@ fn to_target<F: Frame, T: Tables>(
             port: U16::ZERO,
             protocol: packet.protocol,
         };
-        wrap(frame, packet, tables, &target, Place::of(tables, &client))?;
+        wrap(
+            frame,
+            packet,
+            tables,
+            &target,
+            Place::of(tables, &client).entropy(),
+        )?;
         network = UNTAGGED;
     }
     Ok(emit(frame, network, &next_hop)?)

@@ -221,7 +221,7 @@ fn error_to_target<F: Frame, T: Tables>(
         (choice.listener, target, PassageKind::Known)
     } else {
         let listener = listener_of(&forth, tables).map_err(|_| Stop::IcmpUnknownFlow)?;
-        let target = select(frame, tables, &forth, listener)?;
+        let (target, _) = select(frame, tables, &forth, listener, false)?;
         if target.control.mode.is_translated() {
             return Err(Exit::Stop(Stop::IcmpUnknownFlow));
         }
@@ -237,7 +237,7 @@ fn error_to_target<F: Frame, T: Tables>(
     }
     let mut network = packet.network;
     if is_tunnel {
-        wrap(frame, packet, tables, &target, place)?;
+        wrap(frame, packet, tables, &target, place.entropy())?;
         network = UNTAGGED;
     }
     tables.count(&Passage {

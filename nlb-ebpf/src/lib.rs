@@ -71,6 +71,7 @@ pub mod quote;
 pub mod rewrite;
 pub mod segment_size;
 pub mod select;
+pub mod settled;
 pub mod snat;
 pub mod tables;
 pub mod to_client;

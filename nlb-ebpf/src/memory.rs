@@ -18,6 +18,7 @@ use nlb_common::{
     maps::{MAX_FRAGMENTS, Prefilter, Side},
     next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
     quic::ServerIdKey,
+    ring::Slot,
     source::{Pool, SourceBucket, SourceId, Translations},
     stop::Stop,
     target::{Target, TargetControl, TargetId, TargetIdentity},
@@ -143,6 +144,12 @@ pub struct MemoryTables {
     pub tunnels: Vec<TunnelSlot>,
     /// Rings by target group.
     pub rings: HashMap<u16, Vec<u32>>,
+    /// Targets that flows had before slots changed, by target group.
+    pub ring_bases: HashMap<u16, Vec<u32>>,
+    /// Whether there may be listeners that pin flows on change.
+    pub pins_on_change: bool,
+    /// Listeners by the number of their bit.
+    pub hints: HashMap<u16, ListenerId>,
     /// Targets by the number in QUIC connection IDs.
     pub server_ids: HashMap<ServerIdKey, TargetId>,
     /// Next hops by id.
@@ -199,6 +206,9 @@ impl MemoryTables {
             targets: records(128),
             tunnels: records(128),
             rings: HashMap::new(),
+            ring_bases: HashMap::new(),
+            pins_on_change: true,
+            hints: HashMap::new(),
             server_ids: HashMap::new(),
             next_hops: records(64),
             next_hop_index: HashMap::new(),
@@ -372,9 +382,20 @@ impl Tables for MemoryTables {
         self.tunnels.get(usize::from(group))
     }
 
-    fn ring_slot(&self, group: u16, slot: usize) -> Option<TargetId> {
-        let id = *self.rings.get(&group)?.get(slot)?;
-        (id != 0).then_some(TargetId(id))
+    fn ring_slot(&self, group: u16, slot: usize) -> Option<Slot> {
+        Some(Slot(*self.rings.get(&group)?.get(slot)?))
+    }
+
+    fn base_slot(&self, group: u16, slot: usize) -> Option<TargetId> {
+        Slot(*self.ring_bases.get(&group)?.get(slot)?).target()
+    }
+
+    fn pins_on_change(&self) -> bool {
+        self.pins_on_change
+    }
+
+    fn hint(&self, number: u16) -> ListenerId {
+        self.hints.get(&number).copied().unwrap_or(ListenerId(0))
     }
 
     fn server(&self, key: &ServerIdKey) -> Option<TargetId> {

@@ -2,8 +2,9 @@
 
 use nlb_common::{
     address::Address,
-    hash::Secret as _,
-    listener::{HashInput, ListenerId},
+    flow::Client,
+    hash::Secret,
+    listener::{HashInput, ListenerId, ListenerKey},
     ring,
     stop::Stop,
     target::{Target, TargetControl, TargetId},
@@ -41,31 +42,69 @@ impl<'t> Chosen<'t> {
     }
 }
 
-/// The target for a flow that begins with this packet.
+/// The target for a packet of a flow that is not remembered, and whether the flow is to be.
+///
+/// Where the listener pins flows on change only ([`crate::settled`]), a packet that does not open a
+/// connection may be of a flow that began before its slot changed: it goes where it went then. Of
+/// UDP nobody can tell which flow is new; so it leaves a target that takes no new flows.
 #[inline(always)]
 pub fn select<'t, F: Frame, T: Tables>(
     frame: &F,
     tables: &'t T,
     packet: &Packet,
     listener: ListenerId,
-) -> Result<Chosen<'t>, Stop> {
+    opens: bool,
+) -> Result<(Chosen<'t>, bool), Stop> {
     let record = tables.listener(listener).ok_or(Stop::UnwrittenListener)?;
     // The record of another endpoint, or of none, says nothing about this flow's group.
     if !record.is(packet.destination, packet.protocol, packet.destination_port) {
         return Err(Stop::UnwrittenListener);
     }
     let policy = record.policy();
-    let hash = hash(frame, tables, packet, policy.flags.hash_input());
-    let id = tables
-        .ring_slot(policy.group, ring::slot(hash))
-        .ok_or(Stop::NoTarget)?;
-    Chosen::of(tables, id)
+    let at = ring::slot(hash(frame, tables, packet, policy.flags.hash_input()));
+    let slot = tables.ring_slot(policy.group, at).ok_or(Stop::NoTarget)?;
+    let is_pinned =
+        !(tables.pins_on_change() && policy.flags.pins_on_change() && slot.is_settled());
+    if is_pinned
+        && !opens
+        && !slot.is_settled()
+        && let Some(base) = tables.base_slot(policy.group, at)
+    {
+        let base = Chosen::of(tables, base)?;
+        if packet.protocol == protocol::TCP || base.control.takes_new_flows {
+            return Ok((base, true));
+        }
+    }
+    let target = slot.target().ok_or(Stop::NoTarget)?;
+    Ok((Chosen::of(tables, target)?, is_pinned))
+}
+
+/// The hash of a flow whose first packet's sequence number does not count, for whoever looks for the
+/// slots of flows.
+pub fn place(key: &impl Secret, client: &Client, listener: &ListenerKey, input: HashInput) -> u64 {
+    if input == HashInput::Source {
+        let none = Address::UNSPECIFIED;
+        return key.select_with_sequence(client.address, U16::ZERO, none, U16::ZERO, 0, 0);
+    }
+    key.select_with_sequence(
+        client.address,
+        client.port,
+        listener.address,
+        listener.port,
+        listener.protocol,
+        0,
+    )
 }
 
 /// The hash of what the listener looks at. All else is zero, so that listeners that look at the
 /// source alone agree if they choose from the same ring.
 #[inline(always)]
-fn hash<F: Frame, T: Tables>(frame: &F, tables: &T, packet: &Packet, input: HashInput) -> u64 {
+pub(crate) fn hash<F: Frame, T: Tables>(
+    frame: &F,
+    tables: &T,
+    packet: &Packet,
+    input: HashInput,
+) -> u64 {
     let key = tables.select_key();
     let mut source_port = packet.source_port;
     let mut destination = packet.destination;

@@ -10,6 +10,7 @@ use nlb_common::{
     listener::{Listener, ListenerId, ListenerKey},
     next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
     quic::ServerIdKey,
+    ring::Slot,
     source::{Pool, SourceBucket, Translations},
     stop::Stop,
     target::{Target, TargetId},
@@ -106,8 +107,18 @@ pub trait Tables {
     /// The record of a target group's tunnel.
     fn tunnel(&self, group: u16) -> Option<&TunnelSlot>;
 
-    /// The target in a slot, below [`nlb_common::ring::SLOTS`], of a group's ring.
-    fn ring_slot(&self, group: u16, slot: usize) -> Option<TargetId>;
+    /// What stands in a slot, below [`nlb_common::ring::SLOTS`], of a group's ring; nothing if there
+    /// is no ring.
+    fn ring_slot(&self, group: u16, slot: usize) -> Option<Slot>;
+
+    /// The target that flows had before a slot changed.
+    fn base_slot(&self, group: u16, slot: usize) -> Option<TargetId>;
+
+    /// Whether there may be listeners that pin flows on change; constant.
+    fn pins_on_change(&self) -> bool;
+
+    /// The listener that [`nlb_common::maps::Hints`] names under a number; 0 for none.
+    fn hint(&self, number: u16) -> ListenerId;
 
     /// The target that a ring leads to and whose QUIC connection IDs carry a number.
     fn server(&self, key: &ServerIdKey) -> Option<TargetId>;

@@ -25,6 +25,7 @@ use crate::{
     parse::Packet,
     rewrite::{End, translate},
     select::{Chosen, select},
+    settled,
     tables::{Passage, PassageKind, RouteQuery, Tables},
     tunnel::{self, overhead_bytes, wrap},
 };
@@ -64,6 +65,8 @@ pub(crate) struct Decision<'t> {
     pub(crate) state: FlowState,
     /// Whether a flow begins.
     pub(crate) begins: bool,
+    /// Whether a flow that begins is to be remembered, as far as its listener goes.
+    pub(crate) is_pinned: bool,
 }
 
 /// No target's id.
@@ -77,6 +80,11 @@ pub fn to_target<F: Frame, T: Tables>(
     packet: &Packet,
     tables: &T,
 ) -> Result<Verdict, Exit> {
+    if tables.pins_on_change()
+        && let Some(way) = settled::find(frame, packet, tables)
+    {
+        return settled::forward(frame, packet, tables, &way);
+    }
     let arrival = Arrival::of(packet, tables);
     let decision = decide::<false, false, F, T>(frame, packet, tables, &arrival, UNNAMED)?;
     if tables.translates_sources() && decision.state.has(FlowState::SOURCE_TRANSLATED) {
@@ -91,7 +99,13 @@ pub fn to_target<F: Frame, T: Tables>(
     fits(packet, overhead_bytes(&decision.target), &next_hop).map_err(begin)?;
     let mut network = packet.network;
     if mode.is_tunnel() {
-        wrap(frame, packet, tables, &decision.target, arrival.place)?;
+        wrap(
+            frame,
+            packet,
+            tables,
+            &decision.target,
+            arrival.place.entropy(),
+        )?;
         network = UNTAGGED;
     }
     note(packet, tables, &arrival, &decision);
@@ -189,6 +203,7 @@ pub(crate) fn decide<'t, const ALL: bool, const QUIC: bool, F: Frame, T: Tables>
                     progress,
                     state: advance(state, packet, target.control.mode),
                     begins: false,
+                    is_pinned: true,
                 });
             }
             // What is not TCP has no connection to end, and just begins anew.
@@ -206,28 +221,40 @@ pub(crate) fn decide<'t, const ALL: bool, const QUIC: bool, F: Frame, T: Tables>
         return Err(Exit::Go(Stage::Quic));
     }
     admission::admit(packet, tables, listener)?;
-    if packet.protocol == protocol::TCP && !opens(packet) {
-        let record = tables.listener(listener).ok_or(Stop::UnwrittenListener)?;
-        let policy = record.policy();
+    let record = tables.listener(listener).ok_or(Stop::UnwrittenListener)?;
+    let policy = record.policy();
+    let on_change = tables.pins_on_change() && policy.flags.pins_on_change();
+    let is_opening = opens(packet);
+    if packet.protocol == protocol::TCP && !is_opening && !on_change {
         if found.entry.is_some() {
             stranded(packet, tables, listener, policy.expired, Stop::IdleExpired)?;
         } else {
             stranded(packet, tables, listener, policy.stray, Stop::Stray)?;
         }
     }
-    let target = if named == UNNAMED {
-        select(frame, tables, packet, listener)?
+    let (target, is_pinned) = if named == UNNAMED {
+        select(frame, tables, packet, listener, is_opening)?
     } else {
         // Even if it takes no new flows: only the flow is new, the connection is not.
-        Chosen::of(tables, named)?
+        (Chosen::of(tables, named)?, true)
     };
+    // Only what a slot had before its change can be such a target.
+    if on_change && target.control.resets_flows && packet.protocol == protocol::TCP && !is_opening {
+        stranded(packet, tables, listener, Stranded::RESET, Stop::Terminated)?;
+    }
     Ok(Decision {
         listener,
         target,
         entry: found,
         progress,
-        state: FlowState::NEW,
+        state: if on_change && !is_opening {
+            FlowState::RESUMED
+        } else {
+            FlowState::NEW
+        },
         begins: true,
+        // What is left of an older flow must not be taken for this one.
+        is_pinned: is_pinned || found.entry.is_some(),
     })
 }
 
@@ -339,7 +366,7 @@ pub(crate) fn advance(state: FlowState, packet: &Packet, mode: Mode) -> FlowStat
 
 /// The way to a target, if its next hop is known.
 #[inline(always)]
-fn known_way<T: Tables>(tables: &T, target: &Chosen<'_>) -> Option<NextHop> {
+pub(crate) fn known_way<T: Tables>(tables: &T, target: &Chosen<'_>) -> Option<NextHop> {
     let (next_hop, _) = tables.next_hop(target.control.next_hop)?.read()?;
     Some(next_hop)
 }

@@ -17,7 +17,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, big_endi
 use crate::{
     checksum::Change,
     emit::UNTAGGED,
-    flows::Place,
     frame::{Frame, Offset},
     parse::Packet,
     select::Chosen,
@@ -123,7 +122,7 @@ pub fn wrap<F: Frame, T: Tables>(
     packet: &Packet,
     tables: &T,
     target: &Chosen<'_>,
-    place: Place,
+    entropy: u64,
 ) -> Result<Offset, Stop> {
     let mode = target.control.mode;
     let address = target.record.address();
@@ -134,7 +133,6 @@ pub fn wrap<F: Frame, T: Tables>(
     let tags = packet.network.0.wrapping_sub(UNTAGGED.0);
     frame.move_start(i16::from(overhead) - i16::from(tags))?;
     let transport = Offset(packet.transport.0.wrapping_add(overhead).wrapping_sub(tags));
-    let entropy = place.entropy();
     let network = if is_v4 {
         outer_v4(frame, packet, mode, &end, address, entropy)?;
         34

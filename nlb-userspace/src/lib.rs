@@ -35,6 +35,7 @@ pub mod next_hop;
 pub mod plan;
 pub mod ring;
 pub mod secret;
+pub mod settling;
 pub mod slow_start;
 pub mod source_rules;
 pub mod status;

@@ -316,7 +316,8 @@ fn plan_listeners(
                 .with_hash_input(listener.hash_input)
                 .with_quic(layout.is_some())
                 .with_admission(listener.admission.is_asked())
-                .with_echo(listener.answers_echo),
+                .with_echo(listener.answers_echo)
+                .with_pinning_on_change(rings::settles(wish, listener)),
             stray: listener.stray,
             expired: listener.expired,
             mss_clamp_bytes: listener.mss_clamp_bytes,
@@ -355,6 +356,7 @@ fn plan_listeners(
     for (word, bits) in changed_words(&after.prefilter, &bitmap(after)) {
         push(steps, after, Step::Prefilter { index: word, bits });
     }
+    rings::hints(wish, after, steps);
     sources::plan_turns(wish, after, steps);
     for (key, id) in &index {
         if after.index.get(key) != Some(id) {

@@ -219,6 +219,7 @@ fn a_minimal_file_gets_every_default() {
                     weight: 1,
                 }],
                 hash_input: HashInput::FiveTuple,
+                pins_on_change: false,
                 tcp_idle_timeout: Duration::from_secs(350),
                 udp_idle_timeout: Duration::from_mins(2),
                 source_rules: Vec::new(),

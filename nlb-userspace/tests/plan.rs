@@ -493,6 +493,7 @@ fn adopted_maps_need_their_rings_only() {
 fn forward(shares: &[(usize, u16)]) -> WishedForward {
     WishedForward {
         shares: shares.to_vec(),
+        settles: false,
     }
 }
 

@@ -182,6 +182,7 @@ fn a_listener_of_several_groups_finds_the_servers_of_all() {
         groups: vec![group("h3", &[(1, 0xa1)]), group("canary", &[(2, 0xa2)])],
         forwards: vec![WishedForward {
             shares: vec![(0, 1), (1, 0)],
+            settles: false,
         }],
     };
     let steps = apply(&mut actual, &several);
@@ -257,6 +258,7 @@ fn more_numbers_than_there_is_room_for_are_refused_before_anything_changes() {
         forwards: vec![
             WishedForward {
                 shares: vec![(0, 1)],
+                settles: false,
             };
             7
         ],

@@ -5,14 +5,8 @@ use nlb_tests::lab::wait::wait_until;
 
 use super::{
     SOON, ask_http, configuration, connection_to, daemon_life::attached, http_vips, is_host,
-    targets, text, who_answers, with_nlb,
+    targets, text, who_answers, with_nlb, without,
 };
-
-/// The configuration without the target that has this address.
-fn without(configuration: &str, address: &str) -> String {
-    let target = format!("  [[target_group.target]]\n  address = \"{address}\"\n");
-    configuration.replace(&target, "")
-}
 
 #[test]
 fn a_target_that_is_taken_out_keeps_its_connections_and_gets_no_new_ones() -> Result<()> {

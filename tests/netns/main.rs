@@ -12,6 +12,7 @@ mod forwarding;
 mod health;
 mod icmp;
 mod next_hops;
+mod pinning;
 mod quic;
 mod reaction;
 mod selection;
@@ -83,6 +84,12 @@ fn with_configuration(
 fn with_pool(configuration: &str) -> String {
     let pool = format!("[node]\nsnat_addresses = [\"{POOL_V4}\", \"{POOL_V6}\"]\n");
     configuration.replacen("[node]\n", &pool, 1)
+}
+
+/// The configuration without the target that has this address.
+fn without(configuration: &str, address: &str) -> String {
+    let target = format!("  [[target_group.target]]\n  address = \"{address}\"\n");
+    configuration.replace(&target, "")
 }
 
 /// Waits until every target of every group is in a state that is right for its address.

@@ -20,6 +20,7 @@ mod resets;
 mod row;
 mod segment_sizes;
 mod selection;
+mod settled;
 mod snat;
 mod snat_icmp;
 mod snat_told;
@@ -52,6 +53,7 @@ fn table() -> Vec<Row> {
     rows.extend(ways::rows());
     rows.extend(vlan::rows());
     rows.extend(selection::rows());
+    rows.extend(settled::rows());
     rows.extend(tunnels::rows());
     rows.extend(snat::rows());
     rows.extend(snat_icmp::rows());

@@ -3,6 +3,7 @@
 mod corpus;
 mod fragments;
 mod oracle;
+mod pinning;
 mod snat;
 
 use nlb_common::{

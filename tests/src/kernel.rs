@@ -27,7 +27,7 @@ use nlb_common::{
     flow::Progress,
     fragment::{FragmentKey, FragmentRecord},
     listener::{ListenerId, ListenerKey},
-    maps::PREFILTER_WORDS,
+    maps::{HINT_WORDS, Hints, PREFILTER_WORDS},
     next_hop::{NeighbourKey, VlanId, VlanLink},
     plain::Plain,
     quic::ServerIdKey,
@@ -190,7 +190,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     // Kept: the kernel empties an array of programs that nobody holds.
     _stages: ProgramArray<MapData>,
-    rings: HashMap<u16, (Vec<u32>, RingMap)>,
+    rings: HashMap<(&'static str, u16), (Vec<u32>, RingMap)>,
     rules: HashMap<ListenerId, Vec<(Address, u8, u32)>>,
 }
 
@@ -223,6 +223,8 @@ impl Kernel {
             log_faults: 1,
             tick_shift: nlb_userspace::clock::of_this_kernel().shift,
             translates_sources: tables.translates_sources.into(),
+            pins_on_change: tables.pins_on_change.into(),
+            zero: 0,
         });
         let (listeners, targets) = (
             u32::try_from(tables.listeners.len())?,
@@ -359,9 +361,23 @@ impl Kernel {
             };
             map.insert(index, link.to_word(), 0)?;
         }
-        for (group, slots) in &tables.rings {
-            self.write_ring(*group, slots)?;
+        // Packets see a base no later than the slot that it is the base of.
+        for (group, slots) in &tables.ring_bases {
+            self.write_ring("RING_BASES", *group, slots)?;
         }
+        for (group, slots) in &tables.rings {
+            self.write_ring("RINGS", *group, slots)?;
+        }
+        let mut hints: Box<[u64; HINT_WORDS]> = vec![0; HINT_WORDS]
+            .into_boxed_slice()
+            .try_into()
+            .expect("as long as it was made");
+        for (number, id) in &tables.hints {
+            let (word, shift) = Hints::place(*number);
+            hints[word] |= u64::from(id.0) << shift;
+        }
+        self.array::<[u64; HINT_WORDS]>("LISTENER_HINTS")?
+            .set(0, hints.as_ref(), 0)?;
         Ok(())
     }
 
@@ -460,8 +476,9 @@ impl Kernel {
         map.set(0, values, 0).context("setting ERROR_BUDGET")
     }
 
-    fn write_ring(&mut self, group: u16, slots: &[u32]) -> Result<()> {
-        if self.rings.get(&group).is_some_and(|(old, _)| old == slots) {
+    fn write_ring(&mut self, map: &'static str, group: u16, slots: &[u32]) -> Result<()> {
+        let place = (map, group);
+        if (self.rings.get(&place)).is_some_and(|(old, _)| old == slots) {
             return Ok(());
         }
         // On the heap: a quarter of a megabyte.
@@ -469,12 +486,12 @@ impl Kernel {
         value.0.slots.copy_from_slice(slots);
         let mut inner = RingMap::create(1, MMAPABLE)?;
         inner.set(0, value.as_ref(), 0)?;
-        let map = self.ebpf.map_mut("RINGS").context("no map RINGS")?;
+        let map = self.ebpf.map_mut(map).context("no map of rings")?;
         let mut rings = ArrayOfMaps::<_, RingMap>::try_from(map)?;
         rings
             .set(u32::from(group), &inner, 0)
             .context("setting a ring")?;
-        self.rings.insert(group, (slots.to_vec(), inner));
+        self.rings.insert(place, (slots.to_vec(), inner));
         Ok(())
     }
 

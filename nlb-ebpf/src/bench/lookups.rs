@@ -25,6 +25,7 @@ use nlb_common::{
     listener::{Listener, ListenerId, ListenerKey},
     next_hop::{NeighbourKey, NextHopId, NextHopSlot},
     quic::ServerIdKey,
+    ring::Slot,
     source::{Pool, SourceBucket, Translations},
     stop::Stop,
     target::{Target, TargetId},
@@ -178,8 +179,23 @@ impl Tables for FlowTables {
     }
 
     #[inline(always)]
-    fn ring_slot(&self, _: u16, _: usize) -> Option<TargetId> {
+    fn ring_slot(&self, _: u16, _: usize) -> Option<Slot> {
         None
+    }
+
+    #[inline(always)]
+    fn base_slot(&self, _: u16, _: usize) -> Option<TargetId> {
+        None
+    }
+
+    #[inline(always)]
+    fn pins_on_change(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn hint(&self, _: u16) -> ListenerId {
+        ListenerId(0)
     }
 
     #[inline(always)]

@@ -20,12 +20,12 @@ use nlb_common::{
     hash::{Key, Secret},
     listener::{Listener, ListenerId, ListenerKey},
     maps::{
-        EVENT_BYTES, Header, MAX_FRAGMENTS, MAX_NEXT_HOPS, MAX_VLAN_LINKS, PREFILTER_WORDS,
-        Prefilter,
+        EVENT_BYTES, HINT_WORDS, Header, Hints, MAX_FRAGMENTS, MAX_NEXT_HOPS, MAX_VLAN_LINKS,
+        PREFILTER_WORDS, Prefilter,
     },
     next_hop::{NeighbourKey, NextHopId, NextHopSlot, VlanLink},
     quic::ServerIdKey,
-    ring::Ring,
+    ring::{Ring, Slot},
     settings::Settings,
     source::{Pool, SourceBucket, Translations},
     stop::Stop,
@@ -64,6 +64,10 @@ static ADMISSION_SOURCES: LruHashMap<Source, SourceRecord, { MAX_SOURCES as usiz
     LruHashMap::new();
 #[btf_map]
 static RINGS: ArrayOfMaps<Array<Ring, 1, MMAPABLE>, 1024> = ArrayOfMaps::new(); // set by the loader
+#[btf_map]
+static RING_BASES: ArrayOfMaps<Array<Ring, 1, MMAPABLE>, 1024> = ArrayOfMaps::new(); // set by the loader
+#[btf_map]
+static LISTENER_HINTS: Array<Hints, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static TARGETS: Array<Target, 4096, MMAPABLE> = Array::new(); // set by the loader
 #[btf_map]
@@ -119,6 +123,8 @@ static SETTINGS: Settings = Settings {
     log_faults: 0,
     tick_shift: 8,
     translates_sources: 0,
+    pins_on_change: 0,
+    zero: 0,
 };
 
 /// Reads one of the loader's constants where it stands.
@@ -274,10 +280,33 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
-    fn ring_slot(&self, group: u16, slot: usize) -> Option<TargetId> {
+    fn ring_slot(&self, group: u16, slot: usize) -> Option<Slot> {
         let ring = RINGS.get_value(u32::from(group), &0)?;
-        let id = *ring.slots.get(slot)?;
-        if id == 0 { None } else { Some(TargetId(id)) }
+        Some(Slot(*ring.slots.get(slot)?))
+    }
+
+    #[inline(always)]
+    fn base_slot(&self, group: u16, slot: usize) -> Option<TargetId> {
+        let bases = RING_BASES.get_value(u32::from(group), &0)?;
+        Slot(*bases.slots.get(slot)?).target()
+    }
+
+    #[inline(always)]
+    fn pins_on_change(&self) -> bool {
+        setting!(SETTINGS.pins_on_change) != 0
+    }
+
+    #[inline(always)]
+    fn hint(&self, number: u16) -> ListenerId {
+        let Some(hints) = LISTENER_HINTS.get(0) else {
+            return ListenerId(0);
+        };
+        let (word, shift) = Hints::place(number);
+        // Masked for the verifier; no number leads to a larger one.
+        match hints.words.get(word & (HINT_WORDS - 1)) {
+            Some(word) => ListenerId((word.load() >> shift) as u16),
+            None => ListenerId(0),
+        }
     }
 
     #[inline(always)]

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Exit, Stage, Verdict,
     classify::forgotten,
-    depart::Decided,
+    depart::{Begins, Decided},
     emit::emit,
     flows,
     frame::Frame,
@@ -84,7 +84,7 @@ pub fn begin<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, 
     let decided = Decided {
         listener,
         target,
-        begins: true,
+        begins: Begins::Flow,
         needs_source: true,
     };
     let decision = Decision::made(&packet, tables, &arrival, decided)?;

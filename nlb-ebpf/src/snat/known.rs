@@ -83,6 +83,7 @@ pub(super) fn decided<'t, T: Tables>(
         progress,
         state: advance(progress.state, packet, target.control.mode),
         begins: false,
+        is_pinned: true,
     };
     Ok((decision, source))
 }

@@ -136,6 +136,8 @@ pub struct Listener {
     pub forward: Vec<Share>,
     /// What a new flow's choice depends on; [`HashInput::Source`] if its groups have stickiness.
     pub hash_input: HashInput,
+    /// Whether flows are remembered only while their ring changes.
+    pub pins_on_change: bool,
     /// NLB's `tcp.idle_timeout.seconds`; means nothing to a UDP listener.
     pub tcp_idle_timeout: Duration,
     /// Its counterpart for UDP; means nothing to a TCP listener.

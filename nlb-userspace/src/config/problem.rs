@@ -309,6 +309,20 @@ pub enum Problem {
     /// Telling targets that answer past us.
     #[error("tells both ends, and targets of mode \"{0}\" answer past this node")]
     ResetAtExpiryOf(Mode),
+    /// `pinning = "on_change"` with a group that translates.
+    #[error("needs groups of a `dsr-…` mode: answers of `{0}` find back by the flow's entry")]
+    OnChangeOf(Mode),
+    /// `pinning = "on_change"` with QUIC.
+    #[error("cannot be with {0}: a connection ID may lead past the ring")]
+    OnChangeOfQuic(Protocol),
+    /// `pinning = "on_change"` with a hash that later packets cannot repeat.
+    #[error(
+        "cannot be with hash = \"five_tuple_and_sequence\", which only the first packet of a flow has"
+    )]
+    OnChangeWithSequence,
+    /// `pinning = "on_change"` with something that takes an entry for every flow.
+    #[error("cannot be with {0}, which takes an entry for every flow")]
+    OnChangeWith(&'static str),
 
     // Target groups.
     /// A draining interval that connection termination leaves no room for.

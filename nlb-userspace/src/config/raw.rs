@@ -84,6 +84,7 @@ pub(super) struct RawListener {
     /// Whether either is likely to stand under a mistyped key.
     pub(super) forward_mistyped: bool,
     pub(super) hash: Field<String>,
+    pub(super) pinning: Field<String>,
     pub(super) tcp_idle_timeout_seconds: Field<u64>,
     pub(super) udp_idle_timeout_seconds: Field<u64>,
     pub(super) limits: RawLimits,
@@ -262,6 +263,7 @@ impl RawListener {
             forward_mistyped: table.has_mistyped("target_group")
                 || table.has_mistyped("target_groups"),
             hash: reader.word(table, "hash"),
+            pinning: reader.word(table, "pinning"),
             tcp_idle_timeout_seconds: reader.whole(table, "tcp.idle_timeout.seconds"),
             udp_idle_timeout_seconds: reader.whole(table, "udp.idle_timeout.seconds"),
             tcp_idle_timeout_action: reader.word(table, "tcp.idle_timeout.action"),

@@ -193,6 +193,12 @@ pub enum Remedy {
         "write \"reset\", \"silent\" or \"forward\", or use groups of mode \"nat\" or \"full-nat\""
     )]
     OtherIdleAction,
+    /// Pin every flow.
+    #[error("write \"always\", or leave that out")]
+    Always,
+    /// Pin every flow, or let targets answer themselves.
+    #[error("write \"always\", or use groups of a `dsr-…` mode")]
+    AlwaysOrDsr,
     /// A server ID.
     #[error("write \"0x\" and {0} hexadecimal digits, such as \"0x{example}\"", example = server_id(*.0))]
     WriteServerId(u8),

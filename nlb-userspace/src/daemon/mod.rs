@@ -41,6 +41,7 @@ use crate::{
     next_hop::{Change, NextHopError, Resolution, Unresolved, Watch, book::Book},
     plan::{self, Actual, Limits, PlanError, Wish},
     secret::{self, SecretError},
+    settling::{Exceptions, Settling},
     status::Status,
 };
 
@@ -176,6 +177,7 @@ impl Daemon {
             pins: &pins,
             capacity: node.capacity,
             translates_sources: !node.snat_addresses.is_empty(),
+            pins_on_change: pins_on_change(&desired),
             secret: &deployment_secret,
             table_secret,
         })?;
@@ -425,6 +427,11 @@ impl Daemon {
                 "; the running maps were made without a pool and have no room for one: `nlb detach` \
                  first",
             ),
+            (
+                pins_on_change(&desired) && !self.loaded.pins_on_change,
+                "load_balancer.listener.pinning",
+                "; the running packet program was loaded for listeners that pin every flow",
+            ),
         ] {
             if differs {
                 return Err(DaemonError::NeedsRestart { field, more });
@@ -637,7 +644,8 @@ impl Daemon {
 
     /// Sweeps the flow table, and has the ends of flows told that expired.
     fn sweep_flows(&self) -> Sweep {
-        let mut sweep = self.loaded.maps.sweep(clock::now());
+        let (settling, key) = (self.actual.settling(), &self.loaded.select_key);
+        let mut sweep = self.loaded.maps.sweep(clock::now(), settling, key);
         let expired = std::mem::take(&mut sweep.expired);
         if !expired.is_empty() {
             // Thousands of system calls, perhaps, and nobody waits for them.
@@ -650,6 +658,40 @@ impl Daemon {
         sweep
     }
 
+    /// Lets rings settle whose flows, as a sweep has seen, need no looking for.
+    fn settle_rings(&mut self, sweep: &Sweep) {
+        let now = self.started.elapsed();
+        let none = Exceptions::new();
+        let unsettled = self.actual.settling().iter();
+        let next: Vec<(u16, Settling, bool)> = unsettled
+            .filter(|(_, ring)| !ring.is_settled())
+            .map(|(group, ring)| {
+                let idle = clock::of_this_kernel().seconds_of_count(self.actual.idle_ticks(*group));
+                // Two ticks of grace, as entries have them, and the time of a sweep.
+                let idle = Duration::from_secs(idle) + SWEEP_EVERY;
+                let exceptions = sweep.exceptions.get(group).unwrap_or(&none);
+                let next = ring.settled(now, idle, exceptions);
+                let is_written = next.is_in_maps_as(ring);
+                (*group, next, is_written)
+            })
+            .collect();
+        for (group, ring, is_written) in next {
+            let (slots, bases) = ring.maps();
+            let step = Step::ReplaceRing {
+                group,
+                slots,
+                bases: Some(bases),
+            };
+            if !is_written && let Err(error) = self.loaded.maps.take(&step) {
+                tracing::error!(
+                    "cannot let a ring settle, so its flows go on being looked for: {error}"
+                );
+                continue;
+            }
+            self.actual.note_settling(group, ring);
+        }
+    }
+
     /// Sweeps the flow table and takes away what nothing needs any more.
     fn sweep(&mut self) {
         let before = self.loaded.maps.flows_of_sources();
@@ -658,6 +700,7 @@ impl Daemon {
         if let Err(error) = before.and_then(|before| maps.settle_sources(&before, &sweep)) {
             tracing::error!("cannot settle how many flows sources have: {error}");
         }
+        self.settle_rings(&sweep);
         let [_, newer] = std::mem::take(&mut self.sweeps);
         self.sweeps = [newer, sweep];
         // Flows that began before the last change must have been seen by both sweeps.
@@ -672,6 +715,15 @@ impl Daemon {
             self.actual.forget_groups(&self.wish);
         }
     }
+}
+
+/// Whether any listener pins flows on change only.
+fn pins_on_change(desired: &Desired) -> bool {
+    let mut listeners = desired
+        .load_balancers
+        .iter()
+        .flat_map(|balancer| &balancer.listeners);
+    listeners.any(|listener| listener.pins_on_change)
 }
 
 fn log_transition((group, address): &TargetKey, transition: &crate::health::state::Transition) {

@@ -49,13 +49,14 @@ impl Groups {
             })
             .flat_map(|(balancer, listener)| {
                 let ring = match listener.forward.as_slice() {
-                    [one] => WishedRing::Group(one.target_group),
+                    [one] if !listener.pins_on_change => WishedRing::Group(one.target_group),
                     several => {
                         let shares = several.iter();
                         forwards.push(WishedForward {
                             shares: shares
                                 .map(|share| (share.target_group, share.weight))
                                 .collect(),
+                            settles: listener.pins_on_change,
                         });
                         WishedRing::Forward(forwards.len() - 1)
                     }

@@ -1,12 +1,16 @@
 //! The kernel's maps: taking the steps of a plan, reading what is there, counting.
 
-use std::{collections::BTreeSet, os::fd::AsFd as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::AsFd as _,
+    sync::Arc,
+};
 
 use aya::{
     Ebpf,
     maps::{
         Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf,
-        lpm_trie::Key,
+        lpm_trie::Key as Prefix,
     },
 };
 use nlb_common::{
@@ -15,8 +19,9 @@ use nlb_common::{
     counter::Traffic,
     decap::SourceKey,
     flow::Bucket,
+    hash::Key,
     listener::{Listener, ListenerId, ListenerKey, ListenerPolicy},
-    maps::{Header, Prefilter},
+    maps::{Header, Hints, Prefilter},
     next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot, VlanLink},
     plain::Plain,
     quic::{CidLayout, ServerIdKey},
@@ -30,11 +35,11 @@ use nlb_common::{
 use zerocopy::FromZeros as _;
 
 use super::{
-    Dataplane, DataplaneError, Step,
+    Dataplane, DataplaneError, RingSlots, Step,
     shared::Shared,
     sweep::{self, FlowsBySource, Sweep},
 };
-use crate::{plan::Limits, source_rules::SourceRules};
+use crate::{plan::Limits, settling::Settling, source_rules::SourceRules};
 
 /// `BPF_F_MMAPABLE` of `linux/bpf.h`: the inner maps of `RINGS` must have the template's flags.
 const MMAPABLE: u32 = 1 << 10;
@@ -44,6 +49,9 @@ const NO_PREALLOC: u32 = 1;
 
 /// Listeners' rules in the kernel.
 type RuleMap = LpmTrie<MapData, Plain<SourceKey>, u32>;
+
+/// Rings in the kernel.
+type RingMaps = ArrayOfMaps<MapData, Array<MapData, Plain<Ring>>>;
 
 /// Sets of rules that are kept open, for listeners that share them.
 const OPEN_RULES: usize = 16;
@@ -68,7 +76,9 @@ pub struct KernelMaps {
     sources: HashMap<MapData, Plain<Source>, [u64; 2]>,
     /// The sets of rules that were made last.
     made_rules: Vec<(SourceRules, RuleMap)>,
-    rings: ArrayOfMaps<MapData, Array<MapData, Plain<Ring>>>,
+    rings: RingMaps,
+    ring_bases: RingMaps,
+    hints: Shared<Hints>,
     listener_counters: PerCpuArray<MapData, Plain<Traffic>>,
     target_counters: PerCpuArray<MapData, Plain<Traffic>>,
     stop_counters: PerCpuArray<MapData, u64>,
@@ -105,6 +115,21 @@ pub struct Found {
     pub cid_layouts: Vec<(ListenerId, CidLayout)>,
     /// QUIC servers by their numbers.
     pub server_ids: Vec<(ServerIdKey, TargetId)>,
+    /// Rings of listeners that pin flows on change: slots and bases.
+    pub settling: Vec<FoundRing>,
+    /// Listeners that packets find by the number of their prefilter's bit.
+    pub hints: Vec<(u16, ListenerId)>,
+}
+
+/// A ring of a listener that pins flows on change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundRing {
+    /// Its id.
+    pub group: u16,
+    /// As [`Step::ReplaceRing`] has them.
+    pub slots: Arc<[u32]>,
+    /// As [`Step::ReplaceRing`] has them.
+    pub bases: Arc<[u32]>,
 }
 
 fn map_error(action: &'static str, map: &'static str) -> impl Fn(MapError) -> DataplaneError {
@@ -153,6 +178,7 @@ new_shared!(
     Admission,
     Bucket,
     Header,
+    Hints,
     Listener,
     NextHopSlot,
     Pool,
@@ -203,6 +229,9 @@ impl KernelMaps {
                 .map_err(map_error("use", "ADMISSION_SOURCES"))?,
             rings: ArrayOfMaps::try_from(take(object, "RINGS")?)
                 .map_err(map_error("use", "RINGS"))?,
+            ring_bases: ArrayOfMaps::try_from(take(object, "RING_BASES")?)
+                .map_err(map_error("use", "RING_BASES"))?,
+            hints: share(object, "LISTENER_HINTS")?,
             listener_counters: PerCpuArray::try_from(take(object, "LISTENER_COUNTERS")?)
                 .map_err(map_error("use", "LISTENER_COUNTERS"))?,
             target_counters: PerCpuArray::try_from(take(object, "TARGET_COUNTERS")?)
@@ -234,10 +263,11 @@ impl KernelMaps {
 
     /// Reads everything that a daemon needs to go on where another one stopped.
     pub fn read(&self) -> Result<Found, DataplaneError> {
-        let listeners = (0u16..)
+        let listeners: Vec<_> = (0u16..)
             .zip(self.listeners.iter())
             .filter_map(|(id, record)| Some((ListenerId(id), record.key()?, record.policy())))
             .collect();
+        let settling = self.settling(&listeners)?;
         let admissions = (0u16..)
             .zip(self.admissions.iter())
             .map(|(id, record)| (ListenerId(id), record.policy()))
@@ -317,7 +347,39 @@ impl KernelMaps {
             vlan_links,
             cid_layouts,
             server_ids,
+            settling,
+            hints: (0..=u16::MAX)
+                .flat_map(|number| self.hints.iter().map(move |hints| (number, hints)))
+                .map(|(number, hints)| (number, hints.get(number)))
+                .filter(|(_, id)| id.0 != 0)
+                .collect(),
         })
+    }
+
+    /// The rings of listeners that pin flows on change.
+    fn settling(
+        &self,
+        listeners: &[(ListenerId, ListenerKey, ListenerPolicy)],
+    ) -> Result<Vec<FoundRing>, DataplaneError> {
+        let groups: BTreeSet<u16> = listeners
+            .iter()
+            .filter(|(_, _, policy)| policy.flags.pins_on_change())
+            .map(|(_, _, policy)| policy.group)
+            .collect();
+        let mut found = Vec::new();
+        for group in groups {
+            if let (Some(slots), Some(bases)) = (
+                ring(&self.rings, "RINGS", group)?,
+                ring(&self.ring_bases, "RING_BASES", group)?,
+            ) {
+                found.push(FoundRing {
+                    group,
+                    slots,
+                    bases,
+                });
+            }
+        }
+        Ok(found)
     }
 
     /// The targets that the rings of these targets' groups name.
@@ -331,17 +393,8 @@ impl KernelMaps {
             .collect();
         let mut in_rings = BTreeSet::new();
         for group in groups {
-            // A group that never got a ring has no inner map.
-            if let Ok(inner) = self.rings.get(&u32::from(group), 0) {
-                let ring = inner.get(&0, 0).map_err(map_error("read", "RINGS"))?;
-                in_rings.extend(
-                    ring.0
-                        .slots
-                        .iter()
-                        .filter(|id| **id != 0)
-                        .copied()
-                        .map(TargetId),
-                );
+            if let Some(slots) = ring(&self.rings, "RINGS", group)? {
+                in_rings.extend(slots.iter().filter(|id| **id != 0).copied().map(TargetId));
             }
         }
         Ok(in_rings)
@@ -367,7 +420,7 @@ impl KernelMaps {
     }
 
     /// Goes over the whole flow table: counts flows, and empties entries whose time has run out.
-    pub fn sweep(&self, now: Tick) -> Sweep {
+    pub fn sweep(&self, now: Tick, settling: &BTreeMap<u16, Settling>, key: &Key) -> Sweep {
         let none = Translations::default();
         let translations = self.translations.iter().chain(std::iter::repeat(&none));
         sweep::sweep(
@@ -380,6 +433,7 @@ impl KernelMaps {
                 admissions: &self.admissions,
                 targets: &self.targets,
                 pool: self.pool.first(),
+                settling: Some((settling, key)),
             },
             now,
         )
@@ -485,21 +539,56 @@ impl KernelMaps {
             .set(id.0.into(), &empty, 0)
             .map_err(map_error("remove rules of", "RULES"))
     }
+}
 
-    fn replace_ring(&mut self, group: u16, slots: &[u32]) -> Result<(), DataplaneError> {
-        let mut ring = Box::new(Plain(Ring::new_zeroed()));
-        for (slot, id) in ring.0.slots.iter_mut().zip(slots) {
-            *slot = *id;
+impl KernelMaps {
+    fn replace_ring(
+        &mut self,
+        group: u16,
+        slots: &RingSlots,
+        bases: Option<&RingSlots>,
+    ) -> Result<(), DataplaneError> {
+        // First: packets that see the new slots must see their bases.
+        if let Some(bases) = bases {
+            put_ring(&mut self.ring_bases, "RING_BASES", group, &bases.0)?;
         }
-        let mut inner = Array::<MapData, Plain<Ring>>::create(1, MMAPABLE)
-            .map_err(map_error("make a ring for", "RINGS"))?;
-        inner
-            .set(0, ring.as_ref(), 0)
-            .map_err(map_error("fill a ring for", "RINGS"))?;
-        self.rings
-            .set(group.into(), &inner, 0)
-            .map_err(map_error("replace a ring of", "RINGS"))
+        put_ring(&mut self.rings, "RINGS", group, &slots.0)
     }
+}
+
+/// Puts a ring in the place of another. No packet sees it while it is filled.
+fn put_ring(
+    rings: &mut RingMaps,
+    map: &'static str,
+    group: u16,
+    slots: &[u32],
+) -> Result<(), DataplaneError> {
+    let mut ring = Box::new(Plain(Ring::new_zeroed()));
+    for (slot, id) in ring.0.slots.iter_mut().zip(slots) {
+        *slot = *id;
+    }
+    let mut inner = Array::<MapData, Plain<Ring>>::create(1, MMAPABLE)
+        .map_err(map_error("make a ring for", map))?;
+    inner
+        .set(0, ring.as_ref(), 0)
+        .map_err(map_error("fill a ring for", map))?;
+    rings
+        .set(group.into(), &inner, 0)
+        .map_err(map_error("replace a ring of", map))
+}
+
+/// The slots of a ring that may not be there.
+fn ring(
+    rings: &RingMaps,
+    map: &'static str,
+    group: u16,
+) -> Result<Option<Arc<[u32]>>, DataplaneError> {
+    // One that was never put in has no inner map.
+    let Ok(inner) = rings.get(&u32::from(group), 0) else {
+        return Ok(None);
+    };
+    let ring = inner.get(&0, 0).map_err(map_error("read", map))?;
+    Ok(Some(ring.0.slots.as_slice().into()))
 }
 
 /// A set of rules as a map. No packet sees it while it is filled.
@@ -508,7 +597,7 @@ fn rule_map(rules: &SourceRules) -> Result<RuleMap, DataplaneError> {
     let mut map = RuleMap::create(count, NO_PREALLOC)
         .map_err(map_error("make a set of rules for", "RULES"))?;
     for verdict in rules.verdicts() {
-        let key = Key::new(
+        let key = Prefix::new(
             SourceKey::BITS_BEFORE + u32::from(verdict.bits),
             Plain(SourceKey::of(verdict.prefix)),
         );
@@ -573,7 +662,12 @@ impl Dataplane for KernelMaps {
             Step::WriteTunnel { group, tunnel } => {
                 slot("TUNNELS", &self.tunnels, (*group).into())?.write(tunnel);
             }
-            Step::ReplaceRing { group, slots } => self.replace_ring(*group, &slots.0)?,
+            Step::ReplaceRing {
+                group,
+                slots,
+                bases,
+            } => self.replace_ring(*group, slots, bases.as_ref())?,
+            Step::Hint { number, id } => slot("LISTENER_HINTS", &self.hints, 0)?.set(*number, *id),
             Step::WriteListener { id, key, policy } => {
                 slot("LISTENERS", &self.listeners, id.0.into())?.write(key, *policy);
             }

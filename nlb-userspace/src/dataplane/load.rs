@@ -33,7 +33,7 @@ use super::{DataplaneError, XDP_OBJECT, kernel::KernelMaps, log, shared::Shared,
 use crate::config::{Capacity, XdpMode};
 
 /// Names of the maps that are pinned under their own names.
-const PINNED_MAPS: [&str; 23] = [
+const PINNED_MAPS: [&str; 25] = [
     "HEADER",
     "PREFILTER",
     "LISTENER_INDEX",
@@ -42,6 +42,8 @@ const PINNED_MAPS: [&str; 23] = [
     "RULES",
     "ADMISSION_SOURCES",
     "RINGS",
+    "RING_BASES",
+    "LISTENER_HINTS",
     "TARGETS",
     "TUNNELS",
     "NEXT_HOPS",
@@ -79,6 +81,8 @@ pub struct Request<'r> {
     pub capacity: Capacity,
     /// Whether sources are to be translated: maps that are not there yet get room for it.
     pub translates_sources: bool,
+    /// Whether listeners may pin flows on change only.
+    pub pins_on_change: bool,
     /// The secret that all nodes of a deployment share.
     pub secret: &'r [u8; 32],
     /// A fresh secret for the flow table, used if the table is not there yet.
@@ -98,6 +102,10 @@ pub struct Loaded {
     pub is_adopted: bool,
     /// Whether the maps have room to translate sources.
     pub translates_sources: bool,
+    /// Whether listeners may pin flows on change only.
+    pub pins_on_change: bool,
+    /// What flows' places on rings come from.
+    pub select_key: Key,
     /// Sizes that differ from the configuration, because the maps were there before us.
     pub kept_sizes: Vec<KeptSize>,
     /// Held as long as we write the maps.
@@ -195,6 +203,8 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         log_faults: 1,
         tick_shift: crate::clock::of_this_kernel().shift,
         translates_sources: translates_sources.into(),
+        pins_on_change: request.pins_on_change.into(),
+        zero: 0,
     };
     let pin_paths: Vec<PathBuf> = PINNED_MAPS.iter().map(|name| pins.join(name)).collect();
     let mut loader = EbpfLoader::new();
@@ -209,6 +219,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         // VIPs are in the index beside their listeners.
         .map_max_entries("LISTENER_INDEX", listeners * 2)
         .map_max_entries("RINGS", groups)
+        .map_max_entries("RING_BASES", groups)
         .map_max_entries("TARGETS", targets)
         .map_max_entries("TUNNELS", groups)
         .map_max_entries("TARGET_COUNTERS", targets)
@@ -236,6 +247,8 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         events: Some(events),
         is_adopted,
         translates_sources,
+        pins_on_change: request.pins_on_change,
+        select_key: settings.select_key,
         kept_sizes,
         _lock: lock,
     })

@@ -53,7 +53,19 @@ impl Dataplane for MemoryTables {
             Step::WriteTunnel { group, tunnel } => {
                 record("TUNNELS", &self.tunnels, (*group).into())?.write(tunnel);
             }
-            Step::ReplaceRing { group, slots } => self.set_ring(*group, &slots.0),
+            Step::ReplaceRing {
+                group,
+                slots,
+                bases,
+            } => {
+                if let Some(bases) = bases {
+                    self.ring_bases.insert(*group, bases.0.to_vec());
+                }
+                self.set_ring(*group, &slots.0);
+            }
+            Step::Hint { number, id } => {
+                self.hints.insert(*number, *id);
+            }
             Step::WriteListener { id, key, policy } => {
                 record("LISTENERS", &self.listeners, id.0.into())?.write(key, *policy);
             }

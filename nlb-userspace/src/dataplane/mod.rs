@@ -21,7 +21,7 @@ pub mod shared;
 pub mod stages;
 pub mod sweep;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use nlb_common::{
     address::Address,
@@ -29,6 +29,7 @@ use nlb_common::{
     listener::{ListenerId, ListenerKey, ListenerPolicy},
     next_hop::{NeighbourKey, NextHop, NextHopId, VlanLink},
     quic::{CidLayout, ServerIdKey},
+    ring::Slot,
     source::SourceId,
     target::{TargetControl, TargetId, TargetIdentity},
     tunnel::Tunnel,
@@ -48,14 +49,19 @@ pub static DECAP_OBJECT: &[u8] =
 pub static PASS_OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nlb-xdp-pass"));
 
-/// The slots of a ring: [`nlb_common::ring::SLOTS`] target ids, 0 for none.
+/// The slots of a ring: as many [`nlb_common::ring::Slot`]s as [`nlb_common::ring::SLOTS`] says.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RingSlots(pub Arc<[u32]>);
 
 impl std::fmt::Debug for RingSlots {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let targets: std::collections::BTreeSet<&u32> = self.0.iter().collect();
-        write!(formatter, "RingSlots(of targets {targets:?})")
+        let slots = self.0.iter().map(|slot| Slot(*slot));
+        let changed = slots.clone().filter(|slot| !slot.is_settled()).count();
+        let targets: BTreeSet<u32> = slots.filter_map(|slot| Some(slot.target()?.0)).collect();
+        write!(
+            formatter,
+            "RingSlots(of targets {targets:?}, {changed} changed)"
+        )
     }
 }
 
@@ -131,12 +137,23 @@ pub enum Step {
         /// The headers.
         tunnel: Tunnel,
     },
-    /// Gives a target group a new ring.
+    /// Gives a target group, or a listener, a new ring.
     ReplaceRing {
-        /// The target group.
+        /// Whose.
         group: u16,
         /// Its slots.
         slots: RingSlots,
+        /// For a listener that pins flows on change: what flows without an entry are with. Packets
+        /// see it no later than the slots.
+        bases: Option<RingSlots>,
+    },
+    /// Says which listener packets find by the number of their prefilter's bit, or that they find
+    /// none (id 0).
+    Hint {
+        /// The number.
+        number: u16,
+        /// The listener.
+        id: ListenerId,
     },
     /// Fills an unused listener's record.
     WriteListener {

@@ -3,19 +3,27 @@
 //! Limits of active flows are settled here. A packet only ever counts a flow that begins; that flows
 //! have ended, nobody sees but the sweep.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+};
 
 use nlb_common::{
     address::Address,
     admission::{Admission, Source},
     flow::{Choice, FlowEntry, FlowState, Progress},
-    listener::{Listener, Stranded},
+    hash::Key,
+    listener::{Listener, ListenerPolicy, Stranded},
+    ring,
     source::{MAX_SOURCES, Pool, Translation},
     target::Target,
     tick::Tick,
     word::Word,
 };
+use nlb_ebpf::select;
 use zerocopy::big_endian::U16;
+
+use crate::settling::{Exceptions, Settling};
 
 /// How many flows sources have.
 pub type FlowsBySource = HashMap<Source, u64>;
@@ -35,6 +43,8 @@ pub struct Sweep {
     pub by_pool_address: Vec<u64>,
     /// How many of them each source has, at listeners that limit it.
     pub by_source: FlowsBySource,
+    /// Slots of settling rings that have flows with other targets than new ones.
+    pub exceptions: BTreeMap<u16, Exceptions>,
     /// Entries that were emptied because their time had run out.
     pub forgotten: u64,
     /// Flows whose ends are to be told so ([`Stranded::RESET_AT_EXPIRY`]). Their entries stay until
@@ -66,6 +76,8 @@ pub struct Records<'r> {
     pub targets: &'r [Target],
     /// The pool of sources.
     pub pool: Option<&'r Pool>,
+    /// Rings of listeners that pin flows on change, and what flows' places on them come from.
+    pub settling: Option<(&'r BTreeMap<u16, Settling>, &'r Key)>,
 }
 
 /// Flows whose ends one sweep tells; the next one goes on.
@@ -140,6 +152,15 @@ pub fn sweep<'m>(
             continue;
         }
         sweep.active += 1;
+        if policy.flags.pins_on_change()
+            && let Some((slot, true)) = exception(entry, choice, policy, records)
+        {
+            sweep
+                .exceptions
+                .entry(policy.group)
+                .or_default()
+                .insert(slot);
+        }
         if let Some(count) = sweep.by_listener.get_mut(listener) {
             *count += 1;
         }
@@ -165,6 +186,28 @@ pub fn sweep<'m>(
         }
     }
     sweep
+}
+
+/// The slot of a flow, and whether the flow is with another target than the slot's new ones.
+fn exception(
+    entry: &FlowEntry,
+    choice: Choice,
+    policy: ListenerPolicy,
+    records: &Records<'_>,
+) -> Option<(usize, bool)> {
+    let (rings, key) = records.settling?;
+    let ring = rings.get(&policy.group)?;
+    let vip = records
+        .listeners
+        .get(usize::from(choice.listener.0))?
+        .key()?;
+    let slot = ring::slot(select::place(
+        key,
+        &entry.client(),
+        &vip,
+        policy.flags.hash_input(),
+    ));
+    Some((slot, ring.target(slot) != choice.target.0))
 }
 
 /// Marks a flow as over, unless a packet of it came in the meantime; who is to be told.

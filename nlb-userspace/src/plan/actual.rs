@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use nlb_common::{
@@ -18,6 +19,7 @@ use nlb_common::{
 use super::{PlannedRing, RingSource, Wish, WishedGroup, identity, quic};
 use crate::{
     dataplane::{Step, kernel::Found},
+    settling::Settling,
     source_rules::SourceRules,
 };
 
@@ -43,6 +45,10 @@ pub struct Actual {
     /// Those that new flows get.
     pub(super) turns: BTreeSet<SourceId>,
     pub(super) quic: quic::Known,
+    /// The rings of listeners that pin flows on change.
+    pub(super) settling: BTreeMap<u16, Settling>,
+    /// Listeners that packets find by the number of their prefilter's bit.
+    pub(super) hints: BTreeMap<u16, ListenerId>,
 }
 
 impl Actual {
@@ -96,6 +102,15 @@ impl Actual {
                     .map(|(key, target)| (quic::known_key(key), *target))
                     .collect(),
             },
+            settling: found
+                .settling
+                .iter()
+                .map(|ring| {
+                    let (slots, bases) = (Arc::clone(&ring.slots), Arc::clone(&ring.bases));
+                    (ring.group, Settling::found(slots, bases))
+                })
+                .collect(),
+            hints: found.hints.iter().copied().collect(),
         }
     }
 
@@ -199,6 +214,11 @@ impl Actual {
                 self.quic.servers.remove(&quic::known_key(key));
             }
             Step::Publish { generation } => self.generation = *generation,
+            Step::Hint { number, id } => {
+                self.hints.insert(*number, *id);
+                self.hints.retain(|_, id| id.0 != 0);
+            }
+            // What is noted of a settling ring is more than a step says: `note_settling`.
             Step::ReplaceRing { .. }
             | Step::WriteNextHop { .. }
             | Step::InvalidateNextHop { .. }
@@ -216,6 +236,32 @@ impl Actual {
             self.groups.insert(*fingerprint, ring.group);
         }
         self.rings.insert(ring.group, ring.source);
+        match ring.settling {
+            Some(settling) => self.settling.insert(ring.group, settling),
+            None => self.settling.remove(&ring.group),
+        };
+    }
+
+    /// The rings of listeners that pin flows on change.
+    pub const fn settling(&self) -> &BTreeMap<u16, Settling> {
+        &self.settling
+    }
+
+    /// Notes how far a ring has settled.
+    pub fn note_settling(&mut self, group: u16, settling: Settling) {
+        self.settling.insert(group, settling);
+    }
+
+    /// How long flows of a ring's listeners may be silent, in ticks.
+    pub fn idle_ticks(&self, group: u16) -> u16 {
+        let of_ring = |(_, policy): &&(_, ListenerPolicy)| policy.group == group;
+        let idle = |(_, policy): &(_, ListenerPolicy)| policy.idle_ticks;
+        self.listeners
+            .values()
+            .filter(of_ring)
+            .map(idle)
+            .max()
+            .unwrap_or(0)
     }
 
     /// Gives the ids of groups back that nothing names any more: no wish, no target, no listener.
@@ -231,6 +277,8 @@ impl Actual {
             .retain(|name, id| wished.contains(name) || named.contains(id));
         let kept: HashSet<u16> = self.groups.values().copied().collect();
         self.rings
+            .retain(|id, _| kept.contains(id) || named.contains(id));
+        self.settling
             .retain(|id, _| kept.contains(id) || named.contains(id));
     }
 }

@@ -37,7 +37,8 @@ pub fn retire(actual: &Actual, wish: &Wish, sweeps: [&Sweep; 2]) -> Vec<Step> {
         })
         .collect();
     for id in actual.targets.keys() {
-        if !wished.contains(id) && !has_flows(|sweep| &sweep.by_target, id.0 as usize) {
+        let is_base = actual.settling.values().any(|ring| ring.needs(id.0));
+        if !wished.contains(id) && !is_base && !has_flows(|sweep| &sweep.by_target, id.0 as usize) {
             steps.push(Step::ClearTarget { id: *id });
         }
     }

@@ -9,13 +9,17 @@ use std::{
     sync::Arc,
 };
 
-use nlb_common::listener::ListenerKey;
+use nlb_common::{
+    listener::{ListenerId, ListenerKey},
+    maps::{Prefilter, Side},
+};
 
 use super::{Actual, Limits, PlanError, Planned, Wish, WishedListener, WishedRing};
 use crate::{
     dataplane::{RingSlots, Step},
     forward,
     ring::{self, RingEntry},
+    settling::Settling,
 };
 
 /// What a ring is built from.
@@ -25,6 +29,8 @@ pub struct PlannedRing {
     pub group: u16,
     /// From what.
     pub source: RingSource,
+    /// If it is that of a listener that pins flows on change.
+    pub settling: Option<Settling>,
 }
 
 /// Where a ring's slots come from.
@@ -110,7 +116,7 @@ pub(super) fn changed(
     groups: Vec<ResolvedGroup>,
     forward_ids: &[u16],
 ) -> Vec<Planned> {
-    let forwards: Vec<PlannedRing> = wish
+    let forwards: Vec<(u16, RingSource, bool)> = wish
         .forwards
         .iter()
         .zip(forward_ids)
@@ -128,31 +134,88 @@ pub(super) fn changed(
                     })
                 })
                 .collect();
-            PlannedRing {
-                group: *id,
-                source: RingSource::Forward(shares),
-            }
+            (*id, RingSource::Forward(shares), forward.settles)
         })
         .collect();
-    let rings = groups.into_iter().map(|group| PlannedRing {
-        group: group.id,
-        source: RingSource::Group {
+    let rings = groups.into_iter().map(|group| {
+        let source = RingSource::Group {
             fingerprint: group.fingerprint,
             entries: group.entries,
-        },
+        };
+        (group.id, source, false)
     });
     let mut builder = Builder::default();
     rings
         .chain(forwards)
-        .filter(|ring| actual.rings.get(&ring.group) != Some(&ring.source))
-        .map(|ring| Planned {
-            step: Step::ReplaceRing {
-                group: ring.group,
-                slots: RingSlots(builder.build(&ring.source)),
-            },
-            ring: Some(ring),
+        .filter(|(group, source, settles)| {
+            actual.rings.get(group) != Some(source)
+                || actual.settling.contains_key(group) != *settles
+        })
+        .map(|(group, source, settles)| {
+            let targets = builder.build(&source);
+            let settling = settles.then(|| match actual.settling.get(&group) {
+                Some(before) => before.changed(&targets),
+                None => Settling::closed(&targets),
+            });
+            let (slots, bases) = settling
+                .as_ref()
+                .map_or((RingSlots(targets), None), |settling| {
+                    let (slots, bases) = settling.maps();
+                    (slots, Some(bases))
+                });
+            Planned {
+                step: Step::ReplaceRing {
+                    group,
+                    slots,
+                    bases,
+                },
+                ring: Some(PlannedRing {
+                    group,
+                    source,
+                    settling,
+                }),
+            }
         })
         .collect()
+}
+
+/// Whether a listener pins flows on change only.
+pub(super) fn settles(wish: &Wish, listener: &WishedListener) -> bool {
+    match listener.ring {
+        WishedRing::Forward(index) => wish
+            .forwards
+            .get(index)
+            .is_some_and(|forward| forward.settles),
+        WishedRing::Group(_) => false,
+    }
+}
+
+/// Lets packets find the listeners that pin flows on change, and no others, by the numbers of their
+/// prefilter's bits.
+///
+/// Where two have one number the first one has it, and packets of the other take the way of all
+/// packets, which is slower.
+pub(super) fn hints(wish: &Wish, after: &mut Actual, steps: &mut Vec<Planned>) {
+    let mut wished = BTreeMap::new();
+    for listener in &wish.listeners {
+        let key = &listener.key;
+        if settles(wish, listener)
+            && let Some(id) = after.listener_ids.get(key)
+        {
+            let number = Prefilter::number(Side::Listener, key.address, key.protocol, key.port);
+            wished.entry(number).or_insert(*id);
+        }
+    }
+    let gone = after
+        .hints
+        .keys()
+        .filter(|number| !wished.contains_key(number));
+    let gone: Vec<_> = gone.map(|number| (*number, ListenerId(0))).collect();
+    for (number, id) in wished.into_iter().chain(gone) {
+        if after.hints.get(&number) != Some(&id) {
+            super::push(steps, after, Step::Hint { number, id });
+        }
+    }
 }
 
 /// Builds rings, each group's once.

@@ -29,6 +29,8 @@ pub struct Wish {
 pub struct WishedForward {
     /// Indexes into [`Wish::groups`], and each one's share of new flows; 0 for none.
     pub shares: Vec<(usize, u16)>,
+    /// Whether the listeners, which no others share the ring with, pin flows on change only.
+    pub settles: bool,
 }
 
 /// Where a listener's new flows choose from.

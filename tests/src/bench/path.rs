@@ -14,7 +14,7 @@ use super::{
     harness::{ClientEnd, Harness, Stream, TRANSMIT},
     report::Row,
     short,
-    subject::{Counts, Kind, LISTENER_PORT, Subject, TARGET_PORT},
+    subject::{Counts, Kind, LISTENER_PORT, SETTLED_PORT, Subject, TARGET_PORT},
 };
 use crate::packet::{Sentence, eth};
 
@@ -224,6 +224,24 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// Listeners that pin flows on change, on rings that have settled.
+    fn settled(&mut self) -> Result<()> {
+        for kind in Kind::all().filter(|kind| kind.may_settle()) {
+            self.subject.forget_flows();
+            for flows in self.effort.flows.iter().copied().chain([10_000_000]) {
+                let stream = to_port(kind, SETTLED_PORT, false, flows)?;
+                let name = name(kind, "by the ring", flows);
+                self.row(name, &stream, Expected::Known, Some(18.0))?;
+            }
+            let stream = to_port(kind, SETTLED_PORT, true, 1)?.sequential();
+            if kind.protocol == TCP {
+                let name = name(kind, "new by the ring", 0);
+                self.row(name, &stream, Expected::New, Some(18.0))?;
+            }
+        }
+        Ok(())
+    }
+
     fn new_flows(&mut self) -> Result<()> {
         for kind in Kind::all().filter(|kind| kind.mode != Mode::FULL_NAT) {
             self.subject.forget_flows();
@@ -408,6 +426,7 @@ pub fn measure(harness: &mut Harness, effort: Effort) -> Result<Vec<Row>> {
     bench.others()?;
     bench.icmp()?;
     bench.hits()?;
+    bench.settled()?;
     bench.new_flows()?;
     Ok(bench.rows)
 }

@@ -1,8 +1,8 @@
 //! The load balancer's own program, over maps that are filled by a plan, as the daemon fills them.
 
-use std::{net::IpAddr, os::fd::AsFd as _};
+use std::{net::IpAddr, os::fd::AsFd as _, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapData, ProgramArray, RingBuf},
@@ -29,8 +29,10 @@ use nlb_common::{
 use nlb_userspace::{
     dataplane::{Dataplane as _, Step, XDP_OBJECT, kernel::KernelMaps, shared::Shared, stages},
     plan::{
-        Actual, Wish, WishedAdmission, WishedGroup, WishedListener, WishedRing, WishedTarget, plan,
+        Actual, Wish, WishedAdmission, WishedForward, WishedGroup, WishedListener, WishedRing,
+        WishedTarget, plan,
     },
+    settling::{Exceptions, Settling},
 };
 use zerocopy::big_endian::U16;
 
@@ -44,6 +46,9 @@ const NEXT_HOP: NextHopId = NextHopId(1);
 pub const TARGET_PORT: u16 = 8080;
 /// Where listeners listen.
 pub const LISTENER_PORT: u16 = 443;
+
+/// Where those listen that pin flows on change.
+pub const SETTLED_PORT: u16 = 8_005;
 
 /// The modes that are measured.
 const MODES: [Mode; 6] = [
@@ -78,6 +83,11 @@ impl Kind {
                 })
             })
         })
+    }
+
+    /// Whether it has a listener that pins flows on change.
+    pub fn may_settle(self) -> bool {
+        !self.mode.is_translated()
     }
 
     /// The VIP.
@@ -164,6 +174,8 @@ impl Subject {
             log_faults: 1,
             tick_shift: nlb_userspace::clock::of_this_kernel().shift,
             translates_sources: 1,
+            pins_on_change: 1,
+            zero: 0,
         });
         let mut ebpf = EbpfLoader::new()
             .override_global("SETTINGS", &settings, true)
@@ -251,6 +263,17 @@ impl Subject {
                 admission: WishedAdmission::default(),
                 answers_echo: true,
             };
+            if kind.may_settle() {
+                wish.forwards.push(WishedForward {
+                    shares: vec![(group, 1)],
+                    settles: true,
+                });
+                wish.listeners.push(WishedListener {
+                    key: kind.key_of(SETTLED_PORT)?,
+                    ring: WishedRing::Forward(wish.forwards.len() - 1),
+                    ..plain.clone()
+                });
+            }
             for question in questions {
                 wish.listeners.push(WishedListener {
                     key: kind.key_of(question.port())?,
@@ -263,7 +286,29 @@ impl Subject {
         for planned in plan(&self.actual, &wish, self.maps.limits())? {
             self.maps.take(&planned.step)?;
             self.actual.note(&planned.step);
+            if let Some(ring) = planned.ring
+                && let Some(settling) = ring.settling
+            {
+                self.settle(ring.group, settling)?;
+            }
         }
+        Ok(())
+    }
+
+    /// Lets a ring settle, as the daemon does when nothing has changed for a while.
+    fn settle(&mut self, group: u16, mut ring: Settling) -> Result<()> {
+        let exceptions = Exceptions::new();
+        for seconds in [0, 1] {
+            ring = ring.settled(Duration::from_secs(seconds), Duration::ZERO, &exceptions);
+        }
+        ensure!(ring.is_settled(), "a ring without flows settles");
+        let (slots, bases) = ring.maps();
+        let bases = Some(bases);
+        self.maps.take(&Step::ReplaceRing {
+            group,
+            slots,
+            bases,
+        })?;
         Ok(())
     }
 
@@ -285,7 +330,8 @@ impl Subject {
         };
         let asking = Question::kinds()
             .flat_map(|kind| Question::ALL.map(|question| kind.key_of(question.port())));
-        for key in Kind::all().map(Kind::key).chain(asking) {
+        let settled = Kind::all().map(|kind| kind.key_of(SETTLED_PORT));
+        for key in Kind::all().map(Kind::key).chain(asking).chain(settled) {
             if let Some(id) = self.actual.listener_id(&key?) {
                 counts.traffic += self.maps.listener_traffic(id)?;
             }

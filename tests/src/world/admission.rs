@@ -184,6 +184,7 @@ pub fn sweep(tables: &MemoryTables) {
             admissions: &tables.admissions,
             targets: &tables.targets,
             pool: Some(&tables.pool),
+            settling: None,
         },
         Tick(tables.now.get()),
     );

@@ -177,6 +177,30 @@ pub const GROUPS: &[Group] = &[
     group(31, FULL, UDP, &[(48, "10.0.0.11", 5353, true)]),
     group(32, FULL, TCP, &[(49, "fd00::11", 8080, true)]),
     group(33, FULL, UDP, &[(56, "fd09::5", 5353, false)]),
+    group(
+        90,
+        DSR,
+        TCP,
+        &[(90, V4A, 9200, true), (91, V4B, 9200, true)],
+    ),
+    group(
+        91,
+        DSR,
+        TCP,
+        &[(92, V6A, 9200, true), (93, V6B, 9200, true)],
+    ),
+    group(
+        92,
+        IPIP,
+        TCP,
+        &[(94, V4A, 9201, true), (95, V4B, 9201, true)],
+    ),
+    group(
+        93,
+        GUE,
+        UDP,
+        &[(96, V6A, 9202, true), (97, V6B, 9202, true)],
+    ),
 ];
 
 /// The tunnels of those groups that have one: `(group, source for IPv4, bits of it for the flow's
@@ -197,7 +221,14 @@ pub const TUNNELS: &[(u16, &str, u32, &str, u32, bool)] = &[
     (76, "10.0.0.1", 0, "fd00::1", 0, true),
     (78, "10.0.0.1", 0, "fd00::1", 0, true),
     (79, "10.0.0.1", 0, "fd00::1", 0, true),
+    (92, "10.0.0.1", 0, "fd00::1", 0, true),
+    (93, "10.0.0.1", 0, "fd00::1", 0, true),
 ];
+
+/// The groups whose listeners pin flows on change. Their rings are [`settling_ring`]s.
+///
+/// [`settling_ring`]: super::settling_ring
+pub const SETTLING: &[u16] = &[90, 91, 92, 93];
 
 /// Geneve's virtual network identifier in this world.
 pub const NETWORK: [u8; 3] = [0x0a, 0x0b, 0x0c];

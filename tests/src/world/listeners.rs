@@ -103,6 +103,14 @@ pub const LISTENERS: &[(u16, &str, u8, u16, u16)] = &[
     (31, FULL_VIP_V6, UDP, 53, 33),
     // As listener 1, so that a client's port may have two flows to one target.
     (32, VIP, TCP, 97, 1),
+    (110, DSR_VIP, TCP, 9200, 90),
+    (111, DSR_VIP, UDP, 9200, 90),
+    (112, DSR_VIP_V6, TCP, 9200, 91),
+    (113, DSR_VIP_V6, UDP, 9200, 91),
+    (114, TUNNEL_VIP, TCP, 9201, 92),
+    (115, TUNNEL_VIP_V6, UDP, 9202, 93),
+    // A client has one slot on it, whatever its port.
+    (116, DSR_VIP, TCP, 9203, 90),
 ];
 
 /// Listeners that do not hash the five-tuple.
@@ -113,6 +121,7 @@ pub const HASH_INPUTS: &[(u16, HashInput)] = &[
     (25, HashInput::FiveTupleAndSequence),
     (26, HashInput::Source),
     (27, HashInput::FiveTupleAndSequence),
+    (116, HashInput::Source),
 ];
 
 /// QUIC listeners, and how they read connection IDs.

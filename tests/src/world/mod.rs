@@ -23,9 +23,10 @@ use nlb_common::{
     flow::Client,
     hash::{Key, Secret as _},
     listener::{HashInput, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy},
+    maps::{Prefilter, Side},
     next_hop::{NextHop, NextHopId, VlanId},
     quic::ServerIdKey,
-    ring::{SLOTS, slot},
+    ring::{SLOTS, Slot, slot},
     stop::Stop,
     target::{Mode, TargetControl, TargetId, TargetIdentity},
     tick::Tick,
@@ -43,7 +44,7 @@ use zerocopy::big_endian::U16;
 use self::admission::ask_who_comes;
 pub use self::{
     admission::{LIMITS, RULES, RuleRow, asks_who_comes, rules, set_windows, sweep},
-    groups::{GROUPS, Group, NETWORK, TUNNELS},
+    groups::{GROUPS, Group, NETWORK, SETTLING, TUNNELS},
     links::{FAR, Known, NEIGHBOURS, Neighbour, SMALL_HOP, VLANS},
     listeners::{FILLER, HASH_INPUTS, LISTENERS, QUIC, SERVERS},
 };
@@ -131,6 +132,40 @@ pub fn ring(targets: &[u32]) -> Vec<u32> {
     slots
 }
 
+/// How far a slot of a [`settling_ring`] has settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The slot has always had the first target.
+    Settled,
+    /// It has got the second one, and its flows may be with the first.
+    Open,
+    /// It has the second one, and so have its flows, but those that are remembered otherwise.
+    Closed,
+}
+
+impl Turn {
+    /// Of a slot.
+    pub const fn of(slot: usize) -> Self {
+        match slot % 3 {
+            0 => Self::Settled,
+            1 => Self::Open,
+            _ => Self::Closed,
+        }
+    }
+}
+
+/// The slots and bases of a ring of two targets whose slots take [`Turn`]s.
+pub fn settling_ring(targets: &[u32]) -> (Vec<u32>, Vec<u32>) {
+    let (first, second) = (targets[0], targets[1]);
+    (0..SLOTS)
+        .map(|slot| match Turn::of(slot) {
+            Turn::Settled => (first, first),
+            Turn::Open => (second | Slot::CHANGED, first),
+            Turn::Closed => (second | Slot::CHANGED, second),
+        })
+        .unzip()
+}
+
 /// The neighbour with this address.
 pub fn neighbour_of(text: &str) -> &'static Neighbour {
     NEIGHBOURS
@@ -177,6 +212,55 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
         mtu_bytes: SMALL_HOP.1,
         ..neighbour_of("10.0.0.41").next_hop()
     });
+    add_groups(&mut tables);
+    tables.set_ring(UNWRITTEN_GROUP, &ring(&[UNWRITTEN_TARGET]));
+    for &(group, ..) in TUNNELS {
+        tables.tunnels[usize::from(group)].write(&tunnel(group));
+    }
+    for &(id, vip, protocol, port, group) in LISTENERS {
+        let key = ListenerKey::new(address(vip), protocol, U16::new(port));
+        let idle_ticks = if protocol == TCP {
+            TCP_IDLE_TICKS
+        } else {
+            UDP_IDLE_TICKS
+        };
+        let input = HASH_INPUTS.iter().find(|(other, _)| *other == id);
+        let input = input.map_or(HashInput::FiveTuple, |(_, input)| *input);
+        let quic = QUIC.iter().find(|(other, _)| *other == id);
+        let policy = ListenerPolicy {
+            group,
+            idle_ticks,
+            flags: ListenerFlags::default()
+                .with_hash_input(input)
+                .with_quic(quic.is_some())
+                .with_pinning_on_change(SETTLING.contains(&group)),
+            ..ListenerPolicy::default()
+        };
+        if let Some((_, layout)) = quic {
+            tables.listeners[usize::from(id)].set_cid_layout(*layout);
+        }
+        tables.add_listener(ListenerId(id), key, policy);
+        if policy.flags.pins_on_change() {
+            let number = Prefilter::number(Side::Listener, key.address, protocol, key.port);
+            tables.hints.insert(number, ListenerId(id));
+        }
+    }
+    for &(group, number, target) in SERVERS {
+        let key = ServerIdKey::new(group, number);
+        tables.server_ids.insert(key, TargetId(target));
+    }
+    ask_who_comes(&mut tables);
+    let orphan = ListenerKey::new(address(VIP), TCP, U16::new(UNWRITTEN_LISTENER_PORT));
+    tables.listener_index.insert(orphan, UNWRITTEN_LISTENER);
+    tables.admit(Side::Listener, orphan.address, orphan.protocol, orphan.port);
+    let pool: Vec<Address> = POOL.iter().map(|text| address(text)).collect();
+    tables.set_pool(&pool);
+    tables.now.set(1000);
+    tables
+}
+
+/// Adds the target groups, with their targets and rings.
+fn add_groups(tables: &mut MemoryTables) {
     for group in GROUPS {
         for &(id, at, port, is_known) in group.targets {
             let known = NEIGHBOURS.iter().find(|neighbour| neighbour.address == at);
@@ -200,52 +284,14 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
             tables.add_target(TargetId(id), &identity, control, group.protocol);
         }
         let ids: Vec<u32> = group.targets.iter().map(|target| target.0).collect();
-        tables.set_ring(group.id, &ring(&ids));
-    }
-    tables.set_ring(UNWRITTEN_GROUP, &ring(&[UNWRITTEN_TARGET]));
-    for &(group, ..) in TUNNELS {
-        tables.tunnels[usize::from(group)].write(&tunnel(group));
-    }
-    for &(id, vip, protocol, port, group) in LISTENERS {
-        let key = ListenerKey::new(address(vip), protocol, U16::new(port));
-        let idle_ticks = if protocol == TCP {
-            TCP_IDLE_TICKS
+        if SETTLING.contains(&group.id) {
+            let (slots, bases) = settling_ring(&ids);
+            tables.set_ring(group.id, &slots);
+            tables.ring_bases.insert(group.id, bases);
         } else {
-            UDP_IDLE_TICKS
-        };
-        let input = HASH_INPUTS.iter().find(|(other, _)| *other == id);
-        let input = input.map_or(HashInput::FiveTuple, |(_, input)| *input);
-        let quic = QUIC.iter().find(|(other, _)| *other == id);
-        let policy = ListenerPolicy {
-            group,
-            idle_ticks,
-            flags: ListenerFlags::default()
-                .with_hash_input(input)
-                .with_quic(quic.is_some()),
-            ..ListenerPolicy::default()
-        };
-        if let Some((_, layout)) = quic {
-            tables.listeners[usize::from(id)].set_cid_layout(*layout);
+            tables.set_ring(group.id, &ring(&ids));
         }
-        tables.add_listener(ListenerId(id), key, policy);
     }
-    for &(group, number, target) in SERVERS {
-        let key = ServerIdKey::new(group, number);
-        tables.server_ids.insert(key, TargetId(target));
-    }
-    ask_who_comes(&mut tables);
-    let orphan = ListenerKey::new(address(VIP), TCP, U16::new(UNWRITTEN_LISTENER_PORT));
-    tables.listener_index.insert(orphan, UNWRITTEN_LISTENER);
-    tables.admit(
-        nlb_common::maps::Side::Listener,
-        orphan.address,
-        orphan.protocol,
-        orphan.port,
-    );
-    let pool: Vec<Address> = POOL.iter().map(|text| address(text)).collect();
-    tables.set_pool(&pool);
-    tables.now.set(1000);
-    tables
 }
 
 /// The tunnel of a group that has one.
@@ -306,6 +352,18 @@ pub fn chosen_by(
     protocol: u8,
     sequence: u32,
 ) -> Option<u32> {
+    let (group, slot) = place(tables, client, vip, protocol, sequence)?;
+    Some(Slot(tables.rings.get(&group)?[slot]).target()?.0)
+}
+
+/// The ring and the slot that such a flow falls on.
+fn place(
+    tables: &MemoryTables,
+    client: (&str, u16),
+    vip: (&str, u16),
+    protocol: u8,
+    sequence: u32,
+) -> Option<(u16, usize)> {
     let key = ListenerKey::new(address(vip.0), protocol, U16::new(vip.1));
     let listener = tables.listener_index.get(&key)?;
     let policy = tables.listeners[usize::from(listener.0)].policy();
@@ -330,8 +388,25 @@ pub fn chosen_by(
             tables.select_key.select(source, zero, nowhere, zero, 0)
         }
     };
-    let id = tables.rings.get(&policy.group)?[slot(hash)];
-    (id != 0).then_some(id)
+    Some((policy.group, slot(hash)))
+}
+
+/// The `nth` client port, from 40,000 on, whose flows fall on a slot of this [`Turn`].
+pub fn port_on(
+    tables: &MemoryTables,
+    client: &str,
+    vip: (&str, u16),
+    protocol: u8,
+    turn: Turn,
+    nth: usize,
+) -> u16 {
+    (40_000..=u16::MAX)
+        .filter(|port| {
+            place(tables, (client, *port), vip, protocol, SEQUENCE)
+                .is_some_and(|(_, slot)| Turn::of(slot) == turn)
+        })
+        .nth(nth)
+        .expect("a third of the slots")
 }
 
 /// The `nth` client port, from 40,000 on, whose new flows go to this target.

@@ -16,6 +16,7 @@ use super::{
     Vips, admission,
     forward::{self, Named},
     name::Names,
+    pinning,
     target_group::{Group, Versions, port, protocol},
 };
 
@@ -85,6 +86,7 @@ pub(super) fn resolve_listeners(
         .is_some_and(|written| written.value.len() == balancer.addresses.len());
     let rules = admission::rules(&raw.rules, report);
     let mut taken: Vec<(Protocol, u16, Vec<IpAddr>, usize)> = Vec::new();
+    let mut on_change = Vec::new();
     for raw in &raw.listeners {
         let protocol = protocol(&raw.protocol);
         let port = port(&raw.port);
@@ -130,6 +132,8 @@ pub(super) fn resolve_listeners(
         }
         let limits = admission::limits(&raw.limits, &shares, groups, report);
         let hash_input = hash_input(raw, protocol, &shares, groups, report);
+        let modes = modes(&shares, groups);
+        pinning::check(raw, protocol, &modes, hash_input, &limits, report);
         let (Some(protocol), Some(port)) = (protocol, port) else {
             continue;
         };
@@ -153,13 +157,10 @@ pub(super) fn resolve_listeners(
             }
         }
         // Where one group of several sees no answers, the listener keeps to what is right for it.
-        let modes: Vec<Mode> = shares
-            .iter()
-            .filter_map(|share| groups.get(share.index?)?.mode)
-            .collect();
         let sees_answers = modes.iter().all(|mode| !mode.is_dsr());
         check_expiry(raw, &modes, report);
         let tcp_idle_timeout_action = idle_timeout_action(raw, sees_answers);
+        on_change.extend(pinning::on_change(raw).map(|at| (balancer.listeners.len(), at)));
         balancer.listeners.push(Listener {
             name: format!("{}/{protocol}/{port}", balancer.name),
             protocol,
@@ -167,6 +168,7 @@ pub(super) fn resolve_listeners(
             addresses,
             forward: shares.into_iter().map(Named::into_share).collect(),
             hash_input,
+            pins_on_change: pinning::on_change(raw).is_some(),
             tcp_idle_timeout: seconds(raw.tcp_idle_timeout_seconds.copied()),
             udp_idle_timeout: seconds(raw.udp_idle_timeout_seconds.copied()),
             source_rules: Vec::new(),
@@ -180,7 +182,14 @@ pub(super) fn resolve_listeners(
         });
     }
     admission::compile(&rules, &mut balancer.listeners);
+    pinning::check_rules(&balancer.listeners, &on_change, report);
     tell_apart(&mut balancer.listeners);
+}
+
+/// The modes of a listener's groups, as far as they are known.
+fn modes(shares: &[Named<'_>], groups: &[Group]) -> Vec<Mode> {
+    let mode = |share: &Named<'_>| groups.get(share.index?)?.mode;
+    shares.iter().filter_map(mode).collect()
 }
 
 fn hash_input(

@@ -11,6 +11,7 @@ mod health_check;
 mod load_balancer;
 mod name;
 mod node;
+mod pinning;
 mod quic;
 mod target_group;
 mod tunnel;

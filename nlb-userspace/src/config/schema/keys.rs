@@ -224,6 +224,16 @@ pub const KEYS: &[Key] = &[
         "What a new flow's choice of a target depends on: protocol, addresses and ports, or also the sequence number of a TCP connection's first packet, as with NLB. With the latter a client that uses a port again may get another target; only this node's memory knows where a connection goes, so another node cannot take it over. Means nothing if the target group has `stickiness.enabled`.",
     ),
     key(
+        "load_balancer.listener.pinning",
+        Kind::Word {
+            takes: &["always", "on_change"],
+            later: &[],
+        },
+        Absent::Text("always"),
+        "",
+        "Which flows are remembered with their target: each, or only those of a slot of the ring that has changed, for as long as that matters (see [pinning on change](concepts.md#pinning-on-change)). `on_change` makes packets of any number of flows cost the same, and a flood finds nothing to fill; flows are then not counted, listed or limited one by one. Groups of `dsr` modes only, and not with QUIC, limits, rules, `five_tuple_and_sequence`, or answers to stray and expired segments. The first listener with `on_change` takes a restart of the daemon.",
+    ),
+    key(
         "load_balancer.listener.tcp.idle_timeout.seconds",
         Kind::Whole {
             min: 60,

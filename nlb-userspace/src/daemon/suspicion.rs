@@ -15,20 +15,23 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Suspicion {
     passive: Passive<TargetKey>,
+    /// Nothing if the list of those that are watched has to be made anew.
     generation: Option<u64>,
 }
 
 impl Suspicion {
-    /// A target's state has changed.
+    /// A target's state has changed. That need not change the generation: a group that failed open
+    /// while its targets were new has the same ring when all of them are healthy.
     pub(super) fn changed(&mut self, key: &TargetKey) {
         self.passive.changed(key);
+        self.generation = None;
     }
 }
 
 impl Daemon {
     /// Looks at some targets' counters, and has those that look dead checked.
     pub(super) fn look_at_traffic(&mut self) {
-        // Ids, states and modes change with the generation only.
+        // Ids and modes change with the generation only.
         let generation = self.actual.generation;
         if self.suspicion.generation != Some(generation) {
             let watched = self.watched();

@@ -268,6 +268,7 @@ fn a_minimal_file_gets_every_default() {
                 port: 80,
                 weight: 1,
                 quic_server_id: None,
+                health_check_port: None,
             }],
         }],
         access: Access::default(),
@@ -534,6 +535,72 @@ fn tunnels_reach_targets_of_either_version_from_every_address() {
     }
 }
 
+/// A file with one group that is checked so.
+fn checked_by(check: &str) -> HealthCheckProtocol {
+    let text = format!(
+        "[node]\ninterfaces = [\"eth0\"]\n\
+         [[target_group]]\nname = \"web\"\nprotocol = \"TCP\"\nport = 80\n\
+         [target_group.health_check]\n{check}"
+    );
+    let mut desired = parse(&text);
+    desired.target_groups.remove(0).health_check.protocol
+}
+
+#[test]
+fn every_kind_of_health_check_is_read_with_its_keys_and_defaults() {
+    let HealthCheckProtocol::Http { tls: Some(tls), .. } = checked_by("protocol = \"HTTPS\"")
+    else {
+        panic!("an HTTPS check");
+    };
+    assert_eq!((tls.server_name, tls.ca_file), (None, None));
+    let https =
+        "protocol = \"HTTPS\"\ntls.server_name = \"web.example\"\ntls.ca_file = \"/ca.pem\"";
+    let HealthCheckProtocol::Http { tls: Some(tls), .. } = checked_by(https) else {
+        panic!("an HTTPS check");
+    };
+    assert_eq!(tls.server_name.as_deref(), Some("web.example"));
+    assert_eq!(tls.ca_file, Some("/ca.pem".into()));
+    for (check, expected) in [
+        ("protocol = \"TCP\"", HealthCheckProtocol::Tcp),
+        ("protocol = \"ICMP\"", HealthCheckProtocol::Icmp),
+        (
+            "protocol = \"UDP\"",
+            HealthCheckProtocol::Udp {
+                send: Vec::new(),
+                expect: Vec::new(),
+                silence_passes: false,
+            },
+        ),
+        (
+            "protocol = \"UDP\"\nudp.send = \"ping\\n\"\nudp.expect = \"0x00fF\"\nudp.silence = \"pass\"",
+            HealthCheckProtocol::Udp {
+                send: b"ping\n".to_vec(),
+                expect: vec![0, 255],
+                silence_passes: true,
+            },
+        ),
+        (
+            "protocol = \"GRPC\"\ngrpc.service = \"shop.Cart\"",
+            HealthCheckProtocol::Grpc {
+                service: "shop.Cart".to_owned(),
+            },
+        ),
+        (
+            "protocol = \"COMMAND\"\ncommand = [\"/bin/check\", \"a b\"]",
+            HealthCheckProtocol::Command(vec!["/bin/check".to_owned(), "a b".to_owned()]),
+        ),
+    ] {
+        assert_eq!(checked_by(check), expected);
+    }
+}
+
+#[test]
+fn a_target_may_be_checked_on_a_port_of_its_own() {
+    let text = format!("{MINIMAL}  health_check_port = 9000\n");
+    let target = parse(&text).target_groups[0].targets[0];
+    assert_eq!((target.port, target.health_check_port), (80, Some(9000)));
+}
+
 #[test]
 fn a_full_target_group_is_taken_as_written() {
     let desired = parse(FULL);
@@ -562,6 +629,7 @@ fn a_full_target_group_is_taken_as_written() {
             protocol: HealthCheckProtocol::Http {
                 path: "/healthz?full=1".to_owned(),
                 matcher: matcher.clone(),
+                tls: None,
             },
             port: HealthCheckPort::Port(8080),
             interval: Duration::from_millis(500),
@@ -576,12 +644,14 @@ fn a_full_target_group_is_taken_as_written() {
                 port: 9443,
                 weight: 0,
                 quic_server_id: None,
+                health_check_port: None,
             },
             Target {
                 address: address("10.0.0.11"),
                 port: 8443,
                 weight: 999,
                 quic_server_id: None,
+                health_check_port: None,
             },
         ],
     };
@@ -601,7 +671,8 @@ fn http_checks_have_nlbs_defaults_and_no_timeout_exceeds_its_interval() {
         check.protocol,
         HealthCheckProtocol::Http {
             path: "/".to_owned(),
-            matcher: HttpCodes::default()
+            matcher: HttpCodes::default(),
+            tls: None,
         }
     );
     let quick = MINIMAL.replace(

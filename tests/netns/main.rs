@@ -18,6 +18,7 @@ mod next_hops;
 mod pinning;
 mod privileges;
 mod quic;
+mod reaction;
 mod selection;
 mod service;
 mod snat;

@@ -375,6 +375,8 @@ pub struct Target {
     pub weight: u16,
     /// NLB's `QuicServerId`, in QUIC and `TCP_QUIC` groups; no two targets of a group have the same.
     pub quic_server_id: Option<u64>,
+    /// Where it is checked, if elsewhere than its group says.
+    pub health_check_port: Option<u16>,
 }
 
 /// How the targets of a group are checked.
@@ -408,7 +410,36 @@ pub enum HealthCheckProtocol {
         path: String,
         /// Statuses that pass.
         matcher: HttpCodes,
+        /// Over TLS (`HTTPS`).
+        tls: Option<HealthCheckTls>,
     },
+    /// Sends a datagram and looks at the answer.
+    Udp {
+        /// Its payload.
+        send: Vec<u8>,
+        /// What the answer begins with.
+        expect: Vec<u8>,
+        /// Whether no answer passes, too.
+        silence_passes: bool,
+    },
+    /// Asks `grpc.health.v1` about a service; about the whole server if the name is empty.
+    Grpc {
+        /// The service's name.
+        service: String,
+    },
+    /// Sends an echo request.
+    Icmp,
+    /// Runs a program: its absolute path and its arguments.
+    Command(Vec<String>),
+}
+
+/// How HTTPS checks use TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheckTls {
+    /// What targets are asked for by SNI, and what their certificates are for.
+    pub server_name: Option<String>,
+    /// Who vouches for certificates; without, any passes.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Where a health check goes.

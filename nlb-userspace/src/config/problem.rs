@@ -414,9 +414,21 @@ pub enum Problem {
         /// Longest.
         max: u8,
     },
-    /// An HTTP key in a TCP check.
-    #[error("is set, but the health check's protocol is TCP")]
-    HttpOnly,
+    /// A key of another kind of check.
+    #[error("is set, but the health check's protocol is {0}")]
+    KeyOfOtherCheck(String),
+    /// A COMMAND check without a command.
+    #[error("is COMMAND, but there is no `command`")]
+    NoCommand,
+    /// What cannot be a host name.
+    #[error("is not a host name")]
+    NotHostName,
+    /// An odd number of digits, or something else behind `0x`.
+    #[error("begins with `0x`, but is not two hexadecimal digits for each byte")]
+    NotHexadecimal,
+    /// A payload that does not fit.
+    #[error("is {0} bytes long")]
+    PayloadLength(usize),
     /// A path without `/`.
     #[error("does not begin with `/`")]
     PathStart,

@@ -176,6 +176,13 @@ pub(super) struct RawHealthCheck {
     pub(super) healthy_threshold: Field<u64>,
     pub(super) unhealthy_threshold: Field<u64>,
     pub(super) http_code: Field<String>,
+    pub(super) tls_server_name: Field<String>,
+    pub(super) tls_ca_file: Field<String>,
+    pub(super) udp_send: Field<String>,
+    pub(super) udp_expect: Field<String>,
+    pub(super) udp_silence: Field<String>,
+    pub(super) grpc_service: Field<String>,
+    pub(super) command: Field<Vec<At<String>>>,
 }
 
 #[derive(Debug)]
@@ -185,6 +192,7 @@ pub(super) struct RawTarget {
     pub(super) port: Field<u64>,
     pub(super) weight: Field<u64>,
     pub(super) quic_server_id: Field<String>,
+    pub(super) health_check_port: Field<u64>,
 }
 
 impl RawFile {
@@ -442,6 +450,13 @@ impl RawHealthCheck {
             healthy_threshold: reader.whole(table, "health_check.healthy_threshold_count"),
             unhealthy_threshold: reader.whole(table, "health_check.unhealthy_threshold_count"),
             http_code: reader.text(table, "health_check.matcher.http_code"),
+            tls_server_name: reader.text(table, "health_check.tls.server_name"),
+            tls_ca_file: reader.text(table, "health_check.tls.ca_file"),
+            udp_send: reader.text(table, "health_check.udp.send"),
+            udp_expect: reader.text(table, "health_check.udp.expect"),
+            udp_silence: reader.word(table, "health_check.udp.silence"),
+            grpc_service: reader.text(table, "health_check.grpc.service"),
+            command: reader.texts(table, "health_check.command"),
         }
     }
 }
@@ -454,6 +469,7 @@ impl RawTarget {
             port: reader.whole(table, "port"),
             weight: reader.whole(table, "weight"),
             quic_server_id: reader.text(table, "quic_server_id"),
+            health_check_port: reader.whole(table, "health_check_port"),
         }
     }
 }

@@ -234,9 +234,18 @@ pub enum Remedy {
     /// Remove the line.
     #[error("remove it")]
     Remove,
-    /// Remove or turn to HTTP.
-    #[error("remove it, or write `protocol = \"HTTP\"`")]
-    RemoveOrHttp,
+    /// Remove, or turn to a protocol that has the key.
+    #[error("remove it, or make the protocol {}", choice(.0))]
+    RemoveOrProtocol(Vec<&'static str>),
+    /// A host name.
+    #[error("write a name such as \"web.example.com\", or leave it out")]
+    WriteHostName,
+    /// A payload.
+    #[error("write a text, or `0x` and two hexadecimal digits for each byte, such as \"0x00ff\"")]
+    WritePayload,
+    /// A shorter payload.
+    #[error("write at most {0} bytes")]
+    AtMostBytes(usize),
     /// A request path.
     #[error("write a path such as \"/healthz\", of 1 to 1024 printable ASCII characters")]
     WriteRequestPath,

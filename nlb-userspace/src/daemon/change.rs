@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use nlb_common::next_hop::NextHopId;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 use utoipa::ToSchema;
 
 use super::{Daemon, DaemonError, Groups, Missing, Way, pins_on_change, plan};
@@ -165,8 +164,7 @@ impl Daemon {
         }
         // A plan that cannot be made must be noticed before anything is touched.
         let mut trial = Groups::default();
-        let (sender, _receiver) = mpsc::channel(1);
-        trial.configure(desired, self.started.elapsed(), &BTreeMap::new(), &sender);
+        trial.configure(desired, self.started.elapsed(), &BTreeMap::new(), None);
         let wish = trial.wish(desired, self.started.elapsed(), |_| NextHopId::NONE);
         plan::plan(&self.actual, &wish, self.limits())?;
         Ok(())
@@ -201,7 +199,7 @@ impl Daemon {
         self.policy.send_replace(Arc::new(policy));
         let now = self.started.elapsed();
         self.groups
-            .configure(&self.desired, now, &BTreeMap::new(), &self.outcomes);
+            .configure(&self.desired, now, &BTreeMap::new(), Some(&self.prober));
         if only_targets {
             self.find_ways_if(|way| *way == Way::Unknown).await;
         } else {

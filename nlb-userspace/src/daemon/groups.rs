@@ -1,17 +1,16 @@
 //! Target groups as the daemon knows them: what is configured, and what is known of each target.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
-
-use tokio::sync::mpsc;
 
 use crate::{
     config::{Desired, HealthCheck, HealthCheckPort, HealthCheckProtocol, TargetGroup},
     health::{
-        Check, CheckProtocol, ProbeOutcome,
+        Check, CheckProtocol, ProbeOutcome, probe,
         schedule::{self, Probes},
         state::{TargetHealth, Thresholds, Transition},
     },
@@ -32,8 +31,10 @@ pub(super) struct Adopted {
     pub(super) ended_flows: bool,
 }
 
-/// Where probes send what they found.
-pub(super) type Outcomes = mpsc::Sender<(TargetKey, ProbeOutcome)>;
+/// Who probes targets.
+pub(super) type Prober = schedule::Prober<TargetKey>;
+/// What it found.
+pub(super) type Observation = schedule::Observation<TargetKey>;
 
 /// The way to a target, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub(super) struct TargetEntry {
     /// Since when it has been in slow start.
     ramp: Option<Duration>,
     probes: Option<Probes>,
+    /// The port that they ask.
+    checked_port: u16,
 }
 
 /// A target group and its targets.
@@ -83,6 +86,8 @@ pub(super) struct Group {
 pub(super) struct Groups {
     /// The groups.
     pub(super) list: Vec<Group>,
+    /// Where in the list a group is: thousands of checks a second ask.
+    places: HashMap<String, usize>,
 }
 
 fn thresholds(group: &TargetGroup) -> Option<Thresholds> {
@@ -96,13 +101,14 @@ fn thresholds(group: &TargetGroup) -> Option<Thresholds> {
 
 impl Groups {
     /// Takes a new configuration over. Targets that stay keep what is known of them; targets that
-    /// left drain; a target that `adopted` names is what it was before the daemon started.
+    /// left drain; a target that `adopted` names is what it was before the daemon started. Without
+    /// a prober nobody is asked: so far it is only a thought.
     pub(super) fn configure(
         &mut self,
         desired: &Desired,
         now: Duration,
         adopted: &BTreeMap<TargetKey, Adopted>,
-        outcomes: &Outcomes,
+        prober: Option<&Prober>,
     ) {
         let in_use: BTreeSet<usize> = desired
             .load_balancers
@@ -121,9 +127,11 @@ impl Groups {
                 configured: configured.clone(),
                 targets: BTreeMap::new(),
             });
-            group.configure(configured, in_use.contains(&index), now, adopted, outcomes);
+            group.configure(configured, in_use.contains(&index), now, adopted, prober);
             self.list.push(group);
         }
+        let names = self.list.iter().map(|group| group.configured.name.clone());
+        self.places = names.zip(0..).collect();
     }
 
     /// Takes in what a probe found.
@@ -134,15 +142,49 @@ impl Groups {
         outcome: ProbeOutcome,
     ) -> Option<Transition> {
         let (name, address) = key;
-        let group = self
-            .list
-            .iter_mut()
-            .find(|group| group.configured.name == *name)?;
+        let place = self.places.get(name)?;
+        let group = self.list.get_mut(*place)?;
         let transition = group.targets.get_mut(address)?.health.observe(now, outcome);
         if transition.is_some() {
             group.follow_health(address, now);
         }
         transition
+    }
+
+    /// Has targets checked before their time.
+    pub(super) fn suspect<'k>(&self, keys: impl Iterator<Item = &'k TargetKey>) {
+        for (name, address) in keys {
+            if let Some(group) = self
+                .places
+                .get(name)
+                .and_then(|place| self.list.get(*place))
+                && let Some(probes) = group
+                    .targets
+                    .get(address)
+                    .filter(|target| target.health.state() == TargetState::Healthy)
+                    .and_then(|target| target.probes.as_ref())
+            {
+                tracing::debug!(group = %name, target = %address, "suspect, checked at once");
+                probes.suspect(group.configured.health_check.unhealthy_threshold);
+            }
+        }
+    }
+
+    /// The targets whose way leads through a neighbour.
+    pub(super) fn behind(&self, interface: u32, neighbour: IpAddr) -> Vec<TargetKey> {
+        let through = Way::Through {
+            interface,
+            neighbour,
+        };
+        self.list
+            .iter()
+            .flat_map(|group| {
+                let targets = group.targets.iter();
+                targets.map(move |(address, target)| (group, address, target))
+            })
+            .filter(|(_, _, target)| target.way == through)
+            .map(|(group, address, _)| (group.configured.name.clone(), *address))
+            .collect()
     }
 
     /// The steps that slow starts have reached: when they change, rings do.
@@ -178,9 +220,11 @@ impl Group {
         in_use: bool,
         now: Duration,
         adopted: &BTreeMap<TargetKey, Adopted>,
-        outcomes: &Outcomes,
+        prober: Option<&Prober>,
     ) {
         let check = &configured.health_check;
+        // All of them are asked the same, and certificates are read once.
+        let shared = OnceLock::new();
         let check_changed = self.configured.health_check != *check;
         let is_new = self.targets.is_empty();
         let mut registered = BTreeSet::new();
@@ -196,26 +240,31 @@ impl Group {
                 is_first: is_new && !adopted.contains_key(&key),
                 ramp: None,
                 probes: None,
+                checked_port: target.port,
             });
             entry.weight = target.weight;
             entry.quic_server_id = target.quic_server_id;
             entry.health.reregister(now);
             entry.health.set_thresholds(now, thresholds(configured));
             entry.health.set_in_use(now, in_use);
-            if check_changed || !entry.health.wants_probes() {
+            let port = match (target.health_check_port, check.port) {
+                (Some(port), _) | (None, HealthCheckPort::Port(port)) => port,
+                (None, HealthCheckPort::TrafficPort) => target.port,
+            };
+            if check_changed || port != entry.checked_port || !entry.health.wants_probes() {
                 entry.probes = None;
             }
-            if entry.probes.is_none() && entry.health.wants_probes() {
-                let port = match check.port {
-                    HealthCheckPort::TrafficPort => target.port,
-                    HealthCheckPort::Port(port) => port,
-                };
-                entry.probes = Some(schedule::spawn(
+            entry.checked_port = port;
+            if entry.probes.is_none()
+                && entry.health.wants_probes()
+                && let Some(prober) = prober
+            {
+                let shared: &Arc<Check> = shared.get_or_init(|| Arc::new(to_check(check)));
+                entry.probes = Some(prober.spawn(
                     key,
-                    to_check(check),
+                    Arc::clone(shared),
                     SocketAddr::new(target.address, port),
                     check.interval,
-                    outcomes.clone(),
                 ));
             }
         }
@@ -236,6 +285,7 @@ impl Group {
                     is_first: false,
                     ramp: None,
                     probes: None,
+                    checked_port: address.port(),
                 });
             }
         }
@@ -366,10 +416,28 @@ fn to_check(check: &HealthCheck) -> Check {
     Check {
         protocol: match &check.protocol {
             HealthCheckProtocol::Tcp => CheckProtocol::Tcp,
-            HealthCheckProtocol::Http { path, matcher } => CheckProtocol::Http {
+            HealthCheckProtocol::Http { path, matcher, tls } => CheckProtocol::Http {
                 path: path.clone(),
                 codes: matcher.ranges().to_vec(),
+                tls: tls.as_ref().map(|tls| {
+                    let ca_file = tls.ca_file.as_deref();
+                    probe::tls::Client::new(tls.server_name.as_deref(), ca_file)
+                }),
             },
+            HealthCheckProtocol::Udp {
+                send,
+                expect,
+                silence_passes,
+            } => CheckProtocol::Udp {
+                send: send.clone(),
+                expect: expect.clone(),
+                silence_passes: *silence_passes,
+            },
+            HealthCheckProtocol::Grpc { service } => CheckProtocol::Grpc {
+                service: service.clone(),
+            },
+            HealthCheckProtocol::Icmp => CheckProtocol::Icmp,
+            HealthCheckProtocol::Command(line) => CheckProtocol::Command { line: line.clone() },
         },
         timeout: check.timeout,
     }

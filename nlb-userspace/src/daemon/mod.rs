@@ -9,6 +9,7 @@ mod change;
 mod groups;
 mod reading;
 mod report;
+mod suspicion;
 mod wish;
 
 use std::{
@@ -29,10 +30,13 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use self::groups::{Adopted, Groups, TargetKey, Way};
 pub use self::{
     change::{Request, Written},
     reading::Reading,
+};
+use self::{
+    groups::{Adopted, Groups, Observation, Prober, TargetKey, Way},
+    suspicion::Suspicion,
 };
 use crate::{
     access::{
@@ -50,7 +54,7 @@ use crate::{
     },
     desk::{Desk, OpenError, Refused},
     early, farewell,
-    health::ProbeOutcome,
+    health::passive,
     next_hop::{Change, NextHopError, Resolution, Unresolved, Watch, book::Book},
     plan::{self, Actual, Limits, PlanError, Wish},
     secret::{self, SecretError},
@@ -61,6 +65,9 @@ use crate::{
 
 /// How often the flow table is swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// How late a health check may begin before that is told, and how long until it is told again.
+const LATE: Duration = Duration::from_secs(1);
+const LATE_AGAIN: Duration = Duration::from_mins(1);
 /// How often delays are looked at.
 const TICK_EVERY: Duration = Duration::from_millis(200);
 
@@ -104,6 +111,9 @@ pub enum DaemonError {
     /// The ring buffer of events could not be waited for.
     #[error("cannot wait for the packet program's events: {0}")]
     Events(io::Error),
+    /// Health checks could not be prepared.
+    #[error("cannot prepare health checks: {0}")]
+    Prober(io::Error),
     /// A signal could not be waited for.
     #[error("cannot wait for signals: {0}")]
     Signals(io::Error),
@@ -147,7 +157,10 @@ pub struct Daemon {
     early: early::Counts,
     /// Whether the log has it that they could not be sent in again.
     has_lost_early: bool,
-    outcomes: mpsc::Sender<(TargetKey, ProbeOutcome)>,
+    prober: Prober,
+    /// When it was last told that checks begin late.
+    told_late: Option<Instant>,
+    suspicion: Suspicion,
     service: ServiceManager,
     /// Who may use the control socket.
     policy: watch::Sender<Arc<Policy>>,
@@ -174,7 +187,7 @@ struct AttachedTo {
 
 /// What comes in from outside.
 pub struct Inputs {
-    outcomes: mpsc::Receiver<(TargetKey, ProbeOutcome)>,
+    observations: mpsc::Receiver<Observation>,
     changes: mpsc::Receiver<Vec<Change>>,
     events: Events,
     early: EarlyFragments,
@@ -223,7 +236,8 @@ impl Daemon {
         }
         loaded.forward_log();
         let found = loaded.maps.read()?;
-        let (sender, outcomes) = mpsc::channel(1024);
+        let (sender, observations) = mpsc::channel(4096);
+        let prober = Prober::new(sender).map_err(DaemonError::Prober)?;
         let events = Events::new(loaded.take_events()?).map_err(DaemonError::Events)?;
         let early = EarlyFragments::new(loaded.take_early()?).map_err(DaemonError::Events)?;
         let now = Instant::now();
@@ -241,7 +255,9 @@ impl Daemon {
             slow_starts: Vec::new(),
             early: early::Counts::default(),
             has_lost_early: false,
-            outcomes: sender,
+            prober,
+            told_late: None,
+            suspicion: Suspicion::default(),
             service: ServiceManager::of_the_environment(),
             policy: watch::Sender::new(Arc::new(policy)),
             generation: Arc::default(),
@@ -252,9 +268,12 @@ impl Daemon {
             watch,
         };
         let adopted = daemon.adopted_targets(&found);
-        daemon
-            .groups
-            .configure(&daemon.desired, Duration::ZERO, &adopted, &daemon.outcomes);
+        daemon.groups.configure(
+            &daemon.desired,
+            Duration::ZERO,
+            &adopted,
+            Some(&daemon.prober),
+        );
         daemon.find_ways().await;
         daemon.follow_network(true)?;
         daemon.reconcile()?;
@@ -265,7 +284,7 @@ impl Daemon {
         Ok((
             daemon,
             Inputs {
-                outcomes,
+                observations,
                 changes,
                 events,
                 early,
@@ -329,8 +348,15 @@ impl Daemon {
     ) -> Self {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         let mut tick = tokio::time::interval(TICK_EVERY);
+        let mut look = tokio::time::interval(passive::LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Skip);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        // Only now, and not at the start: a thread has the rights that the one has that makes it.
+        if let Err(error) = self.prober.begin() {
+            tracing::error!("cannot start the thread of health checks: {error}");
+            return self;
+        }
         tokio::pin!(stop);
         // Whoever asks for the status finds the flows that there were.
         self.sweep();
@@ -340,12 +366,14 @@ impl Daemon {
                     self.service.stopping();
                     return self;
                 }
-                Some((key, outcome)) = inputs.outcomes.recv() => {
-                    self.on_outcome(&key, outcome);
-                    while let Ok((key, outcome)) = inputs.outcomes.try_recv() {
-                        self.on_outcome(&key, outcome);
+                Some(observation) = inputs.observations.recv() => {
+                    let mut changed = self.on_observation(observation);
+                    while let Ok(observation) = inputs.observations.try_recv() {
+                        changed |= self.on_observation(observation);
                     }
-                    self.reconcile_or_log();
+                    if changed {
+                        self.reconcile_or_log();
+                    }
                 }
                 Some(changes) = inputs.changes.recv() => self.on_changes(&changes).await,
                 wanted = inputs.events.wanted_neighbours() => match wanted {
@@ -361,6 +389,7 @@ impl Daemon {
                     Ok(done) => tracing::info!(generation = done.generation, "reloaded"),
                     Err(error) => tracing::error!("the reload failed: {error}"),
                 },
+                _ = look.tick() => self.look_at_traffic(),
                 _ = sweep.tick() => self.sweep(),
                 _ = tick.tick() => {
                     self.service.alive();
@@ -378,10 +407,30 @@ impl Daemon {
         }
     }
 
-    fn on_outcome(&mut self, key: &TargetKey, outcome: ProbeOutcome) {
-        if let Some(transition) = self.groups.observe(key, self.started.elapsed(), outcome) {
-            log_transition(key, &transition);
+    /// Whether it changed a target's state.
+    fn on_observation(&mut self, observation: Observation) -> bool {
+        let Observation {
+            key,
+            outcome,
+            lateness,
+        } = observation;
+        if lateness > LATE
+            && self
+                .told_late
+                .is_none_or(|told| told.elapsed() > LATE_AGAIN)
+        {
+            self.told_late = Some(Instant::now());
+            tracing::warn!(
+                ?lateness,
+                "health checks begin late: there are more than one core, or the open files that                  this process may have, can carry; lengthen intervals or raise the limit"
+            );
         }
+        let transition = self.groups.observe(&key, self.started.elapsed(), outcome);
+        if let Some(transition) = &transition {
+            log_transition(&key, transition);
+            self.suspicion.changed(&key);
+        }
+        transition.is_some()
     }
 
     async fn on_changes(&mut self, changes: &[Change]) {
@@ -391,16 +440,24 @@ impl Daemon {
         let links_changed = changes
             .iter()
             .any(|change| matches!(change, Change::Link(_)));
+        // First what is known already: no packet goes to a MAC address that is another's now, or to
+        // nobody, for as long as it takes to ask the kernel for every target's way.
+        self.follow_network_or_log(routes_changed);
+        self.suspect_behind(changes);
         if links_changed {
             self.attach_again();
         }
         if routes_changed || links_changed {
             self.find_ways().await;
+            self.follow_network_or_log(false);
         }
+        self.reconcile_or_log();
+    }
+
+    fn follow_network_or_log(&mut self, routes_changed: bool) {
         if let Err(error) = self.follow_network(routes_changed) {
             tracing::error!("cannot follow the network's change: {error}");
         }
-        self.reconcile_or_log();
     }
 
     /// Sends fragments in again whose datagram's first one has come.

@@ -52,8 +52,7 @@ impl Daemon {
                             reason: (entry.health.reason()).map(|reason| reason.code().to_owned()),
                             description: (entry.health.reason())
                                 .map(|reason| reason.description().to_owned()),
-                            last_failure: (entry.health.last_failure())
-                                .map(|failure| failure.to_string()),
+                            last_failure: (entry.health.last_failure()).map(ToString::to_string),
                         })
                         .collect(),
                 }

@@ -247,7 +247,7 @@ impl Daemon {
             description: health
                 .reason()
                 .map(|reason| reason.description().to_owned()),
-            last_failure: health.last_failure().map(|failure| failure.to_string()),
+            last_failure: health.last_failure().map(ToString::to_string),
             next_hop: self.way(&entry.way),
             snat_ports_in_use: 0,
             counters: traffic.into(),

@@ -1,20 +1,22 @@
 //! Health checks: from a socket to a verdict on a target.
 //!
 //! [`probe`] asks a target once, [`schedule`] asks it again and again, and [`state`] makes a
-//! verdict of the answers. The first two do I/O; the third is a pure state machine. What stands
-//! here is what they hand to each other, so that neither half needs the other.
+//! verdict of the answers; [`passive`] has it asked before its time when its traffic looks wrong.
+//! The first two do I/O; the others are pure. What stands here is what they hand to each other, so
+//! that neither half needs the other.
 
 use std::{io, ops::RangeInclusive, time::Duration};
 
 use serde::{Serialize, Serializer};
 
+pub mod passive;
 pub mod probe;
 pub mod schedule;
 pub mod state;
 
 /// How to ask a target whether it is well. (The interval belongs to the schedule, thresholds to
 /// [`state`], and the address, with the health check port, is the caller's.)
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Check {
     /// What to ask.
     pub protocol: CheckProtocol,
@@ -24,7 +26,7 @@ pub struct Check {
 }
 
 /// What a health check asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum CheckProtocol {
     /// The target accepts a connection.
     Tcp,
@@ -34,15 +36,39 @@ pub enum CheckProtocol {
         path: String,
         /// Status codes that pass (`Matcher.HttpCode`). An empty list passes none.
         codes: Vec<RangeInclusive<u16>>,
+        /// The same over TLS (`HTTPS`).
+        tls: Option<probe::tls::Client>,
+    },
+    /// The target answers a datagram, or at least nobody says that its port is closed.
+    Udp {
+        /// The datagram's payload.
+        send: Vec<u8>,
+        /// What an answer begins with.
+        expect: Vec<u8>,
+        /// No answer within the timeout passes, too.
+        silence_passes: bool,
+    },
+    /// The target serves, says its `grpc.health.v1.Health/Check` over HTTP/2 without TLS.
+    Grpc {
+        /// Which service is asked about; empty for the server as a whole.
+        service: String,
+    },
+    /// The target answers an ICMP echo request.
+    Icmp,
+    /// A program of the operator's ends with exit code 0.
+    Command {
+        /// The program's absolute path, and its arguments.
+        line: Vec<String>,
     },
 }
 
 /// What came of one probe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeOutcome {
     /// The target is well.
     Passed {
-        /// From the first SYN to the connection (TCP) or to the head of the response (HTTP).
+        /// From the beginning to what shows it: the connection (TCP), the head of the response
+        /// (HTTP), the answer (UDP, gRPC, ICMP), the program's end.
         latency: Duration,
     },
     /// It is not, or cannot be asked.
@@ -53,9 +79,9 @@ pub enum ProbeOutcome {
 }
 
 /// Why a probe failed. Its text is for operators, who read it next to the target's address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ProbeFailure {
-    /// RST in answer to SYN.
+    /// RST in answer to SYN, or ICMP port unreachable in answer to a datagram.
     #[error("connection refused: nothing listens on the health check port")]
     Refused,
     /// The exchange was not complete within the timeout.
@@ -79,6 +105,33 @@ pub enum ProbeFailure {
     /// The check's path cannot stand in a request, so that nothing was asked.
     #[error("the health check path is not a valid path of an HTTP request")]
     InvalidPath,
+    /// No TLS session came about: rustls's words.
+    #[error("no TLS session: {0}; is this the right port and protocol?")]
+    Tls(String),
+    /// The target's certificate does not pass `tls.ca_file` and `tls.server_name`: rustls's words.
+    #[error("the target's certificate is refused: {0}")]
+    Certificate(String),
+    /// `tls.ca_file` cannot be used, so that nothing was asked.
+    #[error("health_check.tls.ca_file cannot be used: {0}")]
+    CaFile(String),
+    /// A datagram that does not begin as `udp.expect` says.
+    #[error("the answer does not begin with what the health check expects")]
+    AnswerMismatch,
+    /// Something that is not a gRPC response.
+    #[error("the answer is not gRPC over HTTP/2, is this the right port and protocol?")]
+    NotGrpc,
+    /// The call failed with this gRPC status: its number and name.
+    #[error("the gRPC health check was answered with status {0} ({1})")]
+    GrpcStatus(u16, &'static str),
+    /// The call succeeded, and the service does not serve: its state's name.
+    #[error("the gRPC service is {0}, not SERVING")]
+    NotServing(&'static str),
+    /// The program ended otherwise than with exit code 0: how, and the first line that it wrote.
+    #[error("the command ended with {0}")]
+    CommandFailed(String),
+    /// The program cannot be run.
+    #[error("the command cannot be run: {0}")]
+    CommandNotRun(io::ErrorKind),
     /// Any other error of this node's own network stack, such as no free descriptors.
     #[error("this node could not probe the target: {0}")]
     Local(io::ErrorKind),

@@ -1,171 +1,317 @@
-//! Asks a target again and again: one task for each target, until its guard is dropped.
+//! Asks targets again and again, on a thread of its own.
+//!
+//! A thread, so that ten thousand checks a second and the daemon's loop do not wait for each other.
+//! In it, each target has a task; tokio's timer wheel wakes it and costs the same however many
+//! there are.
+//!
+//! The first check of a target comes at once, since it takes no flows before it; of many new targets
+//! one every [`PACE`]. From then on it is checked on a grid: every interval, at a point that follows
+//! from the target and this node's name. So a group's checks are spread over the whole interval, and
+//! the nodes of a fleet do not ask a target at the same moment.
 
 use std::{
     hash::{Hash, Hasher as _},
+    io,
     net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
     time::Duration,
 };
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
-    sync::mpsc,
+    runtime::{Builder, Handle, Runtime},
+    sync::{Notify, Semaphore, mpsc, oneshot},
     task::AbortHandle,
-    time::{Instant, Interval, MissedTickBehavior, interval_at},
+    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, sleep_until},
 };
 use xxhash_rust::xxh64::Xxh64;
 
-use super::{Check, ProbeOutcome, probe::probe};
+use super::{Check, ProbeOutcome, probe::probe_within};
 
-/// First probes are spread over this time, so that a config of a thousand targets does not send a
-/// thousand SYNs at once, and later rounds keep that spread. Short, because a new target takes no
-/// flows before its first check.
-const SPREAD: Duration = Duration::from_millis(100);
-
+/// Between the first checks of targets that come together: ten thousand within half a second.
+const PACE: Duration = Duration::from_micros(50);
 /// The least time between two probes of a target, for an interval of 0.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
+/// Between the probes of a target under suspicion: a server that restarts at once is not taken for
+/// dead.
+const SUSPECT_EVERY: Duration = Duration::from_millis(10);
+/// How long a target under suspicion may take to answer, at least.
+const SUSPECT_PATIENCE: Duration = Duration::from_millis(40);
+/// The same, as a multiple of the time that it takes otherwise.
+const SUSPECT_LATENCIES: u32 = 4;
+/// Descriptors that probes leave to the rest of the daemon.
+const OTHER_DESCRIPTORS: u64 = 1024;
+/// Probes under way at a time, at least and at most.
+const SLOTS: (u64, u64) = (64, 65_536);
+
+/// What came of one probe of a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation<K> {
+    /// Which target.
+    pub key: K,
+    /// What came of it.
+    pub outcome: ProbeOutcome,
+    /// How much later than planned the probe began.
+    pub lateness: Duration,
+}
+
+/// The thread that probes. It ends, with all its probes, when this is dropped.
+#[derive(Debug)]
+pub struct Prober<K> {
+    runtime: Handle,
+    /// What the thread will run, until it does.
+    waiting: Option<(Runtime, oneshot::Receiver<()>)>,
+    outcomes: mpsc::Sender<Observation<K>>,
+    /// Probes that may be under way at a time: each has a descriptor, and they are not endless.
+    slots: Arc<Semaphore>,
+    /// The grid's origin.
+    epoch: Instant,
+    /// When the next new target may be asked.
+    next_first: Mutex<Instant>,
+    node: String,
+    _stop: oneshot::Sender<()>,
+}
 
 /// A target's probes. Dropping it stops them, the one under way included.
 #[derive(Debug)]
 #[must_use = "dropping it stops the probes"]
-pub struct Probes(AbortHandle);
+pub struct Probes {
+    task: AbortHandle,
+    suspicion: Arc<Suspicion>,
+}
 
-impl Drop for Probes {
-    fn drop(&mut self) {
-        self.0.abort();
+/// What makes a target be asked before its time.
+#[derive(Debug, Default)]
+struct Suspicion {
+    raised: Notify,
+    /// How many failures in a row decide.
+    failures: std::sync::atomic::AtomicU32,
+}
+
+impl Probes {
+    /// Has the target asked now, and again and again until it answers or has failed so many times.
+    /// It has less time for its answers than otherwise: a few times what they took before.
+    pub fn suspect(&self, failures: u32) {
+        self.suspicion
+            .failures
+            .store(failures, std::sync::atomic::Ordering::Relaxed);
+        self.suspicion.raised.notify_one();
     }
 }
 
-/// Probes `target` from now on, every `interval` and without drift, and sends what comes of it to
-/// `outcomes`. The first probe comes within 100 ms, at a point that follows from `key`.
-///
-/// When a probe takes longer than the interval, or the receiver does not keep up, one round comes
-/// late and those missed with it are skipped, not made up for. The probes end when the receiver is
-/// gone.
-///
-/// Needs a tokio runtime around it, with I/O and time.
-pub fn spawn<K>(
-    key: K,
-    check: Check,
-    target: SocketAddr,
-    interval: Duration,
-    outcomes: mpsc::Sender<(K, ProbeOutcome)>,
-) -> Probes
-where
-    K: Clone + Hash + Send + Sync + 'static,
-{
-    let mut rounds = rounds(Instant::now() + delay_of_first(&key, interval), interval);
-    let task = async move {
-        loop {
-            rounds.tick().await;
-            let outcome = probe(&check, target).await;
-            if outcomes.send((key.clone(), outcome)).await.is_err() {
-                return;
-            }
+impl Drop for Probes {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl<K: Clone + Hash + Send + Sync + 'static> Prober<K> {
+    /// What probes find will go to `outcomes`. Nobody is asked before [`begin`](Self::begin).
+    pub fn new(outcomes: mpsc::Sender<Observation<K>>) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let node = rustix::system::uname();
+        Ok(Self {
+            runtime: runtime.handle().clone(),
+            waiting: Some((runtime, stopped)),
+            outcomes,
+            slots: Arc::new(Semaphore::new(slots())),
+            epoch: Instant::now(),
+            next_first: Mutex::new(Instant::now()),
+            node: node.nodename().to_string_lossy().into_owned(),
+            _stop: stop,
+        })
+    }
+
+    /// Starts the thread, in the network namespace of the calling one and with no more rights than
+    /// that has by now. Those whose probes were asked for before have their turn.
+    pub fn begin(&mut self) -> io::Result<()> {
+        let Some((runtime, stopped)) = self.waiting.take() else {
+            return Ok(());
+        };
+        thread::Builder::new()
+            .name("health".to_owned())
+            .spawn(move || {
+                // Until the sender is dropped; then the runtime is, and with it every task.
+                let _dropped = runtime.block_on(stopped);
+            })?;
+        Ok(())
+    }
+
+    /// Probes `target` from now on, every `interval` and without drift.
+    ///
+    /// When a probe takes longer than the interval, or the receiver does not keep up, one round
+    /// comes late and those missed with it are skipped, not made up for. The probes end when the
+    /// receiver is gone.
+    pub fn spawn(
+        &self,
+        key: K,
+        check: Arc<Check>,
+        target: SocketAddr,
+        interval: Duration,
+    ) -> Probes {
+        let suspicion = Arc::<Suspicion>::default();
+        let interval = interval.max(SHORTEST_INTERVAL);
+        let mut hasher = Xxh64::new(0);
+        (&self.node, &key).hash(&mut hasher);
+        let phase = fraction(interval, hasher.finish());
+        let subject = Subject {
+            key,
+            check,
+            target,
+            outcomes: self.outcomes.clone(),
+            slots: Arc::clone(&self.slots),
+            usual: None,
+        };
+        let first = self.turn();
+        let epoch = self.epoch;
+        let task = subject.run(
+            first,
+            move |now| rounds(epoch, phase, interval, now),
+            Arc::clone(&suspicion),
+        );
+        Probes {
+            task: self.runtime.spawn(task).abort_handle(),
+            suspicion,
         }
-    };
-    Probes(tokio::spawn(task).abort_handle())
+    }
+
+    /// When a new target is asked first.
+    fn turn(&self) -> Instant {
+        let mut next = self
+            .next_first
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let turn = Instant::now().max(*next);
+        *next = turn + PACE;
+        turn
+    }
 }
 
-/// When the first probe comes: anywhere in [`SPREAD`], or in a shorter interval.
-fn delay_of_first(key: &impl Hash, interval: Duration) -> Duration {
-    let mut hasher = Xxh64::new(0);
-    key.hash(&mut hasher);
-    // The hash as a fraction of one, in 2^-32.
-    let spread = u64::try_from(interval.min(SPREAD).as_nanos()).unwrap_or(0);
-    Duration::from_nanos(((hasher.finish() >> 32) * spread) >> 32)
+impl<K> Drop for Prober<K> {
+    fn drop(&mut self) {
+        if let Some((runtime, _)) = self.waiting.take() {
+            // Waiting for its end is not allowed where other tasks run.
+            runtime.shutdown_background();
+        }
+    }
 }
 
-/// When to probe: at `first` and every `interval` after it; of rounds missed, one comes at
-/// once and the others not at all.
-fn rounds(first: Instant, interval: Duration) -> Interval {
-    let mut rounds = interval_at(first, interval.max(SHORTEST_INTERVAL));
+/// How many probes may be under way at a time, by the descriptors that this process may have; the
+/// limit is raised as far as it may be.
+fn slots() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Refused, the old one holds.
+    let _refused = setrlimit(Resource::Nofile, limit);
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let slots = descriptors.saturating_sub(OTHER_DESCRIPTORS);
+    usize::try_from(slots.clamp(SLOTS.0, SLOTS.1)).unwrap_or(usize::MAX)
+}
+
+/// A part of a time: the hash as a fraction of one, in 2^-32.
+fn fraction(time: Duration, hash: u64) -> Duration {
+    let nanos = (u128::from(hash >> 32) * time.as_nanos()) >> 32;
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+/// When to probe: at the points of the grid after `now`. Of rounds missed, one comes at once and
+/// the others not at all.
+fn rounds(epoch: Instant, phase: Duration, interval: Duration, now: Instant) -> Interval {
+    let elapsed = now.saturating_duration_since(epoch + phase);
+    let passed = elapsed.as_nanos() / interval.as_nanos().max(1);
+    let passed = u32::try_from(passed).unwrap_or(u32::MAX);
+    let mut next = epoch + phase + interval.saturating_mul(passed);
+    while next <= now {
+        next += interval;
+    }
+    let mut rounds = interval_at(next, interval);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Skip);
     rounds
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use tokio::{net::TcpListener, time::timeout};
+/// A target and how it is asked.
+struct Subject<K> {
+    key: K,
+    check: Arc<Check>,
+    target: SocketAddr,
+    outcomes: mpsc::Sender<Observation<K>>,
+    slots: Arc<Semaphore>,
+    /// How long it takes to answer: the mean of late, as TCP smooths its round trips (RFC 6298).
+    usual: Option<Duration>,
+}
 
-    use super::*;
-    use crate::health::CheckProtocol;
-
-    const LONG: Duration = Duration::from_secs(30);
-
-    #[tokio::test(start_paused = true)]
-    async fn a_late_round_comes_at_once_and_the_next_on_the_grid_again() {
-        let start = Instant::now();
-        let mut rounds = rounds(start + Duration::from_millis(50), Duration::from_secs(10));
-        let mut seen = Vec::new();
-        // The second round overruns its interval.
-        for takes in [3, 25, 3, 3, 3] {
-            rounds.tick().await;
-            seen.push(start.elapsed().as_millis());
-            tokio::time::sleep(Duration::from_secs(takes)).await;
+impl<K: Clone> Subject<K> {
+    async fn run(
+        mut self,
+        first: Instant,
+        rounds: impl Fn(Instant) -> Interval,
+        suspicion: Arc<Suspicion>,
+    ) {
+        sleep_until(first).await;
+        if self.ask(first, self.check.timeout).await.is_none() {
+            return;
         }
-        assert_eq!(seen, [50, 10_050, 35_050, 40_050, 50_050]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_interval_of_zero_is_not_a_panic() {
-        rounds(Instant::now(), Duration::ZERO).tick().await;
-    }
-
-    #[test]
-    fn first_probes_of_many_targets_are_spread() {
-        let interval = Duration::from_secs(10);
-        let early = (0..1000_u32)
-            .filter(|key| delay_of_first(key, interval) < SPREAD / 2)
-            .count();
-        assert!(
-            (400..600).contains(&early),
-            "{early} of 1000 in the first half"
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn the_first_probe_comes_within_100_ms_and_the_interval_at_a_point_of_the_key(
-            key in any::<u64>(),
-            interval in 0..300_000_u64,
-        ) {
-            let interval = Duration::from_millis(interval);
-            let delay = delay_of_first(&key, interval);
-            prop_assert!(delay <= SPREAD && delay <= interval);
-            prop_assert_eq!(delay, delay_of_first(&key, interval));
+        let mut rounds = rounds(Instant::now());
+        loop {
+            let goes_on = tokio::select! {
+                planned = rounds.tick() => self.ask(planned, self.check.timeout).await.is_some(),
+                () = suspicion.raised.notified() => {
+                    let failures = suspicion.failures.load(std::sync::atomic::Ordering::Relaxed);
+                    self.ask_suspect(failures).await
+                }
+            };
+            if !goes_on {
+                return;
+            }
         }
     }
 
-    #[tokio::test]
-    async fn outcomes_arrive_with_their_key_until_the_guard_is_dropped() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-        let target = listener.local_addr().expect("an address");
-        let check = Check {
-            protocol: CheckProtocol::Tcp,
-            timeout: LONG,
+    /// Asks until there is an answer, or so many failures. Whether somebody wants to know more.
+    async fn ask_suspect(&mut self, failures: u32) -> bool {
+        let patience = self
+            .usual
+            .unwrap_or_default()
+            .saturating_mul(SUSPECT_LATENCIES);
+        let within = patience.max(SUSPECT_PATIENCE).min(self.check.timeout);
+        for round in 0..failures.max(1) {
+            if round > 0 {
+                sleep(SUSPECT_EVERY).await;
+            }
+            match self.ask(Instant::now(), within).await {
+                None => return false,
+                Some(true) => break,
+                Some(false) => {}
+            }
+        }
+        true
+    }
+
+    /// Asks once, and says whether the target is well; nothing if nobody wants to know.
+    async fn ask(&mut self, planned: Instant, within: Duration) -> Option<bool> {
+        let slot = self.slots.acquire().await.ok()?;
+        let lateness = planned.elapsed();
+        let outcome = probe_within(&self.check, self.target, within).await;
+        drop(slot);
+        let latency = match &outcome {
+            ProbeOutcome::Passed { latency } => Some(*latency),
+            ProbeOutcome::Failed { .. } => None,
         };
-        let (outcomes, mut received) = mpsc::channel(1);
-        let probes = spawn(
-            "a target",
-            check,
-            target,
-            Duration::from_millis(5),
-            outcomes,
-        );
-        for _ in 0..3 {
-            let (key, outcome) = timeout(LONG, received.recv())
-                .await
-                .expect("in time")
-                .expect("a sender");
-            assert_eq!(key, "a target");
-            assert!(
-                matches!(outcome, ProbeOutcome::Passed { .. }),
-                "{outcome:?}"
-            );
+        if let Some(latency) = latency {
+            let usual = self.usual.unwrap_or(latency);
+            self.usual = Some(usual.saturating_sub(usual / 8) + latency / 8);
         }
-        drop(probes);
-        // The task owned the only sender: the channel ends after what was already in it.
-        let end = async { while received.recv().await.is_some() {} };
-        timeout(LONG, end).await.expect("the task ends");
+        let observation = Observation {
+            key: self.key.clone(),
+            outcome,
+            lateness,
+        };
+        self.outcomes.send(observation).await.ok()?;
+        Some(latency.is_some())
     }
 }
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;

@@ -224,8 +224,8 @@ impl TargetHealth {
     }
 
     /// What the latest check said, unless it passed.
-    pub const fn last_failure(&self) -> Option<ProbeFailure> {
-        self.last_failure
+    pub const fn last_failure(&self) -> Option<&ProbeFailure> {
+        self.last_failure.as_ref()
     }
 
     /// Whether the target has left its group for good and can be forgotten.
@@ -262,7 +262,7 @@ impl TargetHealth {
             ProbeOutcome::Passed { .. } => None,
             ProbeOutcome::Failed { reason } => Some(reason),
         };
-        let next = match self.last_failure {
+        let next = match &self.last_failure {
             None => self.after_pass(thresholds, now),
             Some(_) => self.after_failure(thresholds, now),
         };
@@ -408,7 +408,7 @@ impl Serialize for TargetHealth {
             health.serialize_field("reason", &reason)?;
             health.serialize_field("description", reason.description())?;
         }
-        if let Some(failure) = self.last_failure {
+        if let Some(failure) = &self.last_failure {
             health.serialize_field("last_failure", &failure)?;
         }
         health.end()

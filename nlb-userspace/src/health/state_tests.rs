@@ -38,7 +38,7 @@ fn states(target: &mut TargetHealth, outcomes: &[ProbeOutcome]) -> Vec<TargetSta
     (0..)
         .zip(outcomes)
         .map(|(second, outcome)| {
-            target.observe(at(second), *outcome);
+            target.observe(at(second), outcome.clone());
             target.state()
         })
         .collect()

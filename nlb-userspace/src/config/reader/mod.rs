@@ -60,10 +60,6 @@ impl<T> Field<T> {
             }),
         }
     }
-
-    pub(in crate::config) const fn is_wrong(&self) -> bool {
-        matches!(self, Self::Wrong)
-    }
 }
 
 /// `traffic-port` or a number.

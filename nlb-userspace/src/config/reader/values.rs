@@ -69,6 +69,7 @@ impl Reader<'_, '_> {
         let example = match name {
             "interfaces" => "[\"eth0\", \"eth1\"]",
             "sources" => "[\"10.0.0.0/8\"]",
+            "health_check.command" => "[\"/usr/local/bin/check\", \"--fast\"]",
             _ => "[\"192.0.2.10\"]",
         };
         let Some(value) = found.value else {

@@ -1,40 +1,29 @@
 //! The rules of a target group's health check.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
+
+use rustls::pki_types::DnsName;
 
 use super::super::{
-    desired::{HealthCheck, HealthCheckPort, HealthCheckProtocol, HttpCodes},
+    desired::{HealthCheck, HealthCheckPort, HealthCheckProtocol, HealthCheckTls, HttpCodes},
     error::{Problem, Remedy},
     raw::RawHealthCheck,
-    reader::PortChoice,
-    report::{At, Report},
+    reader::{Field, PortChoice},
+    report::{At, Report, Spot},
 };
 
-/// NLB's default timeout of TCP checks.
-const TCP_TIMEOUT: Duration = Duration::from_secs(10);
 /// NLB's default timeout of HTTP checks.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(6);
+/// NLB's default timeout of all others.
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// NLB's limit of `HealthCheckPath`, in characters.
 const PATH_LENGTH: usize = 1_024;
+/// The largest payload of a UDP check: it fits any link.
+const PAYLOAD_BYTES: usize = 1_024;
 
 pub(super) fn resolve(raw: &RawHealthCheck, report: &mut Report<'_>) -> HealthCheck {
-    let is_http = raw.protocol.value().is_some_and(|at| at.value == "HTTP");
-    let protocol = if is_http {
-        HealthCheckProtocol::Http {
-            path: path(raw, report),
-            matcher: matcher(raw, report),
-        }
-    } else {
-        if !raw.protocol.is_wrong() {
-            for at in [raw.path.value(), raw.http_code.value()]
-                .into_iter()
-                .flatten()
-            {
-                report.fault(&at.spot, Problem::HttpOnly, Remedy::RemoveOrHttp);
-            }
-        }
-        HealthCheckProtocol::Tcp
-    };
+    refuse_keys_of_others(raw, report);
+    let word = raw.protocol.value().map_or("", |at| at.value.as_str());
     let interval = raw.interval.copied();
     let timeout = if let Some(At { value, spot, .. }) = raw.timeout.value() {
         if let Some(interval) = interval.filter(|interval| value > interval) {
@@ -44,13 +33,17 @@ pub(super) fn resolve(raw: &RawHealthCheck, report: &mut Report<'_>) -> HealthCh
         }
         *value
     } else {
-        let default = if is_http { HTTP_TIMEOUT } else { TCP_TIMEOUT };
+        let default = if word == "HTTP" {
+            HTTP_TIMEOUT
+        } else {
+            TIMEOUT
+        };
         interval.map_or(default, |interval| default.min(interval))
     };
     let threshold = |count: Option<u64>| count.and_then(|count| count.try_into().ok()).unwrap_or(2);
     HealthCheck {
         enabled: raw.enabled.copied().unwrap_or(true),
-        protocol,
+        protocol: protocol(word, raw, report),
         port: match raw.port.copied() {
             Some(PortChoice::Number(port)) => {
                 HealthCheckPort::Port(port.try_into().unwrap_or(u16::MAX))
@@ -61,6 +54,129 @@ pub(super) fn resolve(raw: &RawHealthCheck, report: &mut Report<'_>) -> HealthCh
         timeout,
         healthy_threshold: threshold(raw.healthy_threshold.copied()),
         unhealthy_threshold: threshold(raw.unhealthy_threshold.copied()),
+    }
+}
+
+/// Keys that mean something with some protocols only.
+fn refuse_keys_of_others(raw: &RawHealthCheck, report: &mut Report<'_>) {
+    let Some(protocol) = raw.protocol.value() else {
+        return;
+    };
+    let spot_of = |field: &Field<String>| field.value().map(|at| at.spot.clone());
+    let silence = raw.udp_silence.value().filter(|at| at.written);
+    let port = raw.port.value().filter(|at| at.written);
+    let keys: [(Option<Spot>, &[&'static str]); 10] = [
+        (spot_of(&raw.path), &["HTTP", "HTTPS"]),
+        (spot_of(&raw.http_code), &["HTTP", "HTTPS"]),
+        (spot_of(&raw.tls_server_name), &["HTTPS"]),
+        (spot_of(&raw.tls_ca_file), &["HTTPS"]),
+        (spot_of(&raw.udp_send), &["UDP"]),
+        (spot_of(&raw.udp_expect), &["UDP"]),
+        (silence.map(|at| at.spot.clone()), &["UDP"]),
+        (spot_of(&raw.grpc_service), &["GRPC"]),
+        (raw.command.value().map(|at| at.spot.clone()), &["COMMAND"]),
+        (
+            port.map(|at| at.spot.clone()),
+            &["TCP", "HTTP", "HTTPS", "UDP", "GRPC", "COMMAND"],
+        ),
+    ];
+    for (spot, protocols) in keys {
+        if let Some(spot) = spot.filter(|_| !protocols.contains(&protocol.value.as_str())) {
+            let problem = Problem::KeyOfOtherCheck(protocol.value.clone());
+            report.fault(&spot, problem, Remedy::RemoveOrProtocol(protocols.to_vec()));
+        }
+    }
+}
+
+fn protocol(word: &str, raw: &RawHealthCheck, report: &mut Report<'_>) -> HealthCheckProtocol {
+    match word {
+        "HTTP" | "HTTPS" => HealthCheckProtocol::Http {
+            path: path(raw, report),
+            matcher: matcher(raw, report),
+            tls: (word == "HTTPS").then(|| tls(raw, report)),
+        },
+        "UDP" => HealthCheckProtocol::Udp {
+            send: payload(&raw.udp_send, report),
+            expect: payload(&raw.udp_expect, report),
+            silence_passes: (raw.udp_silence.value()).is_some_and(|at| at.value == "pass"),
+        },
+        "GRPC" => HealthCheckProtocol::Grpc {
+            service: raw
+                .grpc_service
+                .value()
+                .map_or_else(String::new, |at| at.value.clone()),
+        },
+        "ICMP" => HealthCheckProtocol::Icmp,
+        "COMMAND" => HealthCheckProtocol::Command(command(raw, report)),
+        _ => HealthCheckProtocol::Tcp,
+    }
+}
+
+fn tls(raw: &RawHealthCheck, report: &mut Report<'_>) -> HealthCheckTls {
+    if let Some(At { value, spot, .. }) = raw.tls_server_name.value()
+        && DnsName::try_from(value.as_str()).is_err()
+    {
+        report.fault(spot, Problem::NotHostName, Remedy::WriteHostName);
+    }
+    if let Some(At { value, spot, .. }) = raw.tls_ca_file.value() {
+        refuse_relative(value, spot, report);
+    }
+    HealthCheckTls {
+        server_name: raw.tls_server_name.value().map(|at| at.value.clone()),
+        ca_file: raw.tls_ca_file.value().map(|at| at.value.clone().into()),
+    }
+}
+
+/// The bytes that a text stands for.
+fn payload(field: &Field<String>, report: &mut Report<'_>) -> Vec<u8> {
+    let Some(At { value, spot, .. }) = field.value() else {
+        return Vec::new();
+    };
+    let bytes = match value.strip_prefix("0x") {
+        None => value.clone().into_bytes(),
+        Some(digits) => hexadecimal(digits).unwrap_or_else(|| {
+            report.fault(spot, Problem::NotHexadecimal, Remedy::WritePayload);
+            Vec::new()
+        }),
+    };
+    if bytes.len() > PAYLOAD_BYTES {
+        let problem = Problem::PayloadLength(bytes.len());
+        report.fault(spot, problem, Remedy::AtMostBytes(PAYLOAD_BYTES));
+    }
+    bytes
+}
+
+fn hexadecimal(digits: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+    let digit = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
+    let bytes = pairs
+        .iter()
+        .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?))
+        .collect();
+    if rest.is_empty() { bytes } else { None }
+}
+
+fn command(raw: &RawHealthCheck, report: &mut Report<'_>) -> Vec<String> {
+    let Some(line) = raw.command.value() else {
+        if let (Field::Absent, Some(protocol)) = (&raw.command, raw.protocol.value()) {
+            let example = "command = [\"/usr/local/bin/check\"]".to_owned();
+            report.fault(&protocol.spot, Problem::NoCommand, Remedy::Write(example));
+        }
+        return Vec::new();
+    };
+    if let Some(program) = line.value.first() {
+        refuse_relative(&program.value, &program.spot, report);
+    }
+    line.value.iter().map(|word| word.value.clone()).collect()
+}
+
+fn refuse_relative(path: &str, spot: &Spot, report: &mut Report<'_>) {
+    if !Path::new(path).is_absolute() {
+        report.fault(spot, Problem::RelativePath, Remedy::WriteAbsolute);
     }
 }
 

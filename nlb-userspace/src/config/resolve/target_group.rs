@@ -7,7 +7,10 @@ use nlb_common::quic::CidLayout;
 use super::{
     super::{
         address,
-        desired::{HealthCheckPort, IpVersion, Minimum, Mode, Protocol, Target, TargetGroup},
+        desired::{
+            HealthCheckPort, HealthCheckProtocol, IpVersion, Minimum, Mode, Protocol, Target,
+            TargetGroup,
+        },
         error::{Problem, Remedy, Suspicion},
         raw::{RawMinimum, RawNode, RawTarget, RawTargetGroup},
         reader::{Field, WholeOrOff},
@@ -72,6 +75,16 @@ impl Group {
             && !group.protocol.has_tcp()
             && check.enabled
             && check.port == HealthCheckPort::TrafficPort
+            && group
+                .targets
+                .iter()
+                .any(|target| target.health_check_port.is_none())
+            && matches!(
+                check.protocol,
+                HealthCheckProtocol::Tcp
+                    | HealthCheckProtocol::Http { .. }
+                    | HealthCheckProtocol::Grpc { .. }
+            )
             && !self.check_port_written
             && !group.targets.is_empty()
         {
@@ -347,6 +360,10 @@ impl Targets {
                     .and_then(|weight| weight.try_into().ok())
                     .unwrap_or(1),
                 quic_server_id,
+                health_check_port: raw
+                    .health_check_port
+                    .copied()
+                    .and_then(|port| port.try_into().ok()),
             });
         }
         this.versions = match first {

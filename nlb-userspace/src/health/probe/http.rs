@@ -1,16 +1,9 @@
-//! Asks a target once whether it is well: a connection, or an HTTP/1.1 request over one.
+//! HTTP and HTTPS: a request over HTTP/1.1, and the status of its answer.
 //!
-//! Every probe opens a connection of its own and ends within the check's timeout whatever the
-//! target does. Of an answer, 16 KiB of head and 64 KiB of body are read, so that a target can cost
-//! neither time nor memory beyond that.
+//! Of an answer, 16 KiB of head and 64 KiB of body are read, so that a target can cost neither time
+//! nor memory beyond that.
 
-use std::{
-    error::Error as _,
-    io::{self, ErrorKind},
-    net::SocketAddr,
-    ops::RangeInclusive,
-    time::Duration,
-};
+use std::{error::Error as _, io, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{
@@ -21,11 +14,12 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout},
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
 };
 
-use super::{Check, CheckProtocol, ProbeFailure, ProbeOutcome};
+use super::{connect, of_io, tls};
+use crate::health::ProbeFailure;
 
 /// How much of a response's body is read. The body does not count; it is read, up to here, because
 /// closing a connection with unread data on it resets it, which a target would log as an error.
@@ -36,44 +30,32 @@ const HEAD_BYTES: usize = 16 * 1024;
 
 const USER_AGENT: &str = concat!("nlb-health-check/", env!("CARGO_PKG_VERSION"));
 
-/// Probes `target` as `check` says. Takes no longer than the check's timeout; dropping the future
-/// drops the connection.
-pub async fn probe(check: &Check, target: SocketAddr) -> ProbeOutcome {
-    let exchange = async {
-        match &check.protocol {
-            CheckProtocol::Tcp => accepts(target).await,
-            CheckProtocol::Http { path, codes } => answers(target, path, codes).await,
-        }
-    };
-    match timeout(check.timeout, exchange).await {
-        Ok(Ok(latency)) => ProbeOutcome::Passed { latency },
-        Ok(Err(reason)) => ProbeOutcome::Failed { reason },
-        Err(_elapsed) => ProbeOutcome::Failed {
-            reason: ProbeFailure::TimedOut,
-        },
-    }
-}
-
-async fn accepts(target: SocketAddr) -> Result<Duration, ProbeFailure> {
-    let start = Instant::now();
-    drop(connect(target).await?);
-    Ok(start.elapsed())
-}
-
-async fn connect(target: SocketAddr) -> Result<TcpStream, ProbeFailure> {
-    TcpStream::connect(target)
-        .await
-        .map_err(|error| of_io(&error))
-}
-
-async fn answers(
+pub(super) async fn answers(
     target: SocketAddr,
     path: &str,
     codes: &[RangeInclusive<u16>],
+    tls: Option<&tls::Client>,
 ) -> Result<Duration, ProbeFailure> {
-    let request = request(target, path)?;
+    // The host that the request names: the certificate's, where one is configured.
+    let name = tls.and_then(tls::Client::server_name);
+    let request = request(target, name, path)?;
     let start = Instant::now();
     let stream = connect(target).await?;
+    match tls {
+        None => ask(stream, request, codes, start).await,
+        Some(tls) => {
+            let stream = tls.handshake(stream, target.ip()).await?;
+            ask(stream, request, codes, start).await
+        }
+    }
+}
+
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: Request<Empty<Bytes>>,
+    codes: &[RangeInclusive<u16>],
+    start: Instant,
+) -> Result<Duration, ProbeFailure> {
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_BYTES)
         .handshake(TokioIo::new(stream))
@@ -101,13 +83,18 @@ async fn answers(
     }
 }
 
-fn request(target: SocketAddr, path: &str) -> Result<Request<Empty<Bytes>>, ProbeFailure> {
+fn request(
+    target: SocketAddr,
+    name: Option<&str>,
+    path: &str,
+) -> Result<Request<Empty<Bytes>>, ProbeFailure> {
     let uri: Uri = path.parse().map_err(|_| ProbeFailure::InvalidPath)?;
     if !path.starts_with('/') {
         return Err(ProbeFailure::InvalidPath);
     }
     // Anew from address and port: the scope of a link-local address means nothing to the target.
-    let host = SocketAddr::new(target.ip(), target.port()).to_string();
+    let address = SocketAddr::new(target.ip(), target.port()).to_string();
+    let host = name.map_or(address, |name| format!("{name}:{}", target.port()));
     Request::get(uri)
         .header(header::HOST, host)
         .header(header::USER_AGENT, USER_AGENT)
@@ -129,21 +116,6 @@ async fn read(mut body: Incoming) -> Result<(), ProbeFailure> {
     Ok(())
 }
 
-fn of_io(error: &io::Error) -> ProbeFailure {
-    match error.kind() {
-        ErrorKind::ConnectionRefused => ProbeFailure::Refused,
-        ErrorKind::TimedOut => ProbeFailure::TimedOut,
-        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => {
-            ProbeFailure::Unreachable
-        }
-        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => {
-            ProbeFailure::Reset
-        }
-        ErrorKind::UnexpectedEof => ProbeFailure::Closed,
-        other => ProbeFailure::Local(other),
-    }
-}
-
 fn of_hyper(error: &hyper::Error) -> ProbeFailure {
     if let Some(error) = error
         .source()
@@ -158,5 +130,5 @@ fn of_hyper(error: &hyper::Error) -> ProbeFailure {
 }
 
 #[cfg(test)]
-#[path = "probe_tests.rs"]
+#[path = "http_tests.rs"]
 mod tests;

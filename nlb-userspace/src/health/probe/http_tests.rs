@@ -1,44 +1,30 @@
-//! Probes against real sockets on loopback: every way a target can answer, or not.
+//! HTTP over real sockets on loopback: every way a server can answer, or not.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpSocket},
+    net::TcpStream,
     sync::oneshot,
+    time::Instant,
 };
 
-use super::*;
-
-/// For checks whose target answers: never reached, however slow the machine.
-const LONG: Duration = Duration::from_secs(30);
-/// For checks whose target never answers.
-const SHORT: Duration = Duration::from_millis(100);
-
-const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
-
-async fn listen(ip: IpAddr) -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind((ip, 0))
-        .await
-        .expect("a listener on loopback");
-    let address = listener.local_addr().expect("an address");
-    (listener, address)
-}
+use super::{
+    super::{
+        probe,
+        tests::{LONG, SHORT, V4, V6, assert_passed, check, closed_port, failed, listen},
+    },
+    *,
+};
+use crate::health::{Check, CheckProtocol, ProbeOutcome};
 
 fn http(timeout: Duration) -> Check {
     let protocol = CheckProtocol::Http {
         path: "/health?deep=1".into(),
         codes: vec![200..=399],
+        tls: None,
     };
-    Check { protocol, timeout }
-}
-
-fn tcp(timeout: Duration) -> Check {
-    Check {
-        protocol: CheckProtocol::Tcp,
-        timeout,
-    }
+    check(protocol, timeout)
 }
 
 async fn request_head(stream: &mut TcpStream) -> String {
@@ -82,45 +68,12 @@ async fn probe_of_silent_server(check: Check, answer: &'static [u8]) -> ProbeOut
     outcome
 }
 
-fn failed(reason: ProbeFailure) -> ProbeOutcome {
-    ProbeOutcome::Failed { reason }
-}
-
-fn assert_passed(outcome: &ProbeOutcome) {
-    assert!(
-        matches!(outcome, ProbeOutcome::Passed { .. }),
-        "{outcome:?}"
-    );
-}
-
-#[tokio::test]
-async fn a_target_that_accepts_passes_a_tcp_check() {
-    for ip in [V4, V6] {
-        let (_listener, address) = listen(ip).await;
-        assert_passed(&probe(&tcp(LONG), address).await);
-    }
-}
-
 #[tokio::test]
 async fn a_closed_port_refuses() {
     for ip in [V4, V6] {
-        // Bound but not listening: closed, and nobody else's for as long as the test runs.
-        let socket = if ip.is_ipv4() {
-            TcpSocket::new_v4()
-        } else {
-            TcpSocket::new_v6()
-        };
-        let socket = socket.expect("a socket");
-        socket.bind((ip, 0).into()).expect("a free port");
-        let address = socket.local_addr().expect("an address");
-        assert_eq!(
-            probe(&tcp(LONG), address).await,
-            failed(ProbeFailure::Refused)
-        );
-        assert_eq!(
-            probe(&http(LONG), address).await,
-            failed(ProbeFailure::Refused)
-        );
+        let (_socket, address) = closed_port(ip);
+        let outcome = probe(&http(LONG), address).await;
+        assert_eq!(outcome, failed(ProbeFailure::Refused));
     }
 }
 
@@ -288,15 +241,9 @@ async fn a_path_that_cannot_be_asked_for_is_told_without_asking() {
         let protocol = CheckProtocol::Http {
             path: path.into(),
             codes: vec![200..=200],
+            tls: None,
         };
-        let outcome = probe(
-            &Check {
-                protocol,
-                timeout: SHORT,
-            },
-            address,
-        )
-        .await;
+        let outcome = probe(&check(protocol, SHORT), address).await;
         assert_eq!(outcome, failed(ProbeFailure::InvalidPath), "{path:?}");
     }
 }

@@ -3,7 +3,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{address::Address, listener::ListenerId, target::TargetId, tick::Tick};
+use crate::{address::Address, listener::ListenerId, target::TargetId, tick::Tick, word::Word};
 
 /// How long later fragments may follow their first.
 ///
@@ -32,6 +32,57 @@ pub enum Way {
     ToTarget,
     /// From a translated target to a client.
     ToClient,
+    /// Back to its sender: an echo request to a VIP, which is answered from here.
+    Echo,
+}
+
+/// What becomes of the fragments of a datagram whose source is translated, besides what their way
+/// says.
+///
+/// Such datagrams have, for their receiver, one sender, and are told apart by their numbers only. Those
+/// that their senders chose may be the same, and two would be put together as one; so all fragments of
+/// a datagram get another number (RFC 6864 §5.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disguise {
+    /// To the target the source becomes this, to the client the destination.
+    pub address: Address,
+    /// What the identification becomes: 16 bits in IPv4, 32 in IPv6.
+    pub identification: u32,
+}
+
+/// Counters that numbers are taken from.
+pub const COUNTERS: usize = 256;
+
+/// The numbers that datagrams are given: each counter those of the senders and receivers that a hash
+/// leads to it, so that sixteen bits last longer.
+#[derive(Debug, FromBytes, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct Identifications {
+    /// How many numbers each has given.
+    pub counters: [Word; COUNTERS],
+}
+
+impl Default for Identifications {
+    fn default() -> Self {
+        zerocopy::FromZeros::new_zeroed()
+    }
+}
+
+impl Identifications {
+    /// The counter that a hash leads to.
+    #[inline(always)]
+    pub fn counter(&self, hash: u32) -> Option<&Word> {
+        self.counters.get(hash as usize & (COUNTERS - 1))
+    }
+
+    /// The number that follows from a count: as many begin elsewhere as there are senders and
+    /// receivers, so that nobody else can tell what the next one will be (RFC 7739 §5.3).
+    #[inline(always)]
+    pub const fn number(count: u32, hash: u64, is_v4: bool) -> u32 {
+        let [.., a, b, c, d] = hash.to_le_bytes();
+        let number = count.wrapping_add(u32::from_le_bytes([a, b, c, d]));
+        if is_v4 { number & 0xffff } else { number }
+    }
 }
 
 /// What a first fragment leaves for the later ones.
@@ -40,12 +91,13 @@ pub enum Way {
 pub struct FragmentRecord {
     /// target (low 32 bits), listener (32–47), tick of the first fragment (48–63)
     choice: u64,
-    /// identification (low 32 bits), 1 in bit 32: to the client
+    /// identification (low 32 bits), way (32–39)
     datagram: u64,
+    /// [`Disguise::address`], or `::`
+    address: Address,
+    /// [`Disguise::identification`] (low 32 bits), [`Self::seal`] (32–63)
+    number: u64,
 }
-
-/// Bit of `datagram` that says that it goes to the client.
-const TO_CLIENT: u64 = 1 << 32;
 
 impl FragmentRecord {
     /// The record of a datagram.
@@ -57,23 +109,77 @@ impl FragmentRecord {
         way: Way,
         now: Tick,
     ) -> Self {
-        let to_client = match way {
+        let number = match way {
             Way::ToTarget => 0,
-            Way::ToClient => TO_CLIENT,
+            Way::ToClient => 1,
+            Way::Echo => 2,
         };
         Self {
             choice: target.0 as u64 | (listener.0 as u64) << 32 | (now.0 as u64) << 48,
-            datagram: key.identification as u64 | to_client,
+            datagram: key.identification as u64 | number << 32,
+            address: Address::UNSPECIFIED,
+            number: 0,
         }
+        .sealed()
+    }
+
+    /// The same record of a datagram that arrives in disguise.
+    #[inline(always)]
+    #[must_use]
+    pub const fn disguised(self, disguise: Disguise) -> Self {
+        Self {
+            address: disguise.address,
+            number: disguise.identification as u64,
+            ..self
+        }
+        .sealed()
+    }
+
+    /// What its fragments become besides, if anything.
+    #[inline(always)]
+    pub fn disguise(&self) -> Option<Disguise> {
+        if self.address == Address::UNSPECIFIED {
+            return None;
+        }
+        let [a, b, c, d, ..] = self.number.to_le_bytes();
+        Some(Disguise {
+            address: self.address,
+            identification: u32::from_le_bytes([a, b, c, d]),
+        })
+    }
+
+    /// The same record with a seal on what it says.
+    #[inline(always)]
+    const fn sealed(self) -> Self {
+        let number = self.number & 0xffff_ffff;
+        Self {
+            number: number | (self.seal() as u64) << 32,
+            ..self
+        }
+    }
+
+    /// A sum over all that it says. (The multipliers are XXH64's.)
+    #[inline(always)]
+    const fn seal(&self) -> u32 {
+        let [first, second] = self.address.words;
+        let sum = self.choice.wrapping_mul(0x9E37_79B1_85EB_CA87)
+            ^ self.datagram.wrapping_mul(0xC2B2_AE3D_27D4_EB4F)
+            ^ first.wrapping_mul(0x1656_67B1_9E37_79F9)
+            ^ second.wrapping_mul(0x85EB_CA77_C2B2_AE63)
+            ^ (self.number & 0xffff_ffff).wrapping_mul(0x27D4_EB2F_1656_67C5);
+        let [.., a, b, c, d] = sum.to_le_bytes();
+        u32::from_le_bytes([a, b, c, d])
     }
 
     /// Whether this is a datagram's record, and the first fragment is not too long ago.
     ///
-    /// The identification is compared because the kernel may give an element of the table to
-    /// another datagram while it is read.
+    /// The kernel may give an element of the table to another datagram while it is read. So the
+    /// identification is compared, and what is part of one record and part of another has neither's
+    /// seal.
     #[inline(always)]
     pub const fn is_for(&self, key: &FragmentKey, now: Tick) -> bool {
         self.datagram & 0xffff_ffff == key.identification as u64
+            && self.number >> 32 == self.seal() as u64
             && now.since(self.seen()) <= LIFE_TICKS
     }
 
@@ -91,6 +197,7 @@ impl FragmentRecord {
             choice: self.choice & u64::MAX >> 16 | (seen.0 as u64) << 48,
             ..self
         }
+        .sealed()
     }
 
     /// The listener that the datagram belongs to.
@@ -110,10 +217,11 @@ impl FragmentRecord {
     /// Which way it goes.
     #[inline(always)]
     pub const fn way(&self) -> Way {
-        if self.datagram & TO_CLIENT == 0 {
-            Way::ToTarget
-        } else {
-            Way::ToClient
+        let [_, _, _, _, number, ..] = self.datagram.to_le_bytes();
+        match number {
+            0 => Way::ToTarget,
+            1 => Way::ToClient,
+            _ => Way::Echo,
         }
     }
 }
@@ -135,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_record_reads_back_what_was_written() {
-        for way in [Way::ToTarget, Way::ToClient] {
+        for way in [Way::ToTarget, Way::ToClient, Way::Echo] {
             let (listener, target) = (ListenerId(0xfedc), TargetId(0x89ab_cdef));
             let record = FragmentRecord::new(&key(u32::MAX), listener, target, way, Tick(0xf00d));
             assert_eq!(record.listener(), listener);
@@ -144,6 +252,49 @@ mod tests {
             assert_eq!(record.seen(), Tick(0xf00d));
             assert_eq!(record.seen_at(Tick(7)).seen(), Tick(7));
             assert_eq!(record.seen_at(Tick(7)).seen_at(Tick(0xf00d)), record);
+            assert_eq!(record.disguise(), None);
+            let disguise = Disguise {
+                address: Address::from(IpAddr::from([192, 0, 2, 50])),
+                identification: 0xfeed_f00d,
+            };
+            let disguised = record.disguised(disguise);
+            assert_eq!(disguised.disguise(), Some(disguise));
+            assert_eq!(disguised.way(), way);
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_part_of_one_and_part_of_another_is_nobodys() {
+        let record = |last, target, tick| {
+            let disguise = Disguise {
+                address: Address::from(IpAddr::from([192, 0, 2, last])),
+                identification: u32::from(last),
+            };
+            let way = Way::ToTarget;
+            FragmentRecord::new(&key(9), ListenerId(1), TargetId(target), way, Tick(tick))
+                .disguised(disguise)
+        };
+        let [old, new] = [record(50, 1, 100), record(51, 2, 101)];
+        let bytes = |record: &FragmentRecord| -> [u8; 40] { zerocopy::transmute!(*record) };
+        for words in 0..=5 {
+            let mut torn = bytes(&old);
+            torn[..8 * words].copy_from_slice(&bytes(&new)[..8 * words]);
+            let torn: FragmentRecord = zerocopy::transmute!(torn);
+            let is_whole = torn == old || torn == new;
+            assert_eq!(torn.is_for(&key(9), Tick(101)), is_whole, "{words} words");
+        }
+    }
+
+    #[test]
+    fn numbers_do_not_repeat_before_all_were_given() {
+        for hash in [0, 0x1234_ffff_0000_0001, u64::MAX] {
+            let mut given = [0u64; 1 << 10];
+            for count in 0..1 << 16 {
+                let number = Identifications::number(count, hash, true) as usize;
+                let (word, bit) = (&mut given[number / 64], 1 << (number % 64));
+                assert!(*word & bit == 0, "{number}");
+                *word |= bit;
+            }
         }
     }
 

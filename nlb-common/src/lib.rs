@@ -28,6 +28,7 @@ pub mod answer;
 pub mod bench;
 pub mod counter;
 pub mod decap;
+pub mod early;
 pub mod event;
 pub mod flow;
 pub mod fragment;

@@ -19,12 +19,14 @@
 //! | `SERVER_IDS` | [`ServerIdKey`](crate::quic::ServerIdKey) → target id | daemon | a packet for a QUIC listener |
 //! | `FLOWS` | bucket → [`Bucket`](crate::flow::Bucket) | packet | packet, daemon |
 //! | `FRAGMENTS` | [`FragmentKey`](crate::fragment::FragmentKey) → [`FragmentRecord`](crate::fragment::FragmentRecord), least recently used out first | packet | packet |
+//! | `IDENTIFICATIONS` | – → [`Identifications`](crate::fragment::Identifications) | packet | a fragment with a translated source |
 //! | `TRANSLATIONS` | the same → [`Translations`](crate::source::Translations) | packet | packet, daemon |
 //! | `SOURCES` | hash of what a flow owns → [`SourceBucket`](crate::source::SourceBucket) | packet | packet |
 //! | `SNAT_POOL` | – → [`Pool`](crate::source::Pool) | daemon | packet |
 //! | `LISTENER_COUNTERS`, `TARGET_COUNTERS` | id → [`Traffic`](crate::counter::Traffic) per CPU | packet | daemon |
 //! | `STOP_COUNTERS` | [`Stop`](crate::stop::Stop) → u64 per CPU | packet | daemon |
 //! | `EVENTS` | ring buffer of [`Event`](crate::event::Event) | packet | daemon |
+//! | `EARLY` | ring buffer of [`EarlyFragment`](crate::early::EarlyFragment) | packet | daemon |
 //! | `HANDOVER` | – → u64 per CPU, what one stage tells the next, such as an [`Answer`](crate::answer::Answer) | packet | packet |
 //! | `ERROR_BUDGET` | – → [`ErrorBudget`](crate::answer::ErrorBudget) per CPU | packet | packet |
 //! | `HEADER` | – → [`Header`] | daemon | daemon |

@@ -32,6 +32,8 @@ pub enum Stage {
     SnatBack,
     /// It is an ICMP error that may be about a flow whose source is translated.
     SnatIcmp,
+    /// It is the first fragment of a flow that has just been given its source.
+    SnatFirst,
     /// The packet was stopped by a fault of the daemon, which is to be logged; which, the stage
     /// before hands over as a [`Stop`](crate::stop::Stop).
     Fault,
@@ -52,6 +54,7 @@ impl Stage {
         Self::SnatBegin,
         Self::SnatBack,
         Self::SnatIcmp,
+        Self::SnatFirst,
         Self::Fault,
     ];
 
@@ -69,8 +72,9 @@ impl Stage {
             Self::Back | Self::Quic => 3,
             Self::Depart | Self::SnatKnown | Self::SnatBack | Self::SnatIcmp => 4,
             Self::SnatBegin => 5,
-            Self::Answer => 6,
-            Self::Fault => 7,
+            Self::SnatFirst => 6,
+            Self::Answer => 7,
+            Self::Fault => 8,
         }
     }
 
@@ -94,6 +98,7 @@ impl Stage {
             Self::SnatBegin => "nlb_snat_begin",
             Self::SnatBack => "nlb_snat_back",
             Self::SnatIcmp => "nlb_snat_icmp",
+            Self::SnatFirst => "nlb_snat_first",
             Self::Fault => "nlb_fault",
         }
     }

@@ -53,7 +53,7 @@ stops! {
     NotOurs "not_ours" Pass,
     /// Addressed to a VIP with a protocol header that is cut short or contradicts itself.
     Malformed "malformed" Drop,
-    /// A fragment of neither TCP nor UDP, addressed to a VIP.
+    /// A fragment of neither TCP nor UDP nor of an echo request that can be answered, addressed to a VIP.
     Fragment "fragment" Drop,
     /// ICMP addressed to a VIP that we do not act on; left to the host's stack.
     Icmp "icmp" Pass,
@@ -88,7 +88,8 @@ stops! {
     IcmpUnreadable "icmp_unreadable" Pass,
     /// An ICMP error addressed to a VIP about no flow that is known here; left to the host's stack.
     IcmpUnknownFlow "icmp_unknown_flow" Pass,
-    /// A fragment addressed to a VIP that came before its datagram's first one, or long after it.
+    /// A fragment addressed to a VIP that came before its datagram's first one, or long after it; if the
+    /// first one comes within a second, it is sent in once more.
     NoFirstFragment "no_first_fragment" Drop,
     /// A fragment addressed to a VIP that splits the TCP or UDP header (RFC 1858, RFC 8200).
     TinyFragment "tiny_fragment" Drop,
@@ -127,6 +128,9 @@ stops! {
     ResetWithoutFlow "reset_without_flow" Drop,
     /// The flow of the packet, whose source is translated, gave way to another while the packet was looked at.
     FlowReplaced "flow_replaced" Drop,
+    /// A fragment that came before its datagram's first one, and that there was no room to keep until
+    /// that comes; counted beside `no_first_fragment`.
+    EarlyLimit "early_limit" Drop,
 }
 
 #[cfg(test)]

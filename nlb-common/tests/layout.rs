@@ -10,9 +10,10 @@ use nlb_common::{
     address::Address,
     admission::{Admission, AdmissionPolicy, Source, SourceRecord, Window},
     counter::Traffic,
+    early::EarlyFragment,
     event::Event,
     flow::{Bucket, Choice, Client, FlowEntry, FlowState},
-    fragment::{FragmentKey, FragmentRecord, Way},
+    fragment::{Disguise, FragmentKey, FragmentRecord, Identifications, Way},
     hash::Key,
     listener::{
         HashInput, Listener, ListenerFlags, ListenerId, ListenerKey, ListenerPolicy, Stranded,
@@ -71,7 +72,9 @@ fn sizes() {
     assert_eq!(size_of::<Settings>(), 112);
     assert_eq!(size_of::<Key>(), 48);
     assert_eq!(size_of::<FragmentKey>(), 40);
-    assert_eq!(size_of::<FragmentRecord>(), 16);
+    assert_eq!(size_of::<FragmentRecord>(), 40);
+    assert_eq!(size_of::<Identifications>(), 2048);
+    assert_eq!(size_of::<EarlyFragment>(), 2096);
     assert_eq!(
         (size_of::<TunnelSlot>(), align_of::<TunnelSlot>()),
         (64, 64)
@@ -234,7 +237,18 @@ fn a_fragment() {
         Way::ToClient,
         Tick(0x0b0c),
     );
-    assert_eq!(hex(record), "0a09080706050c0b 0403020101000000");
+    assert_eq!(
+        hex(record),
+        "0a09080706050c0b 0403020101000000 0000000000000000 0000000000000000 00000000e6823b37"
+    );
+    let disguise = Disguise {
+        address: address(),
+        identification: 0x0d0e_0f10,
+    };
+    assert_eq!(
+        hex(record.disguised(disguise)),
+        "0a09080706050c0b 0403020101000000 20010db800000000 0000000000001234 100f0e0d9703f050"
+    );
 }
 
 #[test]

@@ -7,6 +7,7 @@ use nlb_common::{
     listener::ListenerKey,
     maps::{Prefilter, Side},
     stop::Stop,
+    wire::protocol,
 };
 use zerocopy::big_endian::U16;
 
@@ -73,7 +74,8 @@ pub fn may_be_an_answer<T: Tables>(packet: &Packet, tables: &T) -> bool {
     tables.prefilter(word, mask)
 }
 
-/// The same packet, which has ports, of which the verifier no longer knows how it was parsed.
+/// The same packet, of which the verifier no longer knows how it was parsed; of its kind is kept
+/// whether it is a first fragment.
 ///
 /// VERIFIER: or it follows the rest of the program once for each way there.
 #[inline(always)]
@@ -88,6 +90,7 @@ pub fn forgotten<T: Tables>(packet: Packet, tables: &T) -> Packet {
         protocol: forget(packet.protocol),
         network: Offset(forget(packet.network.0)),
         transport: Offset(forget(packet.transport.0)),
+        fragment_header: Offset(forget(packet.fragment_header.0)),
         is_v4: forget(u8::from(packet.is_v4)) != 0,
         kind: if forget(u8::from(packet.kind == Kind::FirstFragment)) == 0 {
             Kind::Transport
@@ -110,16 +113,28 @@ fn icmp_of_ours<F: Frame, T: Tables>(frame: &F, packet: &Packet, tables: &T) -> 
 }
 
 /// A first fragment has ports and goes the way of all packets, but leaves a record for the later
-/// ones; which [`crate::depart`] and [`back`] do.
+/// ones; which [`crate::depart`] and [`back`] do. One of ICMP has none, and may be an echo request's.
 #[inline(always)]
 fn first_fragment<T: Tables>(packet: &Packet, tables: &T) -> Exit {
-    if may_be_for_a_listener(packet, tables) {
+    if is_icmp(packet) {
+        if may_be_for_a_vip(packet, tables) {
+            Exit::Go(Stage::Icmp)
+        } else {
+            Exit::Stop(Stop::NotOurs)
+        }
+    } else if may_be_for_a_listener(packet, tables) {
         Exit::Go(Stage::Begin)
     } else if may_be_an_answer(packet, tables) {
         Exit::Go(Stage::Back)
     } else {
         Exit::Stop(Stop::NotOurs)
     }
+}
+
+/// Whether a packet is one of ICMP, of either version.
+#[inline(always)]
+pub fn is_icmp(packet: &Packet) -> bool {
+    matches!(packet.protocol, protocol::ICMP | protocol::ICMPV6)
 }
 
 /// Whether the prefilter admits a packet's destination as a VIP, whatever the port.

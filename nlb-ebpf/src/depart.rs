@@ -177,7 +177,7 @@ pub fn depart<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict,
     if decided.needs_source {
         // What cannot be remembered has no source.
         return Err(if is_remembered {
-            snat::begin::go(tables, &decision)
+            snat::begin::go(tables, &packet, &decision)
         } else {
             Exit::Stop(Stop::FlowTableFull)
         });

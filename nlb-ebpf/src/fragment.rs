@@ -2,13 +2,19 @@
 //!
 //! The first fragment takes the way of all packets and leaves a record ([`remember`]). A later one
 //! finds it by what the fragments of a datagram have in common. What comes before its first
-//! fragment cannot be kept here: a client's is stopped and counted, a target's may be its own
-//! traffic and passes.
+//! fragment cannot be kept here: a client's is stopped and counted, and the daemon is asked to keep it
+//! and to send it in once more when the first one has come; a target's may be its own traffic and
+//! passes.
+//!
+//! Datagrams of several senders that arrive as one's get numbers of ours ([`remember_disguised`]).
+//!
+//! Fragments of an echo request to a VIP go back where they came from, as the first one did.
 
 use nlb_common::{
     address::Address,
     flow::Client,
-    fragment::{FragmentKey, FragmentRecord, Way},
+    fragment::{Disguise, FragmentKey, FragmentRecord, Identifications, Way},
+    hash::Secret as _,
     listener::{Listener, ListenerId, ListenerKey},
     stop::Stop,
     target::{Mode, TargetId},
@@ -17,12 +23,13 @@ use zerocopy::big_endian::U16;
 
 use crate::{
     Exit, Verdict,
-    classify::forgotten,
+    classify::{forgotten, is_icmp},
     emit::{UNTAGGED, emit, fits, has_a_hop_left, route},
     flows::Place,
     frame::Frame,
+    icmp::{answers_echo, return_to_sender},
     parse::{Kind, Packet, parse},
-    rewrite::{End, translate_addresses},
+    rewrite::{renumber, translate_addresses},
     select::Chosen,
     tables::{Passage, PassageKind, Tables},
     to_target::way,
@@ -43,11 +50,19 @@ pub fn fragment<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdic
         .fragment(&key)
         .filter(|record| record.is_for(&key, tables.now()))
     else {
-        return Err(Exit::Stop(without_first(&packet, tables)));
+        let stop = without_first(&packet, tables);
+        if stop == Stop::NoFirstFragment && !tables.keep_early(frame, &key) {
+            tables.count_stop(Stop::EarlyLimit);
+        }
+        return Err(Exit::Stop(stop));
     };
     match record.way() {
         Way::ToTarget => to_target(frame, &packet, tables, &record),
         Way::ToClient => to_client(frame, &packet, tables, &record),
+        Way::Echo => {
+            return_to_sender(frame, &packet).ok_or(Stop::Malformed)?;
+            Err(Exit::Stop(Stop::IcmpEcho))
+        }
     }
 }
 
@@ -65,6 +80,55 @@ pub fn remember<T: Tables>(
     let key = key(packet, tables);
     let record = FragmentRecord::new(&key, listener, target, way, tables.now());
     tables.remember_fragment(&key, &record);
+}
+
+/// The same for a datagram that is sent on from `source` to `destination`, both of which are others than
+/// its own; says what number its fragments get.
+///
+/// A first fragment that comes twice is one datagram's, and gets the same number.
+#[inline(always)]
+pub fn remember_disguised<T: Tables>(
+    packet: &Packet,
+    tables: &T,
+    (listener, target): (ListenerId, TargetId),
+    way: Way,
+    (source, destination): (Address, Address),
+) -> u32 {
+    let key = key(packet, tables);
+    let now = tables.now();
+    let address = match way {
+        Way::ToTarget => source,
+        Way::ToClient | Way::Echo => destination,
+    };
+    let known = tables.fragment(&key).filter(|known| {
+        known.is_for(&key, now)
+            && known.way() == way
+            && known.target() == target
+            && known.listener() == listener
+    });
+    let identification = match known.and_then(|known| known.disguise()) {
+        Some(disguise) if disguise.address == address => disguise.identification,
+        _ => {
+            let protocol = if packet.is_v4 { packet.protocol } else { 0 };
+            let (from, to) = ((source, U16::ZERO), (destination, U16::ZERO));
+            let hash = tables
+                .table_key()
+                .source(to.0, to.1, from.0, from.1, protocol);
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the other half is the number's"
+            )]
+            let count = tables.next_identification(hash as u32);
+            Identifications::number(count, hash, packet.is_v4)
+        }
+    };
+    let disguise = Disguise {
+        address,
+        identification,
+    };
+    let record = FragmentRecord::new(&key, listener, target, way, now).disguised(disguise);
+    tables.remember_fragment(&key, &record);
+    identification
 }
 
 /// What a fragment's datagram is known by.
@@ -91,11 +155,14 @@ fn key<T: Tables>(packet: &Packet, tables: &T) -> FragmentKey {
 #[inline(always)]
 fn without_first<T: Tables>(packet: &Packet, tables: &T) -> Stop {
     let vip = ListenerKey::vip(packet.destination);
-    if tables.listener_id(&vip).is_some() {
-        Stop::NoFirstFragment
-    } else {
-        Stop::NotOurs
+    let Some(listener) = tables.listener_id(&vip) else {
+        return Stop::NotOurs;
+    };
+    if is_icmp(packet) && !answers_echo(tables, listener) {
+        // Where its first fragment went, too.
+        return Stop::Icmp;
     }
+    Stop::NoFirstFragment
 }
 
 /// On to the target that the first fragment went to.
@@ -107,16 +174,29 @@ fn to_target<F: Frame, T: Tables>(
     record: &FragmentRecord,
 ) -> Result<Verdict, Exit> {
     let target = Chosen::of(tables, record.target())?;
-    let next_hop = way(frame, packet, packet.source, tables, &target)?;
+    let disguise = record.disguise();
+    let source = match disguise {
+        Some(disguise) => disguise.address,
+        None => packet.source,
+    };
+    let next_hop = way(frame, packet, source, tables, &target)?;
     fits(packet, overhead_bytes(&target), &next_hop)?;
-    if target.control.mode == Mode::NAT {
+    let mode = target.control.mode;
+    if mode.is_translated() {
         has_a_hop_left(packet)?;
-        let address = target.record.address();
-        translate_addresses(frame, packet, End::Destination, address)?;
+        let address = Some(target.record.address());
+        if let Some(disguise) = disguise {
+            translate_addresses(frame, packet, Some(source), address)?;
+            renumber(frame, packet, disguise.identification)?;
+        } else if mode == Mode::NAT {
+            translate_addresses(frame, packet, None, address)?;
+        } else {
+            return Err(Exit::Stop(Stop::NoFirstFragment));
+        }
     }
     count(packet, tables, record, PassageKind::Known);
     let mut network = packet.network;
-    if target.control.mode.is_tunnel() {
+    if mode.is_tunnel() {
         // Without ports: the fragments of a datagram share an outer source, if not its flow's.
         let client = Client {
             address: packet.source,
@@ -148,9 +228,19 @@ fn to_client<F: Frame, T: Tables>(
         .and_then(Listener::key)
         .ok_or(Stop::UnwrittenListener)?;
     has_a_hop_left(packet)?;
-    let route = route(frame, tables, packet, packet.source, packet.destination)?;
+    let disguise = record.disguise();
+    let destination = match disguise {
+        Some(disguise) => disguise.address,
+        None => packet.destination,
+    };
+    let route = route(frame, tables, packet, packet.source, destination)?;
     fits(packet, 0, &route.next_hop)?;
-    translate_addresses(frame, packet, End::Source, listener.address)?;
+    if let Some(disguise) = disguise {
+        translate_addresses(frame, packet, Some(listener.address), Some(destination))?;
+        renumber(frame, packet, disguise.identification)?;
+    } else {
+        translate_addresses(frame, packet, Some(listener.address), None)?;
+    }
     count(packet, tables, record, PassageKind::Return);
     Ok(emit(frame, packet.network, &route.next_hop)?)
 }

@@ -1,6 +1,6 @@
 //! One packet's bytes. The only bounds check of the packet path lives behind [`Frame::get`].
 
-use nlb_common::stop::Stop;
+use nlb_common::{early::FRAME_BYTES, stop::Stop};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Where something stands in a frame, in bytes from its start.
@@ -74,6 +74,10 @@ pub trait Frame {
 
     /// How many bytes the frame has, in all of its buffers.
     fn length_bytes(&self) -> usize;
+
+    /// Copies all of the frame, in all of its buffers; how many bytes that are. `None` if there is no
+    /// room for it, or it is no frame.
+    fn copy_to(&self, to: &mut [u8; FRAME_BYTES]) -> Option<u32>;
 
     /// Whether the frame reaches so far from its start.
     #[inline(always)]

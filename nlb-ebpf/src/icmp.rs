@@ -12,11 +12,12 @@
 use nlb_common::{
     address::Address,
     flow::{Choice, Client},
+    fragment::Way,
     listener::{ListenerId, ListenerKey},
     maps::{Prefilter, Side},
     next_hop::NextHop,
     stop::Stop,
-    target::Mode,
+    target::{Mode, TargetId},
     wire::{
         ethernet::Ethernet,
         icmp::{Icmp, v4, v6},
@@ -32,8 +33,9 @@ use crate::{
     classify::{forgotten, may_be_for_a_vip},
     emit::{UNTAGGED, emit, fits, has_a_hop_left, route},
     flows::{self, Place},
+    fragment,
     frame::{Frame, Offset},
-    parse::{Packet, parse},
+    parse::{Kind, Packet, parse},
     quote::Quote,
     rewrite::End,
     select::{Chosen, select},
@@ -84,16 +86,18 @@ pub fn message<F: Frame>(frame: &F, packet: &Packet) -> Message {
 pub fn icmp<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
     let packet = forgotten(parse(frame)?, tables);
     let message = message(frame, &packet);
+    let is_fragment = packet.kind == Kind::FirstFragment;
     if may_be_for_a_vip(&packet, tables)
         && let Some(listener) = tables.listener_id(&ListenerKey::vip(packet.destination))
     {
         return match message {
             Message::Echo => Err(Exit::Stop(echo(frame, &packet, tables, listener))),
+            _ if is_fragment => Err(Exit::Stop(Stop::Fragment)),
             Message::Error => error_to_target(frame, &packet, tables),
             Message::Other => Err(Exit::Stop(Stop::Icmp)),
         };
     }
-    if message == Message::Error {
+    if message == Message::Error && !is_fragment {
         error_to_client(frame, &packet, tables)
     } else {
         Err(Exit::Stop(Stop::NotOurs))
@@ -103,7 +107,11 @@ pub fn icmp<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, E
 /// Answers an echo request in place: both ends change sides.
 ///
 /// Options and extension headers may ask for more than that (a route to be reversed, RFC 1122
-/// §3.2.2.6), so those are the host's; as is what came from, or to, more than one.
+/// §3.2.2.6), so those are the host's; as is what came from, or to, more than one. Not so the first
+/// fragment of such a request, whose later ones would not follow it there.
+///
+/// The checksum covers the whole request and stands in its first fragment. What changes, changes
+/// there, and the later ones come back as they are ([`fragment::fragment`]).
 #[inline(always)]
 fn echo<F: Frame, T: Tables>(
     frame: &mut F,
@@ -111,17 +119,39 @@ fn echo<F: Frame, T: Tables>(
     tables: &T,
     listener: ListenerId,
 ) -> Stop {
-    let is_wanted = tables
-        .listener(listener)
-        .is_some_and(|listener| listener.policy().flags.answers_echo());
-    let header_bytes = if packet.is_v4 { 20 } else { 40 };
-    if !is_wanted
-        || packet.network.plus(header_bytes) != Some(packet.transport)
-        || !is_one_host(packet.source, packet.is_v4)
-    {
+    if !answers_echo(tables, listener) {
         return Stop::Icmp;
     }
-    answer(frame, packet).unwrap_or(Stop::Icmp)
+    let is_fragment = packet.kind == Kind::FirstFragment;
+    let header_bytes = match (packet.is_v4, is_fragment) {
+        (true, _) => 20,
+        (false, false) => 40,
+        (false, true) => 48,
+    };
+    let refused = if is_fragment {
+        Stop::Fragment
+    } else {
+        Stop::Icmp
+    };
+    if packet.network.plus(header_bytes) != Some(packet.transport)
+        || !is_one_host(packet.source, packet.is_v4)
+        || is_for_a_group(frame)
+    {
+        return refused;
+    }
+    if is_fragment {
+        fragment::remember(packet, tables, listener, TargetId(0), Way::Echo);
+    }
+    answer(frame, packet).unwrap_or(refused)
+}
+
+/// Whether echo requests to a listener's VIP are answered here, and not left to the host.
+#[inline(always)]
+pub(crate) fn answers_echo<T: Tables>(tables: &T, listener: ListenerId) -> bool {
+    match tables.listener(listener) {
+        Some(listener) => listener.policy().flags.answers_echo(),
+        None => false,
+    }
 }
 
 /// Whether an address can be that of one host elsewhere.
@@ -139,30 +169,21 @@ const fn is_one_host(address: Address, is_v4: bool) -> bool {
 /// The group bit of a MAC address's first byte (IEEE 802).
 const GROUP: u8 = 1;
 
+/// Whether the frame was sent to more than one.
+#[inline(always)]
+fn is_for_a_group<F: Frame>(frame: &F) -> bool {
+    match frame.get::<Ethernet>(Offset(0)) {
+        Some(ethernet) => ethernet.destination.0[0] & GROUP != 0,
+        None => true,
+    }
+}
+
 #[inline(always)]
 fn answer<F: Frame>(frame: &mut F, packet: &Packet) -> Option<Stop> {
-    let ethernet = frame.get_mut::<Ethernet>(Offset(0))?;
-    let (to, from) = (ethernet.destination, ethernet.source);
-    if to.0[0] & GROUP != 0 {
-        return None;
-    }
-    ethernet.destination = from;
-    ethernet.source = to;
+    return_to_sender(frame, packet)?;
     let reply = if packet.is_v4 {
-        let header = frame.get_mut::<Ipv4>(packet.network)?;
-        let hop = |ttl| U16::from_bytes([ttl, protocol::ICMP]);
-        header.checksum = crate::checksum::Change::default()
-            .word(hop(header.ttl), hop(OWN_TTL))
-            .apply(header.checksum);
-        header.ttl = OWN_TTL;
-        header.source = packet.destination.v4_bytes();
-        header.destination = packet.source.v4_bytes();
         v4::ECHO_REPLY
     } else {
-        let header = frame.get_mut::<Ipv6>(packet.network)?;
-        header.hop_limit = OWN_TTL;
-        header.source = packet.destination.v6_bytes();
-        header.destination = packet.source.v6_bytes();
         v6::ECHO_REPLY
     };
     let icmp = frame.get_mut::<Icmp>(packet.transport)?;
@@ -172,6 +193,29 @@ fn answer<F: Frame>(frame: &mut F, packet: &Packet) -> Option<Stop> {
         .apply(icmp.checksum);
     icmp.kind = reply;
     Some(Stop::IcmpEcho)
+}
+
+/// Changes the sides of a packet's ends, as the frame's and in the IP header, with hops of our own.
+#[inline(always)]
+pub(crate) fn return_to_sender<F: Frame>(frame: &mut F, packet: &Packet) -> Option<()> {
+    let ethernet = frame.get_mut::<Ethernet>(Offset(0))?;
+    (ethernet.destination, ethernet.source) = (ethernet.source, ethernet.destination);
+    if packet.is_v4 {
+        let header = frame.get_mut::<Ipv4>(packet.network)?;
+        let hop = |ttl| U16::from_bytes([ttl, packet.protocol]);
+        header.checksum = crate::checksum::Change::default()
+            .word(hop(header.ttl), hop(OWN_TTL))
+            .apply(header.checksum);
+        header.ttl = OWN_TTL;
+        header.source = packet.destination.v4_bytes();
+        header.destination = packet.source.v4_bytes();
+    } else {
+        let header = frame.get_mut::<Ipv6>(packet.network)?;
+        header.hop_limit = OWN_TTL;
+        header.source = packet.destination.v6_bytes();
+        header.destination = packet.source.v6_bytes();
+    }
+    Some(())
 }
 
 /// An error that is addressed to a VIP, about what a target sent from there: to that target.

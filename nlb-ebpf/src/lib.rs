@@ -28,7 +28,8 @@
 //! the frame anew; only ever a deeper one ([`Stage::depth`]), so every story ends. In the kernel each
 //! stage is a program, and going on is a tail call: each has a
 //! stack and a verification of its own, and what is rare costs the common packet nothing. Nothing
-//! has changed, in the frame or in the tables, when a stage goes on; so [`front`] is only a
+//! has changed, in the frame or in the tables, when a stage goes on (but that the flow of a first
+//! fragment that needs a source is pinned, [`snat::begin`]); so [`front`] is only a
 //! shortcut: without it every packet would end the same way.
 //!
 //! 1. [`parse`]: bytes become facts.
@@ -114,9 +115,9 @@ impl From<Stop> for Exit {
 }
 
 /// The most stages that a story has behind the front stage: by way of [`Stage::Classify`],
-/// [`Stage::Begin`], [`Stage::Quic`] and [`Stage::Depart`] to all rounds of [`Stage::SnatBegin`], and
-/// then to [`Stage::Answer`] or [`Stage::Fault`]. The kernel ends a story after 33 (`MAX_TAIL_CALL_CNT`).
-pub const LONGEST_STORY: usize = 5 + snat::allocate::ROUNDS as usize;
+/// [`Stage::Begin`], [`Stage::Quic`] and [`Stage::Depart`] to all rounds of [`Stage::SnatBegin`],
+/// [`Stage::SnatFirst`], and then to [`Stage::Answer`] or [`Stage::Fault`]. The kernel ends a story after 33 (`MAX_TAIL_CALL_CNT`).
+pub const LONGEST_STORY: usize = 6 + snat::allocate::ROUNDS as usize;
 
 const _: () = assert!(
     LONGEST_STORY < 33,
@@ -165,6 +166,7 @@ pub fn follow<F: Frame, T: Tables>(
             Stage::SnatBegin => snat::begin::begin(frame, tables),
             Stage::SnatBack => snat::back::back(frame, tables),
             Stage::SnatIcmp => snat::icmp::icmp(frame, tables),
+            Stage::SnatFirst => snat::known::first(frame, tables),
             // Only the kernel has it, behind a stop.
             Stage::Fault => break,
         };

@@ -23,7 +23,7 @@ use nlb_ebpf::{
     quic::quic,
     snat::{
         back::back as snat_back, begin::begin as snat_begin, icmp::icmp as snat_icmp,
-        known::known as snat_known,
+        known::first as snat_first, known::known as snat_known,
     },
     stopped,
 };
@@ -143,6 +143,13 @@ fn nlb_snat_back(context: XdpContext) -> u32 {
 #[inline(always)]
 fn nlb_snat_icmp(context: XdpContext) -> u32 {
     run!(snat_icmp, context)
+}
+
+/// [`nlb_ebpf::Stage::SnatFirst`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_snat_first(context: XdpContext) -> u32 {
+    run!(snat_first, context)
 }
 
 /// [`nlb_ebpf::Stage::Quic`].

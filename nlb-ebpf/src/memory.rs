@@ -10,9 +10,10 @@ use nlb_common::{
     address::Address,
     admission::{ALLOW, Admission, AdmissionPolicy, Source, SourceRecord},
     counter::Traffic,
+    early::{EarlyFragment, FRAME_BYTES},
     event::Event,
     flow::Bucket,
-    fragment::{FragmentKey, FragmentRecord},
+    fragment::{FragmentKey, FragmentRecord, Identifications},
     hash::{Key, Secret},
     listener::{Listener, ListenerId, ListenerKey, ListenerPolicy},
     maps::{MAX_FRAGMENTS, Prefilter, Side},
@@ -112,6 +113,12 @@ impl Frame for MemoryFrame {
         self.bytes.len()
     }
 
+    fn copy_to(&self, to: &mut [u8; FRAME_BYTES]) -> Option<u32> {
+        let length = u32::try_from(self.bytes.len()).ok()?;
+        to.get_mut(..self.bytes.len())?.copy_from_slice(&self.bytes);
+        (length > 0).then_some(length)
+    }
+
     fn interface(&self) -> u32 {
         self.interface
     }
@@ -160,6 +167,10 @@ pub struct MemoryTables {
     pub buckets: Vec<Bucket>,
     /// What first fragments left.
     pub fragments: RefCell<HashMap<FragmentKey, FragmentRecord>>,
+    /// Fragments that were to be kept.
+    pub early: RefCell<Vec<EarlyFragment>>,
+    /// How many numbers such datagrams were given.
+    pub identifications: Identifications,
     /// Whether there is room to translate sources.
     pub translates_sources: bool,
     /// Our addresses that sources are translated to.
@@ -214,6 +225,8 @@ impl MemoryTables {
             next_hop_index: HashMap::new(),
             buckets: records(buckets.next_power_of_two()),
             fragments: RefCell::default(),
+            early: RefCell::default(),
+            identifications: Identifications::default(),
             translates_sources: true,
             pool: Pool::default(),
             translations: records(buckets.next_power_of_two()),
@@ -465,6 +478,29 @@ impl Tables for MemoryTables {
             fragments.remove(&oldest);
         }
         fragments.insert(*key, *record);
+    }
+
+    fn keep_early<F: Frame>(&self, frame: &F, key: &FragmentKey) -> bool {
+        let mut bytes = [0; FRAME_BYTES];
+        let Some(length_bytes) = frame.copy_to(&mut bytes) else {
+            return false;
+        };
+        self.early.borrow_mut().push(EarlyFragment {
+            key: *key,
+            interface: frame.interface(),
+            length_bytes,
+            bytes,
+        });
+        true
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "it begins anew")]
+    fn next_identification(&self, hash: u32) -> u32 {
+        self.identifications.counter(hash).map_or(0, |counter| {
+            let count = counter.load();
+            counter.store(count.wrapping_add(1));
+            count as u32
+        })
     }
 
     fn route(&self, query: &RouteQuery) -> Result<Route, Stop> {

@@ -24,9 +24,9 @@ use crate::frame::{Frame, Offset};
 pub enum Kind {
     /// A whole TCP or UDP header.
     Transport,
-    /// The first fragment of a larger packet, with a whole TCP or UDP header.
+    /// The first fragment of a larger packet, with a whole TCP or UDP header, or of ICMP.
     FirstFragment,
-    /// A later fragment of a larger packet, which may be one of TCP or UDP.
+    /// A later fragment of a larger packet, which may be one of TCP, UDP or ICMP.
     LaterFragment,
     /// A fragment that splits the TCP or UDP header, or may be meant to overwrite its end.
     TinyFragment,
@@ -44,7 +44,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// What the rest is worth: ports are zero unless this is [`Kind::Transport`] or
-    /// [`Kind::FirstFragment`].
+    /// [`Kind::FirstFragment`], and not ICMP.
     pub kind: Kind,
     /// Where it comes from.
     pub source: Address,
@@ -72,6 +72,8 @@ pub struct Packet {
     pub length_bytes: u16,
     /// What the fragments of one packet have in common; zero if it is none.
     pub identification: u32,
+    /// Where the fragment header of an IPv6 fragment stands.
+    pub fragment_header: Offset,
 }
 
 impl Packet {
@@ -91,6 +93,7 @@ impl Packet {
         transport: Offset(0),
         length_bytes: 0,
         identification: 0,
+        fragment_header: Offset(0),
     };
 
     /// Whether so many bytes at this offset of the frame lie in the IP packet, and not behind it.
@@ -269,6 +272,7 @@ fn ipv6<F: Frame>(frame: &F, packet: &mut Packet) -> Result<(), Stop> {
         // A fragment that is the whole packet is handled as one (RFC 6946).
         if more || offset_bytes != 0 {
             packet.identification = header.identification.get();
+            packet.fragment_header = at;
             packet.kind = fragment(packet.protocol, offset_bytes, more, left - 8);
             is_first = packet.kind == Kind::FirstFragment;
             if !is_first {
@@ -326,11 +330,20 @@ const fn fragment(protocol: u8, offset_bytes: u16, more: bool, left: u16) -> Kin
     } else if protocol == protocol::TCP && offset_bytes < 20 {
         // It would overwrite flags of the first (RFC 1858 §4, RFC 3128).
         Kind::TinyFragment
-    } else if protocol == protocol::TCP || protocol == protocol::UDP || is_stepped_over(protocol) {
+    } else if may_be_followed(protocol) {
         Kind::LaterFragment
     } else {
         Kind::Fragment
     }
+}
+
+/// Whether the fragments of such a packet may be ones that follow their first.
+#[inline(always)]
+const fn may_be_followed(protocol: u8) -> bool {
+    matches!(
+        protocol,
+        protocol::TCP | protocol::UDP | protocol::ICMP | protocol::ICMPV6
+    ) || is_stepped_over(protocol)
 }
 
 #[inline(always)]
@@ -345,10 +358,11 @@ pub(crate) const fn is_stepped_over(next_header: u8) -> bool {
 /// has the header and not what belongs to it.
 #[inline(always)]
 fn finish<F: Frame>(frame: &F, packet: &mut Packet, left: u16, is_first: bool) {
-    let (short, whole, other) = if is_first {
-        (Kind::TinyFragment, Kind::FirstFragment, Kind::Fragment)
+    let (short, whole, icmp, other) = if is_first {
+        let first = Kind::FirstFragment;
+        (Kind::TinyFragment, first, first, Kind::Fragment)
     } else {
-        (Kind::Malformed, Kind::Transport, Kind::Other)
+        (Kind::Malformed, Kind::Transport, Kind::Icmp, Kind::Other)
     };
     packet.kind = short;
     match packet.protocol {
@@ -377,7 +391,7 @@ fn finish<F: Frame>(frame: &F, packet: &mut Packet, left: u16, is_first: bool) {
             packet.destination_port = udp.destination_port;
             packet.kind = whole;
         }
-        protocol::ICMP | protocol::ICMPV6 if !is_first => packet.kind = Kind::Icmp,
+        protocol::ICMP | protocol::ICMPV6 => packet.kind = icmp,
         _ => packet.kind = other,
     }
 }

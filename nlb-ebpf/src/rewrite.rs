@@ -3,9 +3,15 @@
 use nlb_common::{
     address::Address,
     stop::Stop,
-    wire::{ipv4::Ipv4, ipv6::Ipv6, protocol, tcp::Tcp, udp::Udp},
+    wire::{
+        ipv4::Ipv4,
+        ipv6::{FragmentHeader, Ipv6},
+        protocol,
+        tcp::Tcp,
+        udp::Udp,
+    },
 };
-use zerocopy::big_endian::U16;
+use zerocopy::big_endian::{U16, U32};
 
 use crate::{checksum::Change, frame::Frame, parse::Packet};
 
@@ -91,27 +97,36 @@ pub fn translate_ends<F: Frame>(
         udp.checksum = all.apply_to_udp(udp.checksum);
     }
     let address = |end: Option<Endpoint>| end.map(|end| end.address);
-    rewrite_addresses(frame, packet, address(source), address(destination))
+    translate_addresses(frame, packet, address(source), address(destination))
 }
 
-/// The same for a fragment without a transport header. The transport's checksum stands in the first
-/// fragment and covers the whole packet, addresses among it: it was adjusted there.
+/// Gives a fragment another identification.
+#[inline(always)]
+pub fn renumber<F: Frame>(frame: &mut F, packet: &Packet, identification: u32) -> Result<(), Stop> {
+    if packet.is_v4 {
+        let header = frame
+            .get_mut::<Ipv4>(packet.network)
+            .ok_or(Stop::Malformed)?;
+        let [a, b, ..] = identification.to_le_bytes();
+        let new = U16::new(u16::from_le_bytes([a, b]));
+        header.checksum = Change::default()
+            .word(header.identification, new)
+            .apply(header.checksum);
+        header.identification = new;
+    } else {
+        let header = frame
+            .get_mut::<FragmentHeader>(packet.fragment_header)
+            .ok_or(Stop::Malformed)?;
+        header.identification = U32::new(identification);
+    }
+    Ok(())
+}
+
+/// The IP header's part of a translation, which is all of it for a fragment without a transport header:
+/// the transport's checksum stands in the first fragment and covers the whole packet, addresses among
+/// it, so it was adjusted there.
 #[inline(always)]
 pub fn translate_addresses<F: Frame>(
-    frame: &mut F,
-    packet: &Packet,
-    end: End,
-    address: Address,
-) -> Result<(), Stop> {
-    match end {
-        End::Destination => rewrite_addresses(frame, packet, None, Some(address)),
-        End::Source => rewrite_addresses(frame, packet, Some(address), None),
-    }
-}
-
-/// The IP header's part of it.
-#[inline(always)]
-fn rewrite_addresses<F: Frame>(
     frame: &mut F,
     packet: &Packet,
     source: Option<Address>,

@@ -19,6 +19,8 @@ use nlb_common::{
     word::Word,
 };
 
+use crate::frame::Frame;
+
 /// A question to the kernel's routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteQuery {
@@ -171,6 +173,13 @@ pub trait Tables {
     /// Leaves a record for a datagram's later fragments; it takes the place of the one that was used
     /// least recently.
     fn remember_fragment(&self, key: &FragmentKey, record: &FragmentRecord);
+
+    /// Asks the daemon to keep a fragment until its datagram's first one comes; says whether there was
+    /// room to ask.
+    fn keep_early<F: Frame>(&self, frame: &F, key: &FragmentKey) -> bool;
+
+    /// How many numbers the counter that a hash leads to had given before; now it is one more.
+    fn next_identification(&self, hash: u32) -> u32;
 
     /// Asks the kernel's routes and neighbours.
     fn route(&self, query: &RouteQuery) -> Result<Route, Stop>;

@@ -16,7 +16,8 @@
 //! 6. [`daemon`]: the loop. [`api`] and [`client`] are the two ends of the control socket,
 //!    [`status`] is what they speak of, [`cli`] is what a person types.
 //!
-//! [`farewell`] has the ends of expired connections told.
+//! [`farewell`] has the ends of expired connections told. [`early`] keeps fragments that overtook their
+//! first one.
 //!
 //! [`decap`] is apart: the command that runs on targets of the tunnelled modes.
 
@@ -30,6 +31,7 @@ pub mod dataplane;
 pub mod decap;
 pub mod desk;
 pub mod document;
+pub mod early;
 pub mod farewell;
 pub mod forward;
 pub mod health;

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use nlb_common::counter::Traffic;
 use serde::{Deserialize, Serialize};
 
+use crate::early::Counts;
+
 /// The whole answer of `GET /v1/status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -30,6 +32,8 @@ pub struct Status {
     pub load_balancers: Vec<LoadBalancer>,
     /// The target groups.
     pub target_groups: Vec<TargetGroup>,
+    /// What became of fragments that came before their datagram's first one.
+    pub early_fragments: Counts,
     /// Every reason for which packets are stopped.
     pub stops: Vec<StopCount>,
     /// What is legal but seldom meant, or limits what works.

@@ -370,6 +370,7 @@ const UNSEEN: &[Stop] = &[
     Stop::HairpinWithoutPool,
     Stop::CollisionWithoutPool,
     Stop::FlowReplaced,
+    Stop::EarlyLimit,
 ];
 
 #[test]

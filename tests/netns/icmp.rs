@@ -109,11 +109,16 @@ fn a_ping_of_a_vip_is_answered_unless_that_is_switched_off() -> Result<()> {
         let ping =
             |vip: SocketAddr, size| format!("ping -n -q -c 2 -i 0.2 -W 1 -s {size} {}", vip.ip());
         for vip in http_vips() {
-            for size in [0, 56, 1400] {
+            // In one piece, in two, in three, and in as many as there can be.
+            for size in [0, 56, 1400, 1500, 4000, 65_507] {
                 lab.client().run(&ping(vip, size))?;
             }
         }
-        ensure!(stops_of(daemon, "icmp_echo")? >= 24, "pings are counted");
+        let pieces = 3 + 2 + 3 + 45;
+        ensure!(
+            stops_of(daemon, "icmp_echo")? >= 4 * 2 * pieces,
+            "each piece is counted"
+        );
         let quiet = configuration().replace(
             "name = \"nat\"\n",
             "name = \"nat\"\nicmp.echo.enabled = false\n",
@@ -121,9 +126,11 @@ fn a_ping_of_a_vip_is_answered_unless_that_is_switched_off() -> Result<()> {
         lab.write_config(&quiet)?;
         ensure!(daemon.reload()?.status.success(), "no pings of one of them");
         for vip in http_vips() {
-            let is_answered = lab.client().output(&ping(vip, 56))?.status.success();
-            let is_nat = [IpAddr::from(NAT_VIP_V4), NAT_VIP_V6.into()].contains(&vip.ip());
-            assert_eq!(is_answered, !is_nat, "{vip}");
+            for size in [56, 4000] {
+                let is_answered = lab.client().output(&ping(vip, size))?.status.success();
+                let is_nat = [IpAddr::from(NAT_VIP_V4), NAT_VIP_V6.into()].contains(&vip.ip());
+                assert_eq!(is_answered, !is_nat, "{vip}");
+            }
         }
         Ok(())
     })

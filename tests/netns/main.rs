@@ -8,6 +8,7 @@ mod api;
 mod changes;
 mod daemon_life;
 mod decap;
+mod early;
 mod flow_life;
 mod forwarding;
 mod health;

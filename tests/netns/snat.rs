@@ -83,6 +83,36 @@ fn targets_that_know_no_way_to_the_client_answer_the_pool() -> Result<()> {
 }
 
 #[test]
+fn large_datagrams_arrive_in_fragments_both_ways_behind_a_source_of_ours() -> Result<()> {
+    in_mode("snat_fragments", "full-nat", |lab, daemon| {
+        for vip in [IpAddr::from(NAT_VIP_V4), NAT_VIP_V6.into()] {
+            let to = (vip, UDP_PORT).into();
+            let sockets = (0..4).map(|_| UdpClient::new(lab.client(), to, PATIENCE));
+            let mut sockets: Vec<UdpClient> = sockets.collect::<Result<_>>()?;
+            for bytes in [1_600, 3_000, 8_000, 60_000] {
+                for socket in &mut sockets {
+                    let answer = socket.ask_at_length(bytes);
+                    let answer = answer.or_else(|_| socket.ask_at_length(bytes));
+                    let answer = answer.with_context(|| format!("{bytes} bytes to {vip}"))?;
+                    ensure!(answer.client.ip() == pool_for(vip), "{answer:?}");
+                }
+            }
+        }
+        let status = daemon.status()?;
+        let fragments = 4 * (2 + 3 + 6 + 41);
+        for (balancer, listener) in super::listeners(&status) {
+            if listener["protocol"] == "UDP" && balancer == "nat" {
+                for direction in ["packets", "return_packets"] {
+                    let count = listener[direction].as_u64().unwrap_or_default();
+                    ensure!(count >= fragments, "{listener}");
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn a_target_reaches_itself_through_its_own_vip() -> Result<()> {
     in_mode("hairpin", "nat", |lab, daemon| {
         // Other targets of this link would answer it directly, and not through the gateway.

@@ -22,6 +22,7 @@ mod segment_sizes;
 mod selection;
 mod settled;
 mod snat;
+mod snat_fragments;
 mod snat_icmp;
 mod snat_told;
 mod stopped;
@@ -56,6 +57,7 @@ fn table() -> Vec<Row> {
     rows.extend(settled::rows());
     rows.extend(tunnels::rows());
     rows.extend(snat::rows());
+    rows.extend(snat_fragments::rows());
     rows.extend(snat_icmp::rows());
     rows.extend(snat_told::rows());
     rows.extend(quic::rows());

@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, fmt::Write as _, process::Command};
 use anyhow::{Context as _, Result};
 use nlb_common::{
     counter::Traffic,
+    early::EarlyFragment,
     flow::Choice,
+    fragment::FragmentKey,
     listener::ListenerId,
     next_hop::MacPair,
     stop::{Stop, StopVerdict},
@@ -163,10 +165,15 @@ impl Row {
 
     /// The frame is stopped, and `answer` goes back to its sender; counted as `stop` alone.
     pub(crate) fn answers(self, frame: &Sentence, answer: &Sentence, stop: Stop) -> Self {
+        self.answers_bytes(frame.build(), answer.build(), stop)
+    }
+
+    /// The same for bytes that are no sentence.
+    pub(crate) fn answers_bytes(self, bytes: Vec<u8>, out: Vec<u8>, stop: Stop) -> Self {
         self.step(Step::Frame {
-            bytes: frame.build(),
+            bytes,
             verdict: Verdict::Transmit,
-            out: answer.build(),
+            out,
             counts: Counts {
                 stops: BTreeMap::from([(stop.name(), 1)]),
                 ..Counts::default()
@@ -175,8 +182,13 @@ impl Row {
     }
 
     /// The frame is stopped for two reasons: one of its own, one for which nobody is told.
-    pub(crate) fn stops_twice(mut self, frame: &Sentence, stops: [Stop; 2]) -> Self {
-        self = self.stops(frame, stops[0]);
+    pub(crate) fn stops_twice(self, frame: &Sentence, stops: [Stop; 2]) -> Self {
+        self.stops_twice_bytes(frame.build(), stops)
+    }
+
+    /// The same for bytes that are no sentence.
+    pub(crate) fn stops_twice_bytes(mut self, bytes: Vec<u8>, stops: [Stop; 2]) -> Self {
+        self = self.stops_bytes(bytes, stops[0]);
         if let Some(Step::Frame { counts, .. }) = self.steps.last_mut() {
             counts.stops.insert(stops[1].name(), 1);
         }
@@ -459,6 +471,8 @@ impl Run<'_> {
         let before = Counts::of_memory(&self.tables)?;
         let found = handle(&mut frame, &self.tables);
         let counted = Counts::of_memory(&self.tables)?.since(&before);
+        let early = self.tables.early.take();
+        self.judge_early(number, bytes, counts, &early);
         if found != verdict {
             self.faults.push(format!(
                 "step {number}: memory: expected {verdict:?}, found {found:?}"
@@ -478,10 +492,40 @@ impl Run<'_> {
         let before = Counts::of_kernel(kernel)?;
         let (answer, bytes) = kernel.run(bytes, interface)?;
         let counted = Counts::of_kernel(kernel)?.since(&before);
+        let found = kernel.take_early();
         if let Some(wrong) = judge(expected, (answer, &bytes, &counted)) {
             self.faults.push(format!("step {number}: kernel:\n{wrong}"));
         }
+        let kept = |of: &[EarlyFragment]| -> Vec<(FragmentKey, u32, Vec<u8>)> {
+            let kept = of.iter();
+            kept.map(|it| (it.key, it.interface, it.frame().to_vec()))
+                .collect()
+        };
+        if kept(&found) != kept(&early) {
+            self.faults
+                .push(format!("step {number}: kernel: others are kept"));
+        }
         Ok(())
+    }
+
+    /// A client's fragment without its first one, and nothing else, is to be kept as it came.
+    fn judge_early(
+        &mut self,
+        number: usize,
+        bytes: &[u8],
+        counts: &Counts,
+        early: &[EarlyFragment],
+    ) {
+        let is_early = counts.stops.contains_key(Stop::NoFirstFragment.name());
+        let is_kept = match early {
+            [] => !is_early || counts.stops.contains_key(Stop::EarlyLimit.name()),
+            [one] => is_early && one.frame() == bytes && one.interface == interface(bytes),
+            _ => false,
+        };
+        if !is_kept {
+            self.faults
+                .push(format!("step {number}: memory: kept {}", early.len()));
+        }
     }
 }
 

@@ -412,13 +412,13 @@ fn hairpin_to_another() -> Row {
 }
 
 /// A client's port whose flows to both listeners of one group go to one target.
-struct Collision {
+pub(crate) struct Collision {
     port: u16,
-    source: (&'static str, u16),
+    pub(crate) source: (&'static str, u16),
 }
 
 impl Collision {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let tables = tables();
         let port = (0..1000)
             .map(|nth| port_to(&tables, CLIENT, (VIP, 80), TCP, 11, nth))
@@ -432,21 +432,28 @@ impl Collision {
         }
     }
 
-    fn request(&self, listener: u16) -> Sentence {
+    pub(crate) fn request(&self, listener: u16) -> Sentence {
         from_client().ipv4(CLIENT, VIP).tcp(self.port, listener)
     }
 
-    fn first(&self) -> Sentence {
+    pub(crate) fn first(&self) -> Sentence {
         let to = on_to("10.0.0.11");
         to.ipv4(CLIENT, "10.0.0.11").ttl(63).tcp(self.port, 8080)
     }
 
-    fn answer_to(source: (&str, u16)) -> Sentence {
+    pub(crate) fn second(&self) -> Sentence {
+        on_to("10.0.0.11")
+            .ipv4(self.source.0, "10.0.0.11")
+            .ttl(63)
+            .tcp(self.source.1, 8080)
+    }
+
+    pub(crate) fn answer_to(source: (&str, u16)) -> Sentence {
         let from = from_target("10.0.0.11");
         from.ipv4("10.0.0.11", source.0).tcp(8080, source.1)
     }
 
-    fn back(&self, listener: u16) -> Sentence {
+    pub(crate) fn back(&self, listener: u16) -> Sentence {
         let to = on_to(CLIENT).ipv4(VIP, CLIENT);
         to.ttl(63).tcp(listener, self.port)
     }
@@ -454,10 +461,7 @@ impl Collision {
 
 fn collision() -> Row {
     let it = Collision::new();
-    let second = on_to("10.0.0.11")
-        .ipv4(it.source.0, "10.0.0.11")
-        .ttl(63)
-        .tcp(it.source.1, 8080);
+    let second = it.second();
     row("two flows of one client's port to one target are kept apart by the source of the second")
         .sends(&it.request(80), &it.first(), (1, 11), New)
         .sends(&it.request(97), &second, (32, 11), New)

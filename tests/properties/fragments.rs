@@ -20,7 +20,7 @@ use nlb_tests::{
     },
     world::{
         self, CLIENT, CLIENT_V6, DSR_VIP, DSR_VIP_V6, ETH0, ETH1, FAR_CLIENT, FAR_CLIENT_V6,
-        QUIET_CLIENT, VIP, VIP_V6, from_client, from_target, tables,
+        FULL_VIP, FULL_VIP_V6, QUIET_CLIENT, VIP, VIP_V6, from_client, from_target, tables,
     },
 };
 use proptest::prelude::*;
@@ -91,7 +91,100 @@ fn all(
     arrived
 }
 
+/// What a receiver puts together: it goes by sender, receiver, protocol and number (RFC 791 §3.2,
+/// RFC 8200 §4.5).
+fn put_together(arrived: &[Vec<u8>], is_v6: bool) -> Vec<Vec<u8>> {
+    let mut datagrams: HashMap<Vec<u8>, Vec<Vec<u8>>> = HashMap::new();
+    for piece in arrived {
+        let known_by = if is_v6 {
+            [&piece[22..54], &piece[58..62]].concat()
+        } else {
+            [&piece[18..20], &piece[23..24], &piece[26..34]].concat()
+        };
+        datagrams.entry(known_by).or_default().push(piece.clone());
+    }
+    let joined = datagrams.values().map(|pieces| join(pieces));
+    joined
+        .map(|whole| whole.expect("one datagram's pieces, and all of them"))
+        .collect()
+}
+
+/// Sends the pieces of all of these, mixed, but each one's first before its others; what arrived.
+fn mixed(
+    random: &mut Random,
+    tables: &MemoryTables,
+    mut datagrams: Vec<Vec<Vec<u8>>>,
+    interface: u32,
+) -> Vec<Vec<u8>> {
+    let out = if interface == ETH0 { ETH1 } else { ETH0 };
+    let mut arrived = Vec::new();
+    while !datagrams.is_empty() {
+        let chosen = random.below(datagrams.len());
+        let piece = datagrams[chosen].remove(0);
+        let (verdict, bytes) = send(tables, &piece, interface);
+        assert_eq!(
+            verdict,
+            Verdict::Redirect(out),
+            "{}",
+            facts::describe(&bytes)
+        );
+        arrived.push(bytes);
+        datagrams.retain(|pieces| !pieces.is_empty());
+    }
+    arrived
+}
+
 proptest! {
+    /// All clients are one to the target, and all of them use the same numbers.
+    #[test]
+    fn what_is_put_together_behind_a_source_of_ours_is_what_one_end_sent(seed: u64, is_v6: bool) {
+        let random = &mut Random::new(seed);
+        let tables = tables();
+        let (clients, vip, pool) = if is_v6 {
+            ([CLIENT_V6, FAR_CLIENT_V6], FULL_VIP_V6, "2001:db8::50")
+        } else {
+            ([CLIENT, FAR_CLIENT], FULL_VIP, "192.0.2.50")
+        };
+        tables.set_pool(&[world::address(pool)]);
+        let payload = |sender: &str, number: u16| format!("{sender} {number} ").repeat(40);
+        // Each sender uses a number once.
+        let datagrams: Vec<(&str, u16)> =
+            (1..=20).flat_map(|number| clients.map(|client| (client, number))).collect();
+        let sent = datagrams.iter().map(|(client, number)| {
+            let ends = ((*client, 40_000 + number % 4), (vip, 53));
+            let whole = say(from_client(), ends.0, ends.1, UDP);
+            split(&whole.payload(payload(client, *number).as_bytes()).build(), &[40, 80], *number)
+        });
+        let sent: Vec<_> = sent.collect();
+        let whole = put_together(&mixed(random, &tables, sent, ETH0), is_v6);
+        prop_assert_eq!(whole.len(), datagrams.len());
+        let content_at = if is_v6 { 14 + 40 + 8 } else { 14 + 20 + 8 };
+        let mut answers = Vec::new();
+        for (number, whole) in (1000u16..).zip(&whole) {
+            let facts = facts::read(whole).expect("a whole datagram");
+            prop_assert!(facts.is_intact, "{}", facts::describe(whole));
+            let told = String::from_utf8_lossy(&whole[content_at..]);
+            let mut words = told.split(' ');
+            let (client, of) = (words.next().expect("a sender"), words.next().expect("a number"));
+            prop_assert_eq!(&told, &payload(client, of.parse().expect("a number")));
+            // The same goes back.
+            let (from, to) = facts.ports.expect("ports");
+            let (target, source) = (facts.destination.to_string(), facts.source.to_string());
+            let router = if is_v6 { "fd00::fe" } else { "10.0.0.11" };
+            let answer = say(from_target(router), (&target, to), (&source, from), UDP);
+            answers.push(split(&answer.payload(told.as_bytes()).build(), &[64], number));
+        }
+        let whole = put_together(&mixed(random, &tables, answers, ETH1), is_v6);
+        prop_assert_eq!(whole.len(), datagrams.len());
+        for whole in &whole {
+            let facts = facts::read(whole).expect("a whole datagram");
+            prop_assert!(facts.is_intact, "{}", facts::describe(whole));
+            prop_assert_eq!(facts.source.to_string(), vip);
+            let told = String::from_utf8_lossy(&whole[content_at..]);
+            prop_assert!(told.starts_with(&facts.destination.to_string()), "{told}");
+        }
+    }
+
     #[test]
     fn fragments_of_one_packet_arrive_together_and_make_a_right_one(
         seed: u64, is_v6: bool, is_tcp: bool, is_dsr: bool, port: u16, payload_bytes in 100usize..4000,
@@ -161,7 +254,7 @@ proptest! {
             }
             let (client, vip) = (random.pick(clients), random.pick(&vips));
             let (protocol, service) = random.pick(&[(UDP, 53), (UDP, 53), (TCP, 80)]);
-            let (port, number) = (random.pick(&[40_000, 40_001, 40_002]), random.pick(&[1, 2]));
+            let (port, number) = (random.pick(&[40_000, 40_001, 40_002]), random.pick(&[1u16, 2]));
             let whole = say(from_client(), (client, port), (vip, service), protocol);
             let pieces = split(&whole.payload(&[7; 100]).build(), &[40, 80], number);
             let piece = random.below(3);

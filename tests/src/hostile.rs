@@ -411,7 +411,15 @@ fn decorated(random: &mut Random, mut sentence: Sentence, is_v6: bool) -> Senten
             let is_more = random.once_in(2);
             sentence.fragment(offset_bytes, is_more, random.pick(NUMBERS))
         }
-        6 => sentence.echo(),
+        6 => {
+            let echo = sentence.echo();
+            if random.once_in(2) {
+                echo
+            } else {
+                let offset_bytes = random.pick(&[0, 0, 1480]);
+                echo.fragment(offset_bytes, true, random.pick(NUMBERS))
+            }
+        }
         7 => sentence.no_checksum(),
         8 => sentence.tcp_options(&[2, 4, 5, 0xb4]),
         9 => {

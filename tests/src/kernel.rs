@@ -10,12 +10,12 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{
         Array, ArrayOfMaps, HashMap as KernelHashMap, LpmTrie, MapData, PerCpuArray, PerCpuValues,
-        ProgramArray, lpm_trie::Key as Prefix,
+        ProgramArray, RingBuf, lpm_trie::Key as Prefix,
     },
     programs::{TestRun as _, TestRunOptions, Xdp, xdp::XdpMode},
 };
@@ -24,8 +24,9 @@ use nlb_common::{
     admission::{Source, Window},
     counter::Traffic,
     decap::SourceKey,
+    early::EarlyFragment,
     flow::Progress,
-    fragment::{FragmentKey, FragmentRecord},
+    fragment::{COUNTERS, FragmentKey, FragmentRecord},
     listener::{ListenerId, ListenerKey},
     maps::{HINT_WORDS, Hints, PREFILTER_WORDS},
     next_hop::{NeighbourKey, VlanId, VlanLink},
@@ -36,6 +37,7 @@ use nlb_common::{
     stage::Stage,
     stop::Stop,
     tick::Tick,
+    word::Word,
 };
 use nlb_ebpf::{Verdict, memory::MemoryTables};
 use nlb_userspace::dataplane::stages;
@@ -192,6 +194,8 @@ pub struct Kernel {
     _stages: ProgramArray<MapData>,
     rings: HashMap<(&'static str, u16), (Vec<u32>, RingMap)>,
     rules: HashMap<ListenerId, Vec<(Address, u8, u32)>>,
+    early_ring: RingBuf<MapData>,
+    early: Vec<EarlyFragment>,
 }
 
 /// A ring's inner map.
@@ -252,7 +256,10 @@ impl Kernel {
                 .attach(name, XdpMode::default())
                 .with_context(|| format!("attaching to {name}"))?;
         }
+        let early_ring = ebpf.take_map("EARLY").context("no map EARLY")?;
         let mut kernel = Self {
+            early_ring: RingBuf::try_from(early_ring)?,
+            early: Vec::new(),
             ebpf,
             _stages: stages,
             rings: HashMap::new(),
@@ -528,12 +535,22 @@ impl Kernel {
                 return Ok(Some(format!("{key:?}: kernel {record:?}, memory {ours:?}")));
             }
         }
-        Ok((!memory.is_empty()).then(|| format!("only in memory: {memory:?}")))
+        if !memory.is_empty() {
+            return Ok(Some(format!("only in memory: {memory:?}")));
+        }
+        let given = self
+            .array::<[u64; COUNTERS]>("IDENTIFICATIONS")?
+            .get(&0, 0)?;
+        let ours = tables.identifications.counters.iter().map(Word::load);
+        let is_same = ours.eq(given);
+        Ok((!is_same).then(|| format!("numbers were given otherwise: {given:?}")))
     }
 
     /// Replaces what is remembered: flows, and fragmented datagrams.
     pub fn write_flows(&mut self, tables: &mut MemoryTables) -> Result<()> {
         self.write_fragments(tables)?;
+        let numbers = std::slice::from_mut(&mut tables.identifications);
+        self.write_array::<{ 8 * COUNTERS }>("IDENTIFICATIONS", numbers)?;
         self.write_array::<128>("FLOWS", &mut tables.buckets)?;
         self.write_array::<32>("TRANSLATIONS", &mut tables.translations)?;
         self.write_array::<64>("SOURCES", &mut tables.sources)
@@ -629,6 +646,12 @@ impl Kernel {
         options.ctx_in = Some(&context);
         let result = program.test_run(options).context("BPF_PROG_TEST_RUN")?;
         out.truncate(usize::try_from(result.data_size_out)?);
+        // Read at once, as the daemon does: or there would be no room for the next ones.
+        while let Some(item) = self.early_ring.next() {
+            let read = EarlyFragment::read_from_bytes(&item[..size_of::<EarlyFragment>()]);
+            self.early
+                .push(read.map_err(|error| anyhow!("an early fragment: {error}"))?);
+        }
         let answer = match result.return_value {
             1 => Answer::Drop,
             2 => Answer::Pass,
@@ -637,6 +660,11 @@ impl Kernel {
             other => bail!("the program returned {other}"),
         };
         Ok((answer, out))
+    }
+
+    /// The fragments that the daemon was asked to keep since this was asked.
+    pub fn take_early(&mut self) -> Vec<EarlyFragment> {
+        std::mem::take(&mut self.early)
     }
 
     fn traffic(&mut self, name: &str, id: u32) -> Result<Traffic> {

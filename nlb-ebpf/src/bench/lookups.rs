@@ -35,6 +35,7 @@ use nlb_common::{
 };
 use nlb_ebpf::{
     flows::{self, Place},
+    frame::Frame,
     parse::{Packet, parse},
     tables::{Passage, Route, RouteQuery, Tables},
 };
@@ -263,6 +264,14 @@ impl Tables for FlowTables {
     }
 
     fn remember_fragment(&self, _: &FragmentKey, _: &FragmentRecord) {}
+
+    fn keep_early<F: Frame>(&self, _: &F, _: &FragmentKey) -> bool {
+        true
+    }
+
+    fn next_identification(&self, _: u32) -> u32 {
+        0
+    }
 
     fn hand_over(&self, _word: u64) {}
 

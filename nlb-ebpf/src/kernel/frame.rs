@@ -1,10 +1,12 @@
 //! [`Frame`] over the bytes between `data` and `data_end`.
 
 use aya_ebpf::{
-    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
+    helpers::generated::{
+        bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+    },
     programs::XdpContext,
 };
-use nlb_common::stop::Stop;
+use nlb_common::{early::FRAME_BYTES, stop::Stop};
 use nlb_ebpf::frame::{Frame, Header, Offset};
 
 /// One packet in the driver's memory.
@@ -109,6 +111,26 @@ impl Frame for XdpFrame<'_> {
         // SAFETY: the context is this call's.
         let bytes = unsafe { bpf_xdp_get_buff_len(self.context.ctx) };
         bytes as u32 as usize
+    }
+
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the kernel's lengths are `u32`"
+    )]
+    fn copy_to(&self, to: &mut [u8; FRAME_BYTES]) -> Option<u32> {
+        // VERIFIER: read as it is passed on, or another register is than the one that was compared ("R4
+        // min value is negative"; Linux 6.18, rustc 1.96).
+        let length = self.length_bytes() as u32;
+        // SAFETY: a local variable.
+        let length = unsafe { (&raw const length).read_volatile() };
+        if length == 0 || length > FRAME_BYTES as u32 {
+            return None;
+        }
+        let place = to.as_mut_ptr().cast();
+        // SAFETY: the context is this call's, and `to` has room for so many bytes.
+        let refused = unsafe { bpf_xdp_load_bytes(self.context.ctx, 0, place, length) } != 0;
+        if refused { None } else { Some(length) }
     }
 
     #[inline(always)]

@@ -34,15 +34,19 @@ use nlb_common::{
     tunnel::TunnelSlot,
     word::Word,
 };
-use nlb_ebpf::tables::{Passage, PassageKind, Route, RouteQuery, Tables};
+use nlb_ebpf::{
+    frame::Frame,
+    tables::{Passage, PassageKind, Route, RouteQuery, Tables},
+};
 
 use super::{
+    early,
     instructions::{compare_and_swap, forget, keep},
-    route,
+    numbers, route,
 };
 
 /// `BPF_F_MMAPABLE`: the daemon maps these and changes them word by word.
-const MMAPABLE: usize = 1 << 10;
+pub(super) const MMAPABLE: usize = 1 << 10;
 /// `BPF_NOEXIST` of `linux/bpf.h`.
 const BPF_NOEXIST: u64 = 1;
 /// `BPF_F_NO_PREALLOC`.
@@ -387,6 +391,16 @@ impl Tables for Maps<'_> {
         // Fails only if other cores have all free elements in hand: then the later fragments are
         // stopped, and counted.
         let _ = FRAGMENTS.insert(key, record, 0);
+    }
+
+    #[inline(always)]
+    fn keep_early<F: Frame>(&self, frame: &F, key: &FragmentKey) -> bool {
+        early::keep(frame, key)
+    }
+
+    #[inline(always)]
+    fn next_identification(&self, hash: u32) -> u32 {
+        numbers::next(hash)
     }
 
     #[inline(always)]

@@ -1,10 +1,12 @@
 //! Where the packet path touches the kernel: the only packet pointers, map statics and helpers.
 
+pub(crate) mod early;
 pub(crate) mod faults;
 pub(crate) mod frame;
 pub(crate) mod instructions;
 pub(crate) mod maps;
-pub(crate) mod route;
+pub(crate) mod numbers;
+mod route;
 pub(crate) mod stages;
 
 use aya_ebpf::{bindings::xdp_action, helpers::generated::bpf_redirect};

@@ -39,14 +39,14 @@ pub const ATTEMPTS: u64 = 8;
 ///
 /// With 64 sources tried, one new flow in 800 is refused when nine tenths of the whole pool's ports
 /// towards its target are in use, and one in 1,600,000 with four fifths.
-pub const ROUNDS: u16 = 8;
+pub const ROUNDS: u8 = 8;
 
 /// What a source is asked for.
 pub(super) struct Asked<'t> {
     pub(super) pool: &'t Pool,
     pub(super) is_v4: bool,
     pub(super) protocol: u8,
-    pub(super) round: u16,
+    pub(super) round: u8,
 }
 
 /// Claims a source for the flow that will be in this entry; [`Translation::to_word`], or 0 if no

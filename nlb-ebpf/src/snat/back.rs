@@ -3,11 +3,12 @@
 use nlb_common::{
     answer::Notice,
     flow::Choice,
+    fragment::Way,
     stop::Stop,
     wire::{protocol, tcp::SYN},
 };
 
-use super::owner::owner;
+use super::{disguise, owner::owner};
 use crate::{
     Exit, Verdict,
     classify::forgotten,
@@ -83,6 +84,15 @@ pub fn back<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, E
         port: client.port,
     };
     translate_ends(frame, &packet, Some(vip), Some(client))?;
+    let ids = (choice.listener, choice.target);
+    disguise(
+        frame,
+        &packet,
+        tables,
+        ids,
+        Way::ToClient,
+        (vip.address, client.address),
+    )?;
     if packet.tcp_flags & SYN != 0 {
         segment_size::clamp(frame, packet.transport, choice.listener, tables);
     }

@@ -20,7 +20,7 @@ use crate::{
     emit::emit,
     flows,
     frame::Frame,
-    parse::parse,
+    parse::{Kind, Packet, parse},
     rewrite::Endpoint,
     segment_size,
     tables::{Passage, PassageKind, Tables},
@@ -33,13 +33,18 @@ use crate::{
 struct Wanted {
     listener: ListenerId,
     target: TargetId,
-    round: u16,
+    round: u8,
+    /// Whether the packet is a first fragment.
+    is_fragment: bool,
 }
 
 impl Wanted {
     #[inline(always)]
     const fn to_word(self) -> u64 {
-        self.target.0 as u64 | (self.listener.0 as u64) << 32 | (self.round as u64) << 48
+        self.target.0 as u64
+            | (self.listener.0 as u64) << 32
+            | (self.round as u64) << 48
+            | (self.is_fragment as u64) << 56
     }
 
     #[inline(always)]
@@ -48,7 +53,8 @@ impl Wanted {
         Self {
             target: TargetId(word as u32),
             listener: ListenerId((word >> 32) as u16),
-            round: (word >> 48) as u16,
+            round: (word >> 48) as u8,
+            is_fragment: word >> 56 & 1 != 0,
         }
     }
 
@@ -61,11 +67,12 @@ impl Wanted {
 
 /// Goes on to [`Stage::SnatBegin`], for the first time.
 #[inline(always)]
-pub(crate) fn go<T: Tables>(tables: &T, decision: &Decision<'_>) -> Exit {
+pub(crate) fn go<T: Tables>(tables: &T, packet: &Packet, decision: &Decision<'_>) -> Exit {
     let wanted = Wanted {
         listener: decision.listener,
         target: decision.target.id,
         round: 0,
+        is_fragment: packet.kind == Kind::FirstFragment,
     };
     wanted.go(tables)
 }
@@ -74,6 +81,9 @@ pub(crate) fn go<T: Tables>(tables: &T, decision: &Decision<'_>) -> Exit {
 ///
 /// The entry is ours alone, busy, while a source is looked for; if this round finds none it becomes
 /// what it was, and the stage goes on to itself for the next round.
+///
+/// A first fragment has its flow pinned here, and goes on to [`Stage::SnatFirst`]: for its record there
+/// is no room on this stack.
 #[inline(always)]
 pub fn begin<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
     let packet = forgotten(parse(frame)?, tables);
@@ -91,6 +101,10 @@ pub fn begin<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, 
     let any = any_source(&packet, tables);
     let next_hop = way(frame, &packet, any, tables, &decision.target)?;
     let source = pinned(packet.is_v4, tables, &arrival, &decision, wanted)?;
+    // VERIFIER: asked for anew, because it would have no place on the stack in the meantime.
+    if Wanted::of_word(tables.handed_over()).is_fragment {
+        return Err(Exit::Go(Stage::SnatFirst));
+    }
     onward(frame, &packet, &decision, source)?;
     if opens(&packet) {
         segment_size::clamp(frame, packet.transport, listener, tables);
@@ -185,6 +199,7 @@ mod tests {
             listener: ListenerId(u16::MAX),
             target: TargetId(u32::MAX),
             round: ROUNDS,
+            is_fragment: true,
         };
         assert_eq!(Wanted::of_word(wanted.to_word()), wanted);
     }

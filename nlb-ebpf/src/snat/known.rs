@@ -3,11 +3,12 @@
 use nlb_common::{
     answer::Notice,
     flow::{Choice, FlowState},
+    fragment::Way,
     source::Translation,
     stop::Stop,
 };
 
-use super::onward;
+use super::{disguise, onward};
 use crate::{
     Exit, Verdict,
     classify::forgotten,
@@ -18,8 +19,8 @@ use crate::{
     rewrite::Endpoint,
     segment_size,
     select::Chosen,
-    tables::Tables,
-    to_target::{Arrival, Decision, advance, find, note, opens, refused, way},
+    tables::{PassageKind, Tables},
+    to_target::{Arrival, Decision, advance, count, find, note, opens, refused, way},
 };
 
 /// Sends a packet on to the target of its flow, from the flow's source.
@@ -29,6 +30,20 @@ use crate::{
 /// another processor can have brought about, is the end of its packet ([`Stop::FlowReplaced`]).
 #[inline(always)]
 pub fn known<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
+    go_on::<false, F, T>(frame, tables)
+}
+
+/// Sends a first fragment on whose flow [`super::begin`] has just pinned.
+#[inline(always)]
+pub fn first<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
+    go_on::<true, F, T>(frame, tables)
+}
+
+#[inline(always)]
+fn go_on<const BEGINS: bool, F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+) -> Result<Verdict, Exit> {
     let packet = forgotten(parse(frame)?, tables);
     frame.forget_ends();
     let arrival = Arrival::of(&packet, tables);
@@ -38,8 +53,15 @@ pub fn known<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, 
         .map_err(|stop| refused(tables, stop, &decision, Notice::TIME_EXCEEDED, 0))?;
     fits(&packet, 0, &next_hop)
         .map_err(|stop| refused(tables, stop, &decision, Notice::TOO_BIG, next_hop.mtu_bytes))?;
-    note(&packet, tables, &arrival, &decision);
+    if BEGINS {
+        count(&packet, tables, &decision, PassageKind::New);
+    } else {
+        note(&packet, tables, &arrival, &decision);
+    }
     onward(frame, &packet, &decision, source)?;
+    let ids = (decision.listener, decision.target.id);
+    let ends = (source.address, decision.target.record.address());
+    disguise(frame, &packet, tables, ids, Way::ToTarget, ends)?;
     if opens(&packet) {
         segment_size::clamp(frame, packet.transport, decision.listener, tables);
     }

@@ -5,7 +5,7 @@
 //! which nearly all packets go through, know no more of them than a bit of their state:
 //!
 //! * [`begin`] gives a new flow its source,
-//! * [`known`] sends the packets of a remembered flow on,
+//! * [`known`] sends the packets of a remembered flow on, and the first fragment of a new one,
 //! * [`back`] sends the answers to the client,
 //! * [`mod@icmp`] does so with errors about either.
 //!
@@ -19,13 +19,21 @@ pub mod icmp;
 pub mod known;
 pub mod owner;
 
-use nlb_common::{address::Address, flow::Choice, stop::Stop, target::Mode};
+use nlb_common::{
+    address::Address,
+    flow::Choice,
+    fragment::Way,
+    listener::ListenerId,
+    stop::Stop,
+    target::{Mode, TargetId},
+};
 
 use crate::{
     flows::{self, Worth},
+    fragment::remember_disguised,
     frame::Frame,
-    parse::Packet,
-    rewrite::{Endpoint, translate_ends},
+    parse::{Kind, Packet},
+    rewrite::{Endpoint, renumber, translate_ends},
     tables::Tables,
     to_client::is_source_translated,
     to_target::{Arrival, Decision, resets},
@@ -139,4 +147,22 @@ fn onward<F: Frame>(
         port: record.port(),
     };
     translate_ends(frame, packet, Some(source), Some(destination))
+}
+
+/// A first fragment whose ends become `source` and `destination` gets a number of ours besides, and
+/// leaves a record for the later ones.
+#[inline(always)]
+fn disguise<F: Frame, T: Tables>(
+    frame: &mut F,
+    packet: &Packet,
+    tables: &T,
+    ids: (ListenerId, TargetId),
+    way: Way,
+    (source, destination): (Address, Address),
+) -> Result<(), Stop> {
+    if packet.kind != Kind::FirstFragment {
+        return Ok(());
+    }
+    let number = remember_disguised(packet, tables, ids, way, (source, destination));
+    renumber(frame, packet, number)
 }

@@ -2,7 +2,8 @@
 //!
 //! One task owns everything; what happens comes in through channels: probes' outcomes, the
 //! network's changes, what the packet program tells, commands of the control socket, signals and
-//! timers. Nothing is polled but the flow table, which is swept every few seconds.
+//! timers. Nothing is polled but the flow table, which is swept every few seconds, and, while early
+//! fragments wait, the records that they wait for.
 
 mod change;
 mod groups;
@@ -18,7 +19,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use nlb_common::next_hop::NextHopId;
+use nlb_common::{early::EarlyFragment, next_hop::NextHopId};
 use tokio::{
     sync::{mpsc, oneshot},
     time::MissedTickBehavior,
@@ -34,12 +35,13 @@ use crate::{
     config::{Desired, Faults, Mode, Node},
     dataplane::{
         Dataplane as _, DataplaneError, Step,
+        early::EarlyFragments,
         events::Events,
         load::{self, Attached, Loaded},
         sweep::Sweep,
     },
     desk::{Desk, OpenError, Refused},
-    farewell,
+    early, farewell,
     health::ProbeOutcome,
     next_hop::{Change, NextHopError, Resolution, Unresolved, Watch, book::Book},
     plan::{self, Actual, Limits, PlanError, Wish},
@@ -129,6 +131,10 @@ pub struct Daemon {
     last_wish_change: Instant,
     /// The steps of slow starts that are live.
     slow_starts: Vec<u16>,
+    /// What became of the fragments that came before their first one.
+    early: early::Counts,
+    /// Whether the log has it that they could not be sent in again.
+    has_lost_early: bool,
     outcomes: mpsc::Sender<(TargetKey, ProbeOutcome)>,
 }
 
@@ -153,6 +159,7 @@ pub struct Inputs {
     outcomes: mpsc::Receiver<(TargetKey, ProbeOutcome)>,
     changes: mpsc::Receiver<Vec<Change>>,
     events: Events,
+    early: EarlyFragments,
 }
 
 impl Daemon {
@@ -199,6 +206,7 @@ impl Daemon {
         let found = loaded.maps.read()?;
         let (sender, outcomes) = mpsc::channel(1024);
         let events = Events::new(loaded.take_events()?).map_err(DaemonError::Events)?;
+        let early = EarlyFragments::new(loaded.take_early()?).map_err(DaemonError::Events)?;
         let now = Instant::now();
         let mut daemon = Self {
             config_path: config_path.to_owned(),
@@ -212,6 +220,8 @@ impl Daemon {
             sweeps: Default::default(),
             last_wish_change: now,
             slow_starts: Vec::new(),
+            early: early::Counts::default(),
+            has_lost_early: false,
             outcomes: sender,
             is_live: false,
             desk,
@@ -237,6 +247,7 @@ impl Daemon {
                 outcomes,
                 changes,
                 events,
+                early,
             },
         ))
     }
@@ -295,6 +306,10 @@ impl Daemon {
                     Ok(wanted) => self.on_wanted(wanted).await,
                     Err(error) => tracing::error!("cannot read the packet program's events: {error}"),
                 },
+                due = inputs.early.due() => match due {
+                    Ok(due) => self.on_due(&due, inputs.early.counts()),
+                    Err(error) => tracing::error!("cannot read fragments to be kept: {error}"),
+                },
                 Some(command) = commands.recv() => self.on_command(command).await,
                 Some(()) = reload.recv() => match self.reload().await {
                     Ok(done) => tracing::info!(generation = done.generation, "reloaded"),
@@ -339,6 +354,19 @@ impl Daemon {
             tracing::error!("cannot follow the network's change: {error}");
         }
         self.reconcile_or_log();
+    }
+
+    /// Sends fragments in again whose datagram's first one has come.
+    fn on_due(&mut self, due: &[EarlyFragment], counts: early::Counts) {
+        self.early = counts;
+        for fragment in due {
+            let sent = self.loaded.send_in(fragment.interface, fragment.frame());
+            if let Err(error) = sent
+                && !std::mem::replace(&mut self.has_lost_early, true)
+            {
+                tracing::warn!("{error}");
+            }
+        }
     }
 
     /// Has the kernel resolve neighbours that packets were dropped for.

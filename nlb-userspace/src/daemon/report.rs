@@ -58,6 +58,7 @@ impl Daemon {
                 .iter()
                 .map(|group| self.group(group, &sweep))
                 .collect(),
+            early_fragments: self.early,
             stops: Stop::ALL
                 .iter()
                 .filter(|stop| **stop != Stop::NotOurs)

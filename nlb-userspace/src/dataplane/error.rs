@@ -101,6 +101,17 @@ pub enum DataplaneError {
         /// What to try.
         hint: &'static str,
     },
+    /// A frame that was kept could not be sent in again.
+    #[error(
+        "cannot send a fragment in again on interface {interface}: {source}; it is lost, as all are \
+         that come before their datagram's first one where this does not work"
+    )]
+    SendIn {
+        /// The interface's index.
+        interface: u32,
+        /// Why not.
+        source: ProgramError,
+    },
     /// There is no record with this number: the configuration needs more than the maps have.
     #[error(
         "map {map} has {capacity} entries and entry {index} is needed; raise node.capacity, then \

@@ -14,13 +14,18 @@ use zerocopy::FromBytes as _;
 /// The packet program's events.
 pub struct Events(AsyncFd<RingBuf<MapData>>);
 
+/// A ring buffer that can be waited for.
+pub(super) fn waited_for(buffer: RingBuf<MapData>) -> io::Result<AsyncFd<RingBuf<MapData>>> {
+    // SAFETY: the ring buffer owns its map's descriptor, gives the same one each time, and neither
+    // closes nor replaces it before it is dropped.
+    let registered = unsafe { AsyncFd::register(buffer) };
+    registered.map_err(|error| error.into_parts().1)
+}
+
 impl Events {
     /// Waits on this ring buffer from now on; needs a tokio runtime around it.
     pub fn new(buffer: RingBuf<MapData>) -> io::Result<Self> {
-        // SAFETY: the ring buffer owns its map's descriptor, gives the same one each time, and
-        // neither closes nor replaces it before it is dropped.
-        let registered = unsafe { AsyncFd::register(buffer) };
-        registered.map(Self).map_err(|error| error.into_parts().1)
+        waited_for(buffer).map(Self)
     }
 
     /// Waits until something was told, and gives the neighbours that packets were dropped for,

@@ -14,7 +14,7 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{MapData, MapError, ProgramArray, RingBuf},
     programs::{
-        ProgramError, Xdp, XdpMode as AttachMode,
+        ProgramError, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode as AttachMode,
         links::{FdLink, PinnedLink},
         xdp::{XdpLink, XdpLinkId},
     },
@@ -29,11 +29,13 @@ use nlb_common::{
 use rustix::fs::FlockOperation;
 use zerocopy::IntoBytes as _;
 
-use super::{DataplaneError, XDP_OBJECT, kernel::KernelMaps, log, shared::Shared, stages};
+use super::{
+    DataplaneError, XDP_OBJECT, early::EarlyMaps, kernel::KernelMaps, log, shared::Shared, stages,
+};
 use crate::config::{Capacity, XdpMode};
 
 /// Names of the maps that are pinned under their own names.
-const PINNED_MAPS: [&str; 25] = [
+const PINNED_MAPS: [&str; 26] = [
     "HEADER",
     "PREFILTER",
     "LISTENER_INDEX",
@@ -52,6 +54,7 @@ const PINNED_MAPS: [&str; 25] = [
     "SERVER_IDS",
     "FLOWS",
     "FRAGMENTS",
+    "IDENTIFICATIONS",
     "TRANSLATIONS",
     "SOURCES",
     "SNAT_POOL",
@@ -98,6 +101,7 @@ pub struct Loaded {
     /// The maps.
     pub maps: KernelMaps,
     events: Option<RingBuf<MapData>>,
+    early: Option<EarlyMaps>,
     /// Whether the maps were there before us.
     pub is_adopted: bool,
     /// Whether the maps have room to translate sources.
@@ -232,6 +236,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
     let stages = stages::load(&mut object)?;
     let stages_pin = pin_stages(pins, stages)?;
     let (maps, events) = KernelMaps::take(&mut object)?;
+    let early = EarlyMaps::take(&mut object)?;
     if !is_adopted && let Some(header) = maps.header() {
         for (word, secret) in header.table_secret.iter().zip(table_secret) {
             word.store(secret);
@@ -245,6 +250,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         stages_pin,
         maps,
         events: Some(events),
+        early: Some(early),
         is_adopted,
         translates_sources,
         pins_on_change: request.pins_on_change,
@@ -350,6 +356,33 @@ impl Loaded {
     /// What the packet program tells; once.
     pub fn take_events(&mut self) -> Result<RingBuf<MapData>, DataplaneError> {
         self.events.take().ok_or(DataplaneError::NoMap("EVENTS"))
+    }
+
+    /// The fragments that the packet program asks us to keep; once.
+    pub fn take_early(&mut self) -> Result<EarlyMaps, DataplaneError> {
+        self.early.take().ok_or(DataplaneError::NoMap("EARLY"))
+    }
+
+    /// Sends a frame in as if it had just come in through an interface of ours: the kernel runs the
+    /// program on it, and does with it what the program says (`BPF_F_TEST_XDP_LIVE_FRAMES`, Linux 5.18).
+    pub fn send_in(&self, interface: u32, frame: &[u8]) -> Result<(), DataplaneError> {
+        let name = Stage::FRONT_PROGRAM;
+        let program = self.object.program(name);
+        let program: &Xdp = program
+            .and_then(|program| program.try_into().ok())
+            .ok_or(DataplaneError::NoProgram(name))?;
+        let end = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+        // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index,
+        // egress_ifindex.
+        let context = [0, end, 0, interface, 0, 0].map(u32::to_ne_bytes).concat();
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.ctx_in = Some(&context);
+        options.attrs = TestRunAttrs::new().xdp_live_frames(1);
+        match program.test_run(options) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(DataplaneError::SendIn { interface, source }),
+        }
     }
 
     /// Puts the program on an interface: behind its pinned link, or with a new link.

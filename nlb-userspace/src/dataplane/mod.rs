@@ -7,10 +7,11 @@
 //! * [`load`]: load, adopt, attach, replace, pin, detach.
 //! * [`kernel`]: the maps; with [`load`] the only place that knows aya.
 //! * [`decap`]: the same two for the program that runs on targets.
-//! * [`events`]: what the packet program tells.
+//! * [`events`]: what the packet program tells; [`early`]: what it asks to be kept for a moment.
 //! * [`shared`]: the maps' memory, mapped into ours.
 
 pub mod decap;
+pub mod early;
 pub mod error;
 pub mod events;
 pub mod kernel;

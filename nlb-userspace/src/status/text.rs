@@ -45,6 +45,14 @@ impl Status {
         for group in &self.target_groups {
             write_group(group, text)?;
         }
+        let early = &self.early_fragments;
+        if early.kept > 0 {
+            writeln!(
+                text,
+                "\nfragments before their first one: {} kept, {} sent on, {} given up",
+                early.kept, early.sent_on, early.given_up,
+            )?;
+        }
         self.write_stops(text);
         if !self.warnings.is_empty() {
             text.push_str("\nwarnings\n");

@@ -26,6 +26,8 @@ pub struct Effort {
     pub packets: u32,
     /// Numbers of live flows.
     pub flows: &'static [u32],
+    /// SYNs of the flood that live flows are measured under.
+    pub flood: u32,
 }
 
 impl Effort {
@@ -34,12 +36,14 @@ impl Effort {
         rounds: 15,
         packets: 200_000,
         flows: &[1, 10_000, 100_000, 1_000_000],
+        flood: 10_000_000,
     };
     /// Fewer rows and rounds: to see whether something has become slower.
     pub const QUICK: Self = Self {
         rounds: 7,
         packets: 100_000,
         flows: &[1, 100_000],
+        flood: 1_000_000,
     };
 }
 

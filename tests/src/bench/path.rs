@@ -152,11 +152,23 @@ impl Bench<'_> {
         expected: Expected,
         goal_ns: Option<f64>,
     ) -> Result<()> {
+        self.row_between(name, stream, expected, goal_ns, |_| Ok(()))
+    }
+
+    /// A row whose rounds are each followed by something else.
+    fn row_between(
+        &mut self,
+        name: String,
+        stream: &Stream,
+        expected: Expected,
+        goal_ns: Option<f64>,
+        mut between: impl FnMut(&mut Harness) -> Result<()>,
+    ) -> Result<()> {
         let program = self.subject.program()?;
         let mut before = self.subject.counts()?;
         let (mut strays, mut total) = (0, 0);
         let subject = self.subject;
-        let check = |_: &mut Harness, said: u32, packets: u32| {
+        let check = |harness: &mut Harness, said: u32, packets: u32| {
             let after = subject.counts()?;
             let right = as_expected(&before, &after, expected, packets);
             let missing = u64::from(packets) - right;
@@ -175,9 +187,10 @@ impl Bench<'_> {
                 missing > 0 || said == verdict(expected),
                 "`{name}`: the program said {said}"
             );
-            before = after;
             strays += missing;
             total += u64::from(packets);
+            between(harness)?;
+            before = subject.counts()?;
             Ok(())
         };
         let cost = self
@@ -220,6 +233,31 @@ impl Bench<'_> {
                     self.row(name(kind, "return", flows), &back, Expected::Return, goal)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Established flows while others come by the million: each round of theirs is followed by its
+    /// share of a flood of SYNs, each from another client. Not one of them may be lost.
+    fn flood(&mut self) -> Result<()> {
+        const LIVE: u32 = 10_000;
+        let nat = |kind: &Kind| kind.mode == Mode::NAT && kind.protocol == TCP;
+        for kind in Kind::all().filter(nat) {
+            self.preload(kind, LIVE)?;
+            let onward = to_listener(kind, false, LIVE)?;
+            let opening = to_listener(kind, true, 1)?.sequential();
+            let rounds = u32::try_from(self.effort.rounds)?;
+            let (share, mut next) = (self.effort.flood / rounds + 1, self.next);
+            let program = self.subject.program()?;
+            let flood = |harness: &mut Harness| {
+                next += u64::from(share);
+                harness.run(&program, &opening, next, share - 1)?;
+                Ok(())
+            };
+            let what = format!("hit under {} syns", short(self.effort.flood));
+            let name = name(kind, &what, LIVE);
+            self.row_between(name, &onward, Expected::Known, None, flood)?;
+            self.next = next + u64::from(share);
         }
         Ok(())
     }
@@ -426,6 +464,7 @@ pub fn measure(harness: &mut Harness, effort: Effort) -> Result<Vec<Row>> {
     bench.others()?;
     bench.icmp()?;
     bench.hits()?;
+    bench.flood()?;
     bench.settled()?;
     bench.new_flows()?;
     Ok(bench.rows)

@@ -32,7 +32,8 @@ fn unfragmentable(frame: &[u8]) -> (usize, usize) {
 }
 
 /// Cuts an untagged IP frame behind these many bytes of what can be cut: `cuts` rise, in eights.
-pub fn split(frame: &[u8], cuts: &[usize], identification: u16) -> Vec<Vec<u8>> {
+pub fn split(frame: &[u8], cuts: &[usize], identification: impl Into<u32>) -> Vec<Vec<u8>> {
+    let identification = identification.into().to_be_bytes();
     let (start, next_at) = unfragmentable(frame);
     let (head, body) = frame.split_at(start);
     let ends = cuts.iter().copied().chain([body.len()]);
@@ -44,7 +45,7 @@ pub fn split(frame: &[u8], cuts: &[usize], identification: u16) -> Vec<Vec<u8>> 
         let mut piece = head.to_vec();
         if is_v4(frame) {
             piece[16..18].copy_from_slice(&length(head.len() - ETHERNET_BYTES + to - from));
-            piece[18..20].copy_from_slice(&identification.to_be_bytes());
+            piece[18..20].copy_from_slice(&identification[2..]);
             piece[20..22].copy_from_slice(&(is_more << 13 | offset >> 3).to_be_bytes());
             piece[24..26].fill(0);
             let sum = checksum::internet(&[&piece[ETHERNET_BYTES..]]);
@@ -55,7 +56,7 @@ pub fn split(frame: &[u8], cuts: &[usize], identification: u16) -> Vec<Vec<u8>> 
             piece[next_at] = 44;
             piece.extend([frame[next_at], 0]);
             piece.extend((offset | is_more).to_be_bytes());
-            piece.extend(u32::from(identification).to_be_bytes());
+            piece.extend(identification);
         }
         piece.extend(&body[from..to]);
         from = to;
@@ -135,7 +136,7 @@ mod tests {
                 let sum = checksum::internet(&[&frame[14..38]]);
                 frame[24..26].copy_from_slice(&sum.to_be_bytes());
             }
-            let mut pieces = split(&frame, &[400, 808], 7);
+            let mut pieces = split(&frame, &[400, 808], 7u16);
             assert_eq!(pieces.len(), 3);
             pieces.reverse();
             assert_eq!(join(&pieces), Some(frame));

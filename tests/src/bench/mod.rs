@@ -43,7 +43,7 @@ impl Effort {
         rounds: 7,
         packets: 100_000,
         flows: &[1, 100_000],
-        flood: 1_000_000,
+        flood: 10_000_000,
     };
 }
 

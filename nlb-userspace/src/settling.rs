@@ -17,7 +17,11 @@
 //!
 //! Pure: who calls says what time it is.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use nlb_common::ring::Slot;
 
@@ -73,14 +77,16 @@ impl Settling {
         self.slots.get(slot).map_or(0, |slot| target(*slot))
     }
 
-    /// Whether flows of this target may have no entry to say so: it is a base.
-    pub fn needs(&self, id: u32) -> bool {
-        !self.is_settled()
-            && self
-                .slots
-                .iter()
-                .zip(&*self.bases)
-                .any(|(slot, base)| *base == id && *slot != id)
+    /// Targets that flows may be with which have no entry to say so: the bases of open slots.
+    pub fn open_bases(&self) -> BTreeSet<u32> {
+        if self.is_settled() {
+            return BTreeSet::new();
+        }
+        let slots = self.slots.iter().zip(&*self.bases);
+        slots
+            .filter(|(slot, base)| **base != target(**slot))
+            .map(|(_, base)| *base)
+            .collect()
     }
 
     /// Whether no flow needs to be looked for.
@@ -190,7 +196,7 @@ mod tests {
         let ring = settled_ring(&[1, 2]).changed(&[3, 2]);
         assert_eq!(*ring.slots, [mark(3), 2]);
         assert_eq!(*ring.bases, [1, 2]);
-        assert!(ring.needs(1) && !ring.needs(2));
+        assert_eq!(ring.open_bases(), BTreeSet::from([1]));
         let ring = ring.settled(at(10), IDLE, &none);
         let ring = ring.settled(at(360), IDLE, &none);
         assert_eq!(*ring.bases, [1, 2], "the idle time has not passed");
@@ -199,7 +205,7 @@ mod tests {
             (&*ring.slots, &*ring.bases),
             (&[mark(3), 2][..], &[3, 2][..])
         );
-        assert!(!ring.needs(1));
+        assert!(ring.open_bases().is_empty());
         let seen = ring.settled(at(366), IDLE, &Exceptions::from([0]));
         assert!(!seen.is_settled(), "a flow is still with another target");
         let ring = seen.settled(at(371), IDLE, &none);

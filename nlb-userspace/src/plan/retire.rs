@@ -8,7 +8,10 @@ use std::{
 use nlb_common::{listener::ListenerKey, target::TargetId};
 
 use super::{Actual, Wish, admission, bitmap, changed_words, quic};
-use crate::dataplane::{Step, sweep::Sweep};
+use crate::{
+    dataplane::{Step, sweep::Sweep},
+    settling::Settling,
+};
 
 /// The steps that take away records which neither the configuration nor, as two sweeps have seen,
 /// any flow needs. Two, because a flow may have begun while the first was under way.
@@ -36,9 +39,13 @@ pub fn retire(actual: &Actual, wish: &Wish, sweeps: [&Sweep; 2]) -> Vec<Step> {
                 .filter_map(|target| actual.target_id(group, target.address, target.port))
         })
         .collect();
+    let rings = actual.settling.values();
+    let bases: BTreeSet<u32> = rings.flat_map(Settling::open_bases).collect();
     for id in actual.targets.keys() {
-        let is_base = actual.settling.values().any(|ring| ring.needs(id.0));
-        if !wished.contains(id) && !is_base && !has_flows(|sweep| &sweep.by_target, id.0 as usize) {
+        if !wished.contains(id)
+            && !bases.contains(&id.0)
+            && !has_flows(|sweep| &sweep.by_target, id.0 as usize)
+        {
             steps.push(Step::ClearTarget { id: *id });
         }
     }

@@ -10,6 +10,7 @@ mod groups;
 mod reading;
 mod report;
 mod suspicion;
+mod sweeps;
 mod wish;
 
 use std::{
@@ -43,7 +44,6 @@ use crate::{
         Policy,
         directory::{self, DirectoryError},
     },
-    clock,
     config::{Desired, Faults, Mode, Node},
     dataplane::{
         Dataplane as _, DataplaneError, Step,
@@ -53,13 +53,12 @@ use crate::{
         sweep::Sweep,
     },
     desk::{Desk, OpenError, Refused},
-    early, farewell,
+    early,
     health::passive,
     next_hop::{Change, NextHopError, Resolution, Unresolved, Watch, book::Book},
     plan::{self, Actual, Limits, PlanError, Wish},
     secret::{self, SecretError},
     service::ServiceManager,
-    settling::{Exceptions, Settling},
     status::{GroupHealth, Status},
 };
 
@@ -705,80 +704,6 @@ impl Daemon {
             .and_then(|attached| self.keep_attached(attached));
         if let Err(error) = result {
             tracing::error!("cannot attach to an interface that has come back: {error}");
-        }
-    }
-
-    /// Sweeps the flow table, and has the ends of flows told that expired.
-    fn sweep_flows(&self) -> Sweep {
-        let (settling, key) = (self.actual.settling(), &self.loaded.select_key);
-        let mut sweep = self.loaded.maps.sweep(clock::now(), settling, key);
-        let expired = std::mem::take(&mut sweep.expired);
-        if !expired.is_empty() {
-            // Thousands of system calls, perhaps, and nobody waits for them.
-            tokio::task::spawn_blocking(move || {
-                if let Err(error) = farewell::tell(&expired) {
-                    tracing::error!(flows = expired.len(), "{error}");
-                }
-            });
-        }
-        sweep
-    }
-
-    /// Lets rings settle whose flows, as a sweep has seen, need no looking for.
-    fn settle_rings(&mut self, sweep: &Sweep) {
-        let now = self.started.elapsed();
-        let none = Exceptions::new();
-        let unsettled = self.actual.settling().iter();
-        let next: Vec<(u16, Settling, bool)> = unsettled
-            .filter(|(_, ring)| !ring.is_settled())
-            .map(|(group, ring)| {
-                let idle = clock::of_this_kernel().seconds_of_count(self.actual.idle_ticks(*group));
-                // Two ticks of grace, as entries have them, and the time of a sweep.
-                let idle = Duration::from_secs(idle) + SWEEP_EVERY;
-                let exceptions = sweep.exceptions.get(group).unwrap_or(&none);
-                let next = ring.settled(now, idle, exceptions);
-                let is_written = next.is_in_maps_as(ring);
-                (*group, next, is_written)
-            })
-            .collect();
-        for (group, ring, is_written) in next {
-            let (slots, bases) = ring.maps();
-            let step = Step::ReplaceRing {
-                group,
-                slots,
-                bases: Some(bases),
-            };
-            if !is_written && let Err(error) = self.loaded.maps.take(&step) {
-                tracing::error!(
-                    "cannot let a ring settle, so its flows go on being looked for: {error}"
-                );
-                continue;
-            }
-            self.actual.note_settling(group, ring);
-        }
-    }
-
-    /// Sweeps the flow table and takes away what nothing needs any more.
-    fn sweep(&mut self) {
-        let before = self.loaded.maps.flows_of_sources();
-        let sweep = self.sweep_flows();
-        let maps = &mut self.loaded.maps;
-        if let Err(error) = before.and_then(|before| maps.settle_sources(&before, &sweep)) {
-            tracing::error!("cannot settle how many flows sources have: {error}");
-        }
-        self.settle_rings(&sweep);
-        let [_, newer] = std::mem::take(&mut self.sweeps);
-        self.sweeps = [newer, sweep];
-        // Flows that began before the last change must have been seen by both sweeps.
-        if self.last_wish_change.elapsed() > SWEEP_EVERY * 3 {
-            let [older, newer] = &self.sweeps;
-            for step in plan::retire(&self.actual, &self.wish, [older, newer]) {
-                match self.loaded.maps.take(&step) {
-                    Ok(()) => self.actual.note(&step),
-                    Err(error) => tracing::error!("cannot take a record away: {error}"),
-                }
-            }
-            self.actual.forget_groups(&self.wish);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! answers, [`declare`] applies files, [`generated`] writes what is made from this very description.
 
 mod assignments;
+mod cells;
 pub mod declare;
 mod generated;
 pub mod print;

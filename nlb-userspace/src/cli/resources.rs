@@ -350,19 +350,12 @@ impl Lb {
                 name,
                 assignments,
                 changing,
-            } => {
-                let mut table = assignments::table(BALANCER, &assignments)?;
-                table.insert("name".to_owned(), name.into());
-                changing.add(&[all], table).await
-            }
+            } => changing.add_named(all, BALANCER, name, &assignments).await,
             Self::Set {
                 name,
                 assignments,
                 changing,
-            } => {
-                let patch = assignments::table(BALANCER, &assignments)?;
-                changing.set(&[all, &name], patch).await
-            }
+            } => changing.set(&[all, &name], BALANCER, &assignments).await,
             Self::Rm { name, changing } => changing.rm(&[all, &name]).await,
         }
     }
@@ -412,9 +405,8 @@ impl Listener {
                 assignments,
                 changing,
             } => {
-                let patch = assignments::table(LISTENER, &assignments)?;
                 let names = [all, &load_balancer, "listeners", &listener];
-                changing.set(&names, patch).await
+                changing.set(&names, LISTENER, &assignments).await
             }
             Self::Rm {
                 load_balancer,
@@ -463,9 +455,8 @@ impl Rule {
                 assignments,
                 changing,
             } => {
-                let patch = assignments::table(RULE, &assignments)?;
                 let names = [all, &load_balancer, "rules", &rule];
-                changing.set(&names, patch).await
+                changing.amend(&names, RULE, &assignments).await
             }
             Self::Rm {
                 load_balancer,
@@ -486,19 +477,12 @@ impl TargetGroup {
                 name,
                 assignments,
                 changing,
-            } => {
-                let mut table = assignments::table(GROUP, &assignments)?;
-                table.insert("name".to_owned(), name.into());
-                changing.add(&[all], table).await
-            }
+            } => changing.add_named(all, GROUP, name, &assignments).await,
             Self::Set {
                 name,
                 assignments,
                 changing,
-            } => {
-                let patch = assignments::table(GROUP, &assignments)?;
-                changing.set(&[all, &name], patch).await
-            }
+            } => changing.set(&[all, &name], GROUP, &assignments).await,
             Self::Rm { name, changing } => changing.rm(&[all, &name]).await,
         }
     }
@@ -540,9 +524,8 @@ impl Target {
                 assignments,
                 changing,
             } => {
-                let patch = assignments::table(TARGET, &assignments)?;
                 let names = [all, &target_group, "targets", &target];
-                changing.set(&names, patch).await
+                changing.set(&names, TARGET, &assignments).await
             }
             Self::Drain {
                 target_group,
@@ -667,21 +650,47 @@ impl Changing {
         self.send(call.with_json(&Value::Object(table))).await
     }
 
-    async fn set(&self, names: &[&str], patch: Map<String, Value>) -> Result<String, Failure> {
-        let patch = Value::Object(patch);
-        if names.get(2) != Some(&"rules") {
-            let call = self.call(Method::PATCH, names);
-            return self.send(call.with_json(&patch)).await;
-        }
-        // A rule has no name that stays: it is read, changed and written if nobody was faster.
+    async fn add_named(
+        &self,
+        all: &str,
+        kind: &str,
+        name: String,
+        assignments: &[String],
+    ) -> Result<String, Failure> {
+        let mut table = assignments::table(kind, assignments)?;
+        table.insert("name".to_owned(), name.into());
+        self.add(&[all], table).await
+    }
+
+    async fn set(
+        &self,
+        names: &[&str],
+        kind: &str,
+        assignments: &[String],
+    ) -> Result<String, Failure> {
+        let patch = Value::Object(assignments::table(kind, assignments)?);
+        let call = self.call(Method::PATCH, names);
+        self.send(call.with_json(&patch)).await
+    }
+
+    /// Changes what has no name that stays: it is read, changed and written if nobody was faster.
+    async fn amend(
+        &self,
+        names: &[&str],
+        kind: &str,
+        assignments: &[String],
+    ) -> Result<String, Failure> {
+        let patch = assignments::table(kind, assignments)?;
         let read = Call::new(Method::GET, path(names));
         let item: Item = client::send(&self.reading.socket.socket, read).await?;
         let mut table = item.document;
-        for (key, value) in patch.as_object().into_iter().flatten() {
-            match (&mut table, value) {
-                (Value::Object(table), Value::Null) => drop(table.remove(key)),
-                (Value::Object(table), value) => drop(table.insert(key.clone(), value.clone())),
-                _ => {}
+        if let Value::Object(table) = &mut table {
+            for (key, value) in patch {
+                if value.is_null() {
+                    table.remove(&key);
+                } else {
+                    table.insert(key, value);
+                }
             }
         }
         let call = self.call(Method::PUT, names).with_json(&table);

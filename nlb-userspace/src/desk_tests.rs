@@ -7,29 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::document::edit::Kind;
 
-const FILE: &str = r#"
-[node]
-interfaces = ["eth0"]
-hash_key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
-state_directory = "STATE"
-
-[[load_balancer]]
-name = "edge"
-addresses = ["192.0.2.10"]
-
-  [[load_balancer.listener]]
-  protocol = "TCP"
-  port = 80
-  target_group = "web"
-
-[[target_group]]
-name = "web"
-protocol = "TCP"
-port = 8080
-
-  [[target_group.target]]
-  address = "10.0.0.11"
-"#;
+const FILE: &str = include_str!("../tests/small.toml");
 
 /// A folder with a configuration file and a state directory.
 struct Home {

@@ -16,29 +16,7 @@ use crate::{
     status::{GroupHealth, TargetHealth},
 };
 
-const FILE: &str = r#"
-[node]
-interfaces = ["eth0"]
-hash_key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
-state_directory = "HOME/state"
-
-[[load_balancer]]
-name = "edge"
-addresses = ["192.0.2.10"]
-
-  [[load_balancer.listener]]
-  protocol = "TCP"
-  port = 80
-  target_group = "web"
-
-[[target_group]]
-name = "web"
-protocol = "TCP"
-port = 8080
-
-  [[target_group.target]]
-  address = "10.0.0.11"
-"#;
+const FILE: &str = include_str!("../../tests/small.toml");
 
 /// A daemon without a data plane.
 struct Server {
@@ -65,7 +43,7 @@ impl Server {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().display().to_string();
         let file = home.path().join("nlb.toml");
-        fs::write(&file, FILE.replace("HOME", &folder)).unwrap();
+        fs::write(&file, FILE.replace("STATE", &format!("{folder}/state"))).unwrap();
         let (mut desk, ..) = Desk::open(&file).unwrap();
         let listener = UnixListener::bind(home.path().join("nlb.sock")).unwrap();
         let (commands, mut received) = mpsc::channel(4);

@@ -11,16 +11,19 @@ use super::{
     with_configuration, without,
 };
 
-/// The configuration, with listeners of the `dsr` load balancer that pin on change, and health
-/// checks that are patient: a target that fails on a busy machine is a change, too.
+/// The same configuration, where listeners of the `dsr` load balancer pin on change.
+pub(crate) fn pinning_on_change(configuration: &str) -> String {
+    configuration.replace(
+        "  target_group = \"dsr-",
+        "  pinning = \"on_change\"\n  target_group = \"dsr-",
+    )
+}
+
+/// That with health checks that are patient: a target that fails on a busy machine is a change, too.
 fn on_change() -> String {
-    configuration()
+    pinning_on_change(&configuration())
         .replace("interval_seconds = 0.2\n", "interval_seconds = 1\n")
         .replace("timeout_seconds = 0.2\n", "timeout_seconds = 1\n")
-        .replace(
-            "  target_group = \"dsr-",
-            "  pinning = \"on_change\"\n  target_group = \"dsr-",
-        )
 }
 
 /// How many flows are remembered.

@@ -12,8 +12,8 @@ use anyhow::{Result, ensure};
 use nlb_tests::lab::{Lab, addresses::target_v4, daemon::Daemon, wait::wait_until};
 
 use super::{
-    EXAMPLE, SOON, ask_http, configuration, http_vips, is_host, targets, text, wait_for_states,
-    wait_until_one_fails, who_answers, with_configuration,
+    EXAMPLE, SOON, ask_http, configuration, http_vips, is_host, pinning::pinning_on_change,
+    targets, text, wait_for_states, wait_until_one_fails, who_answers, with_configuration,
 };
 
 /// The example, checked every five minutes.
@@ -80,6 +80,22 @@ fn a_check_follows_refused_connections_before_its_time() -> Result<()> {
         for target in targets(&status).filter(|target| target["state"] == "unhealthy") {
             let why = text(&target["last_failure"]);
             ensure!(why.contains("refused"), "{target}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn connections_without_entries_say_the_same() -> Result<()> {
+    let seldom = pinning_on_change(&seldom_checked());
+    with_configuration("refused_ring", &seldom, |lab, daemon| {
+        lab.kill_nginx(1)?;
+        let [_, _, v4, v6] = http_vips();
+        for vip in [v4, v6] {
+            ensure!(states(daemon, vip, 1) == ["healthy"], "{vip}");
+            until_unhealthy(lab, daemon, vip, 1)?;
+            let who = who_answers(|| ask_http(lab, vip))?;
+            ensure!(!who.contains("target2") && who.len() == 2, "{vip}: {who:?}");
         }
         Ok(())
     })

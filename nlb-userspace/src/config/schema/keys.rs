@@ -298,7 +298,7 @@ pub const KEYS: &[Key] = &[
         },
         Absent::Text("always"),
         "",
-        "Which flows are remembered with their target: each, or only those of a slot of the ring that has changed, for as long as that matters (see [pinning on change](concepts.md#pinning-on-change)). `on_change` makes packets of any number of flows cost the same, and a flood finds nothing to fill; flows are then not counted, listed or limited one by one. Groups of `dsr` modes only, and not with QUIC, limits, rules, `five_tuple_and_sequence`, or answers to stray and expired segments. The first listener with `on_change` takes a restart of the daemon.",
+        "Which flows are remembered with their target: each, or only those of a slot of the ring that has changed, for as long as that matters (see [pinning on change](concepts.md#pinning-on-change)). `on_change` makes packets of any number of flows cost the same, and a flood finds nothing to fill; flows are then not listed or limited one by one, and new ones are counted of TCP only. Groups of `dsr` modes only, and not with QUIC, limits, rules, `five_tuple_and_sequence`, or answers to stray and expired segments. The first listener with `on_change` takes a restart of the daemon.",
     ),
     key(
         "load_balancer.listener.tcp.idle_timeout.seconds",

@@ -1,13 +1,13 @@
 //! That the tables of stop reasons in `docs/operations.md` and `docs/decap.md` are those in the code.
-//!
-//! `NLB_BLESS=1 cargo test -p nlb-userspace --test stop_reference` writes it anew.
 
-use std::{env, fmt::Write as _, fs, path::Path};
+use std::{fmt::Write as _, fs};
 
 use nlb_common::{
     decap::DecapStop,
     stop::{Stop, StopVerdict},
 };
+
+use crate::document;
 
 fn line(name: &str, verdict: StopVerdict, meaning: &str) -> String {
     let verdict = match verdict {
@@ -23,23 +23,15 @@ fn compare(document: &str, open: &str, lines: impl Iterator<Item = String>) {
     for line in lines {
         table.write_str(&line).unwrap();
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
-    let written = fs::read_to_string(&path).unwrap();
-    let (before, rest) = written.split_once(open).unwrap();
-    let (_, after) = rest.split_once("<!-- end -->").unwrap();
-    let text = format!("{before}{open}{table}<!-- end -->{after}");
-    if env::var_os("NLB_BLESS").is_some() {
-        fs::write(&path, text).unwrap();
-    } else {
-        assert_eq!(written, text, "write it anew with NLB_BLESS=1");
-    }
+    let written = fs::read_to_string(document::path(document)).unwrap();
+    document::must_be(document, &document::with_block(&written, open, &table));
 }
 
 #[test]
 fn the_operators_table_lists_every_stop_reason() {
     let stops = Stop::ALL.iter();
     compare(
-        "../docs/operations.md",
+        "operations.md",
         "<!-- stops -->\n",
         stops.map(|stop| line(stop.name(), stop.verdict(), stop.meaning())),
     );
@@ -49,7 +41,7 @@ fn the_operators_table_lists_every_stop_reason() {
 fn the_targets_table_lists_every_stop_reason() {
     let stops = DecapStop::ALL.iter();
     compare(
-        "../docs/decap.md",
+        "decap.md",
         "<!-- decap stops -->\n",
         stops.map(|stop| line(stop.name(), stop.verdict(), stop.meaning())),
     );

@@ -1,11 +1,11 @@
 //! That `docs/cli.md` says what `nlb --help` says, word for word.
-//!
-//! `NLB_BLESS=1 cargo test -p nlb-userspace --test cli_reference` writes the help texts there anew.
 
-use std::{env, fs, path::Path};
+use std::fs;
 
 use clap::CommandFactory as _;
 use nlb_userspace::cli::Cli;
+
+use crate::document;
 
 /// As wide as a README reads well; a terminal's own width must not change the file.
 const COLUMNS: usize = 90;
@@ -47,19 +47,10 @@ fn block(help: &str) -> String {
 
 #[test]
 fn the_reference_says_what_every_command_says_of_itself() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cli.md");
-    let written = fs::read_to_string(&path).unwrap();
+    let written = fs::read_to_string(document::path("cli.md")).unwrap();
     let mut text = written.clone();
     for (name, help) in helps() {
-        let open = format!("<!-- help: {name} -->\n");
-        let Some((before, rest)) = text.split_once(&open) else {
-            panic!(
-                "docs/cli.md has no block `{}` for this command",
-                open.trim()
-            );
-        };
-        let (_, after) = rest.split_once("<!-- end -->").unwrap();
-        text = format!("{before}{open}{}<!-- end -->{after}", block(&help));
+        text = document::with_block(&text, &format!("<!-- help: {name} -->\n"), &block(&help));
     }
     let blocks = written.matches("<!-- help: ").count();
     assert_eq!(
@@ -67,9 +58,5 @@ fn the_reference_says_what_every_command_says_of_itself() {
         helps().len(),
         "a block names a command that is gone"
     );
-    if env::var_os("NLB_BLESS").is_some() {
-        fs::write(&path, text).unwrap();
-    } else {
-        assert_eq!(written, text, "write it anew with NLB_BLESS=1");
-    }
+    document::must_be("cli.md", &text);
 }

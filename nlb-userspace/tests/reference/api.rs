@@ -1,22 +1,16 @@
 //! That `docs/openapi.json` is the description that the daemon serves, and that it is one.
-//!
-//! `NLB_BLESS=1 cargo test -p nlb-userspace --test api_reference` writes it anew.
 
-use std::{collections::BTreeSet, env, fs, path::Path};
+use std::collections::BTreeSet;
 
 use nlb_userspace::api::{openapi, routes::ROUTES};
 use serde_json::Value;
 
+use crate::document;
+
 #[test]
 fn the_description_in_the_documentation_is_the_one_that_is_served() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json");
-    let text = openapi::description().to_pretty_json().unwrap() + "\n";
-    if env::var_os("NLB_BLESS").is_some() {
-        fs::write(&path, text).unwrap();
-    } else {
-        let written = fs::read_to_string(&path).unwrap_or_default();
-        assert_eq!(written, text, "write it anew with NLB_BLESS=1");
-    }
+    let text = openapi::description().to_pretty_json().unwrap();
+    document::must_be("openapi.json", &(text + "\n"));
 }
 
 /// Calls `see` with every table of a JSON value.

@@ -23,9 +23,10 @@ use crate::{
         guard::Guard,
     },
     api::{self, ApiError},
-    config::{self, Faults, OnExit},
+    config::{self, Endpoint, Faults, OnExit},
     daemon::{Command, Daemon, DaemonError},
     dataplane::{DataplaneError, load},
+    metrics::{self, server::MetricsError},
     privileges::{self, PrivilegesError},
     secret, service,
 };
@@ -61,6 +62,9 @@ pub enum RunError {
     /// What the service manager hands over cannot be used.
     #[error("cannot use the socket that the service manager hands over: {0}")]
     HandedOver(#[source] io::Error),
+    /// Metrics cannot be read where they should be.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// There is no audit log.
     #[error("node.audit_log: {0}")]
     Audit(#[from] AuditError),
@@ -93,6 +97,10 @@ pub async fn run(config: &Path) -> Result<(), RunError> {
         Some(listener) => adopt(listener).map_err(RunError::HandedOver)?,
         None => bind(&desired.node.socket).await?,
     };
+    let metrics = match &desired.node.metrics {
+        Some(endpoint) => Some(metrics::server::bind(endpoint).await?),
+        None => None,
+    };
     let mut terminate = wait_for(SignalKind::terminate())?;
     let mut interrupt = wait_for(SignalKind::interrupt())?;
     let mut hang_up = wait_for(SignalKind::hangup())?;
@@ -103,6 +111,9 @@ pub async fn run(config: &Path) -> Result<(), RunError> {
     let key = folder.join("hash.key");
     let mut files = vec![node.socket.as_path(), &key];
     files.extend(node.audit_log.as_deref());
+    if let Some(Endpoint::Socket(path)) = &node.metrics {
+        files.push(path);
+    }
     privileges::narrow(node, &files)?;
     let audit = node.audit_log.as_deref().map(AuditLog::open).transpose()?;
     let (mut daemon, inputs) = Daemon::start(&config).await?;
@@ -125,6 +136,9 @@ pub async fn run(config: &Path) -> Result<(), RunError> {
         open_up(&node.socket, &guard);
     }
     serve(listener, commands.clone(), guard.clone());
+    if let Some(listener) = metrics {
+        tokio::spawn(metrics::server::serve(listener, commands.clone()));
+    }
     if is_ours {
         tokio::spawn(stay_reachable(node.socket.clone(), commands, guard));
     }
@@ -141,6 +155,9 @@ pub async fn run(config: &Path) -> Result<(), RunError> {
     // Its maps, and its lock on them.
     drop(daemon);
     // One that is gone already is as well.
+    if let Some(Endpoint::Socket(path)) = &node.metrics {
+        drop(std::fs::remove_file(path));
+    }
     if is_ours {
         drop(std::fs::remove_file(&node.socket));
     }

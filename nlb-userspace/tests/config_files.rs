@@ -10,7 +10,7 @@ use std::{
 
 use nlb_common::listener::HashInput;
 use nlb_userspace::config::{
-    self, Access, Capacity, Desired, FlowLimits, HashKey, HashKeySource, HealthCheck,
+    self, Access, Capacity, Desired, Endpoint, FlowLimits, HashKey, HashKeySource, HealthCheck,
     HealthCheckPort, HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Minimum,
     Mode, Node, OnExit, OverLimit, Protocol, Seccomp, Share, StrandedAction, Suspicion, Target,
     TargetGroup, TunnelOptions, TunnelSource, TunnelSources, XdpMode,
@@ -46,6 +46,7 @@ xdp_mode = "generic"
 hash_key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 bpffs = "/run/bpf"
 socket = "/run/nlb/a.sock"
+metrics = "127.0.0.1:9118"
 on_exit = "detach"
 user = "nlb"
 seccomp = "log"
@@ -199,6 +200,7 @@ fn a_minimal_file_gets_every_default() {
             bpffs: PathBuf::from("/sys/fs/bpf"),
             socket: PathBuf::from("/run/nlb/nlb.sock"),
             audit_log: None,
+            metrics: None,
             on_exit: OnExit::Keep,
             user: None,
             seccomp: Seccomp::Enforce,
@@ -438,6 +440,7 @@ fn a_full_node_is_taken_as_written() {
         bpffs: PathBuf::from("/run/bpf"),
         socket: PathBuf::from("/run/nlb/a.sock"),
         audit_log: None,
+        metrics: Some(Endpoint::Address(([127, 0, 0, 1], 9118).into())),
         on_exit: OnExit::Detach,
         user: Some("nlb".to_owned()),
         seccomp: Seccomp::Log,

@@ -14,6 +14,7 @@ mod flow_life;
 mod forwarding;
 mod health;
 mod icmp;
+mod metrics;
 mod next_hops;
 mod pinning;
 mod privileges;

@@ -32,7 +32,7 @@ impl Need {
 }
 
 /// What building, testing and the demonstration use.
-pub(crate) const TOOLS: [Need; 12] = [
+pub(crate) const TOOLS: [Need; 14] = [
     Need {
         package: "gcc",
         shown_by: "cc",
@@ -81,6 +81,14 @@ pub(crate) const TOOLS: [Need; 12] = [
         package: "netcat-openbsd",
         shown_by: "nc",
     },
+    Need {
+        package: PROMETHEUS,
+        shown_by: "prometheus",
+    },
+    Need {
+        package: "tmux",
+        shown_by: "tmux",
+    },
 ];
 
 /// The compiler of bpf-linker's and libFuzzer's C++.
@@ -90,6 +98,7 @@ pub(crate) const CXX: Need = Need {
 };
 
 const NGINX: &str = "nginx-light";
+const PROMETHEUS: &str = "prometheus";
 
 /// The compiler for BPF.
 pub(crate) const COMPILER: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
@@ -157,12 +166,7 @@ impl Apt {
         }
         self.refresh()?;
         println!("setup: installing {}", packages.join(" "));
-        let keeps_nginx_quiet = packages.iter().any(|package| package == NGINX);
-        let quiet = if keeps_nginx_quiet {
-            QuietNginx::begin(self.privilege)?
-        } else {
-            None
-        };
+        let quiet = QuietServers::begin(self.privilege, packages)?;
         let mut install = self.apt_get()?;
         // Downgrades need an option of their own, which is not given.
         install.args([
@@ -173,48 +177,58 @@ impl Apt {
             "install",
         ]);
         let installed = run(install.args(packages));
-        if let Some(quiet) = quiet {
-            quiet.end()?;
-        }
+        quiet.end()?;
         installed
     }
 
     fn apt_get(&self) -> Result<Command> {
         // By way of env, because sudo drops variables. At run level 1 a System V init starts no
-        // server that a package brings; for systemd see `QuietNginx`.
+        // server that a package brings; for systemd see `QuietServers`.
         let mut command = self.privilege.command("env")?;
         command.args(["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get"]);
         Ok(command)
     }
 }
 
-/// Keeps systemd from starting a web server on port 80, now and at boot.
+/// Keeps systemd from starting servers that packages bring, now and at boot.
 ///
-/// The tests start nginx themselves, in their own namespaces. Unlike a `policy-rc.d`, which would
-/// have to be written and removed again, a mask in /run concerns this one service and is gone after
-/// a reboot even if we are killed in between.
-struct QuietNginx {
+/// The tests start them themselves, in their own namespaces. Unlike a `policy-rc.d`, which would
+/// have to be written and removed again, a mask in /run concerns these services only and is gone
+/// after a reboot even if we are killed in between.
+struct QuietServers {
     privilege: Privilege,
+    services: Vec<&'static str>,
 }
 
-const SERVICE: &str = "nginx.service";
+/// Packages that bring a server, and its service.
+const SERVERS: [(&str, &str); 2] = [(NGINX, "nginx.service"), (PROMETHEUS, "prometheus.service")];
 
-impl QuietNginx {
-    fn begin(privilege: Privilege) -> Result<Option<Self>> {
-        if !Path::new("/run/systemd/system").is_dir() {
-            return Ok(None);
+impl QuietServers {
+    fn begin(privilege: Privilege, packages: &[String]) -> Result<Self> {
+        let is_with_systemd = Path::new("/run/systemd/system").is_dir();
+        let brought = (SERVERS.iter())
+            .filter(|(server, _)| packages.iter().any(|package| package == server))
+            .filter(|_| is_with_systemd);
+        let services: Vec<_> = brought.map(|(_, service)| *service).collect();
+        for service in &services {
+            println!("setup: {service} shall not be started");
+            run(privilege
+                .command("systemctl")?
+                .args(["--quiet", "--runtime", "mask", service]))?;
         }
-        println!("setup: nginx shall not be started as a service");
-        run(privilege
-            .command("systemctl")?
-            .args(["--quiet", "--runtime", "mask", SERVICE]))?;
-        Ok(Some(Self { privilege }))
+        Ok(Self {
+            privilege,
+            services,
+        })
     }
 
     fn end(self) -> Result<()> {
         let systemctl = || self.privilege.command("systemctl");
-        run(systemctl()?.args(["--quiet", "--runtime", "unmask", SERVICE]))?;
-        run(systemctl()?.args(["--quiet", "disable", SERVICE]))
+        for service in self.services {
+            run(systemctl()?.args(["--quiet", "--runtime", "unmask", service]))?;
+            run(systemctl()?.args(["--quiet", "disable", service]))?;
+        }
+        Ok(())
     }
 }
 

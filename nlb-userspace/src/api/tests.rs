@@ -80,6 +80,7 @@ impl Server {
                         drop(answer.send(change(&mut desk, &request, &mut generation)));
                     }
                     Command::Status(answer) => drop(answer),
+                    Command::Metrics(answer) => drop(answer),
                 }
             }
         });

@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -89,6 +89,8 @@ pub struct Node {
     pub socket: PathBuf,
     /// Where calls are written down.
     pub audit_log: Option<PathBuf>,
+    /// Where metrics can be read.
+    pub metrics: Option<Endpoint>,
     /// What becomes of the data plane when the daemon is told to end.
     pub on_exit: OnExit,
     /// A user that the daemon becomes.
@@ -110,6 +112,15 @@ impl Node {
     pub fn pins(&self) -> PathBuf {
         Path::new(&self.bpffs).join("nlb")
     }
+}
+
+/// Where something can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// On a Unix socket.
+    Socket(PathBuf),
+    /// On an address.
+    Address(SocketAddr),
 }
 
 /// Where a node's outer packets come from, by their IP version.

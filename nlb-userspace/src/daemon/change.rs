@@ -94,6 +94,15 @@ impl Daemon {
     /// fit or cannot be attached to, is found before anything has changed; what fails after that is
     /// the kernel's refusal of a map write, and the next tick, change or reload goes on from there.
     pub(super) async fn change(&mut self, request: &Request) -> Result<Written, DaemonError> {
+        let result = self.try_change(request).await;
+        match &result {
+            Ok(written) => self.changes.done += u64::from(!written.dry_run),
+            Err(_) => self.changes.refused += 1,
+        }
+        result
+    }
+
+    async fn try_change(&mut self, request: &Request) -> Result<Written, DaemonError> {
         let proposal = self.desk.propose(&request.intent, &request.condition)?;
         self.check(&proposal.desired)?;
         let mut written = Written::of(&proposal);
@@ -132,6 +141,7 @@ impl Daemon {
             ),
             (old.hash_key != new.hash_key, "node.hash_key", ""),
             (old.audit_log != new.audit_log, "node.audit_log", ""),
+            (old.metrics != new.metrics, "node.metrics", ""),
             (old.user != new.user, "node.user", ""),
             (old.seccomp != new.seccomp, "node.seccomp", ""),
             (

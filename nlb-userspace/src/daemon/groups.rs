@@ -14,6 +14,7 @@ use crate::{
         schedule::{self, Probes},
         state::{TargetHealth, Thresholds, Transition},
     },
+    metrics::probes::ProbeStatistics,
     next_hop::Unresolved,
     slow_start,
     target_state::{Selection, TargetState, routable},
@@ -79,6 +80,8 @@ pub(super) struct Group {
     pub(super) configured: TargetGroup,
     /// Registered and draining targets.
     pub(super) targets: BTreeMap<SocketAddr, TargetEntry>,
+    /// What health checks found, since the group is there.
+    probes: ProbeStatistics,
 }
 
 /// All target groups, in the order of the configuration.
@@ -126,6 +129,7 @@ impl Groups {
             let mut group = old.remove(&configured.name).unwrap_or_else(|| Group {
                 configured: configured.clone(),
                 targets: BTreeMap::new(),
+                probes: ProbeStatistics::default(),
             });
             group.configure(configured, in_use.contains(&index), now, adopted, prober);
             self.list.push(group);
@@ -144,11 +148,21 @@ impl Groups {
         let (name, address) = key;
         let place = self.places.get(name)?;
         let group = self.list.get_mut(*place)?;
-        let transition = group.targets.get_mut(address)?.health.observe(now, outcome);
+        let target = group.targets.get_mut(address)?;
+        group.probes.count(&outcome);
+        let transition = target.health.observe(now, outcome);
         if transition.is_some() {
             group.follow_health(address, now);
         }
         transition
+    }
+
+    /// What health checks found, by group.
+    pub(super) fn probes(&self) -> Vec<(String, ProbeStatistics)> {
+        let groups = self.list.iter();
+        groups
+            .map(|group| (group.configured.name.clone(), group.probes))
+            .collect()
     }
 
     /// Has targets checked before their time.

@@ -16,15 +16,21 @@
 //! the loopback interface of the caller's namespace, whose index the kernel gives to test packets.
 
 pub mod admission;
+pub mod change;
 pub mod designs;
+pub mod disruption;
 pub mod document;
 pub mod feature;
 pub mod flows;
+pub mod forwarding;
 pub mod frames;
 pub mod harness;
 pub mod kind;
 pub mod path;
+pub mod plot;
+pub mod publish;
 pub mod report;
+pub mod scale;
 pub mod scene;
 pub mod subject;
 

@@ -14,11 +14,14 @@ use super::{
     frames,
     harness::{ClientEnd, Harness, Stream, TRANSMIT},
     kind::{Kind, LISTENER_PORT, SETTLED_PORT},
-    report::Row,
+    report::{Row, Title},
     short,
     subject::{Counts, Subject},
 };
 use crate::packet::Sentence;
+
+/// The row that others are told as multiples of.
+pub const ENCAPSULATION_FLOOR: &str = "floor: outer headers of constants";
 
 /// Entries of the flow table.
 pub const TABLE_ENTRIES: u32 = 4 << 20;
@@ -120,23 +123,24 @@ struct Bench<'b> {
 impl Bench<'_> {
     fn row(
         &mut self,
-        name: String,
+        title: impl Into<Title>,
         stream: &Stream,
         expected: Expected,
         goal_ns: Option<f64>,
     ) -> Result<()> {
-        self.row_between(name, stream, expected, goal_ns, |_| Ok(()))
+        self.row_between(title, stream, expected, goal_ns, |_| Ok(()))
     }
 
     /// A row whose rounds are each followed by something else.
     fn row_between(
         &mut self,
-        name: String,
+        title: impl Into<Title>,
         stream: &Stream,
         expected: Expected,
         goal_ns: Option<f64>,
         mut between: impl FnMut(&mut Harness) -> Result<()>,
     ) -> Result<()> {
+        let name = title.into();
         let program = self.subject.program()?;
         let mut before = self.subject.counts()?;
         let (mut strays, mut total) = (0, 0);
@@ -311,7 +315,12 @@ impl Bench<'_> {
             }
         }
         let arp = stream(&frames::arp(), false, ClientEnd::Source, 1);
-        self.row("not ours, arp".into(), &arp, Expected::NotOurs, Some(3.0))?;
+        self.row(
+            "not ours, arp".to_owned(),
+            &arp,
+            Expected::NotOurs,
+            Some(3.0),
+        )?;
         for kind in Kind::all().filter(|kind| kind.mode == Mode::NAT && kind.protocol == UDP) {
             self.preload(kind, 1)?;
             // In this order: the first one leaves the record that the later one follows.
@@ -357,6 +366,7 @@ impl Bench<'_> {
         for (program, name) in [
             ("transmit", "floor: return only"),
             ("swap_macs", "floor: swap MACs"),
+            ("encapsulate", ENCAPSULATION_FLOOR),
         ] {
             let program = self.harness.program(program)?;
             let cost = self
@@ -365,18 +375,16 @@ impl Bench<'_> {
                     ensure!(said == TRANSMIT, "`{name}`: the program said {said}");
                     Ok(())
                 })?;
-            self.rows.push(Row::new(name.into(), cost, None, 0, 0));
+            self.rows.push(Row::new(name.to_owned(), cost, None, 0, 0));
         }
         Ok(())
     }
 }
 
-fn named(kind: Kind, what: &str, flows: u32) -> String {
-    let head = kind.title(what);
-    match flows {
-        0 => head,
-        1 => format!("{head}, 1 flow"),
-        _ => format!("{head}, {} flows", short(flows)),
+fn named(kind: Kind, what: &str, flows: u32) -> Title {
+    Title {
+        what: kind.title(what),
+        flows,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The load balancer's own program, over maps that are filled by a plan, as the daemon fills them.
 
-use std::os::fd::AsFd as _;
+use std::{collections::BTreeMap, os::fd::AsFd as _};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -10,7 +10,7 @@ use aya::{
 };
 use nlb_common::{
     counter::Traffic,
-    flow::{Bucket, Choice},
+    flow::{Bucket, Choice, WAYS},
     hash::Key,
     listener::ListenerId,
     next_hop::NextHopSlot,
@@ -19,13 +19,16 @@ use nlb_common::{
     stop::Stop,
 };
 use nlb_userspace::{
-    dataplane::{Dataplane as _, XDP_OBJECT, kernel::KernelMaps, shared::Shared, stages},
+    dataplane::{
+        Dataplane as _, XDP_OBJECT, kernel::KernelMaps, shared::Shared, stages, sweep::Sweep,
+    },
     plan::{Actual, Wish, WishedForward, WishedListener, WishedRing, plan},
 };
 
 use super::{
     admission::Question,
     flows,
+    harness::accounted,
     kind::{
         Kind, LISTENER_PORT, NEXT_HOP, SETTLED_PORT, pool, settled, to_everybody, wished_group,
         wished_listener,
@@ -47,6 +50,7 @@ pub struct Subject {
     maps: KernelMaps,
     flows: Shared<Bucket>,
     next_hops: Shared<NextHopSlot>,
+    flow_memory_bytes: u64,
     actual: Actual,
     // Kept: the kernel empties an array of programs that nobody holds.
     _stages: ProgramArray<MapData>,
@@ -54,14 +58,22 @@ pub struct Subject {
     _events: RingBuf<MapData>,
 }
 
+/// What flows are remembered in.
+const FLOW_MAPS: [&str; 3] = ["FLOWS", "TRANSLATIONS", "SOURCES"];
+
+fn array<'e>(ebpf: &'e Ebpf, name: &str) -> Result<&'e MapData> {
+    match ebpf.map(name) {
+        Some(Map::Array(data)) => Ok(data),
+        _ => anyhow::bail!("no array {name}"),
+    }
+}
+
 fn share<R>(
     ebpf: &Ebpf,
     name: &str,
     new: impl FnOnce(&MapData, usize) -> std::io::Result<R>,
 ) -> Result<R> {
-    let Some(Map::Array(data)) = ebpf.map(name) else {
-        anyhow::bail!("no array {name}");
-    };
+    let data = array(ebpf, name)?;
     let count = data.info()?.max_entries() as usize;
     new(data, count).with_context(|| format!("mapping the memory of {name}"))
 }
@@ -94,12 +106,17 @@ impl Subject {
         let next_hops = share(&ebpf, "NEXT_HOPS", |map, count| {
             Shared::<NextHopSlot>::new(map.fd().as_fd(), count)
         })?;
+        let mut flow_memory_bytes = 0;
+        for name in FLOW_MAPS {
+            flow_memory_bytes += accounted(array(&ebpf, name)?)?;
+        }
         let (maps, events) = KernelMaps::take(&mut ebpf)?;
         let mut subject = Self {
             ebpf,
             maps,
             flows,
             next_hops,
+            flow_memory_bytes,
             actual: Actual::default(),
             _stages: stages,
             _events: events,
@@ -210,5 +227,22 @@ impl Subject {
         let now = nlb_userspace::clock::now();
         flows::fill_up(self.flows.iter(), self.listener(kind)?, kind.protocol, now);
         Ok(())
+    }
+
+    /// Entries of the flow table.
+    pub fn entries(&self) -> usize {
+        self.flows.len() * WAYS
+    }
+
+    /// Bytes that the kernel accounts to the flow table and what stands beside it.
+    pub const fn flow_memory_bytes(&self) -> u64 {
+        self.flow_memory_bytes
+    }
+
+    /// What the daemon's sweep sees.
+    pub fn sweep(&self) -> Sweep {
+        let key = Key::derive(&[0x5a; 32], 1);
+        let now = nlb_userspace::clock::now();
+        self.maps.sweep(now, &BTreeMap::new(), &key)
     }
 }

@@ -74,6 +74,9 @@ pub enum Side {
     Listener,
     /// A target whose answers are translated, looked for in the source.
     Target,
+    /// What decapsulates on a target, looked for in packets that ICMP errors quote: with the outer
+    /// header's protocol, and its port where that is UDP.
+    Tunnel,
 }
 
 impl Prefilter {
@@ -93,6 +96,7 @@ impl Prefilter {
         let salt = match side {
             Side::Listener => 0,
             Side::Target => 1 << 40,
+            Side::Tunnel => 1 << 41,
         };
         let folded = address.words[1] ^ address.words[0].rotate_left(23);
         let meta = port | (protocol as u64) << 16 | salt;
@@ -167,6 +171,7 @@ mod tests {
         assert_eq!(bit.1.count_ones(), 1);
         let other = Address::from(IpAddr::from([192, 0, 2, 2]));
         assert_ne!(bit, Prefilter::bit(Side::Target, address, 6, U16::new(80)));
+        assert_ne!(bit, Prefilter::bit(Side::Tunnel, address, 6, U16::new(80)));
         assert_ne!(bit, Prefilter::bit(Side::Listener, other, 6, U16::new(80)));
         assert_ne!(
             bit,

@@ -91,6 +91,22 @@ pub(crate) const TOOLS: [Need; 14] = [
     },
 ];
 
+/// What the benchmark compares with; no test uses it.
+pub(crate) const RIVALS_OF_BENCH: [Need; 3] = [
+    Need {
+        package: "nftables",
+        shown_by: "nft",
+    },
+    Need {
+        package: HAPROXY,
+        shown_by: "haproxy",
+    },
+    Need {
+        package: "libnginx-mod-stream",
+        shown_by: "/usr/lib/nginx/modules/ngx_stream_module.so",
+    },
+];
+
 /// The compiler of bpf-linker's and libFuzzer's C++.
 pub(crate) const CXX: Need = Need {
     package: "g++",
@@ -99,6 +115,7 @@ pub(crate) const CXX: Need = Need {
 
 const NGINX: &str = "nginx-light";
 const PROMETHEUS: &str = "prometheus";
+const HAPROXY: &str = "haproxy";
 
 /// The compiler for BPF.
 pub(crate) const COMPILER: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
@@ -166,7 +183,7 @@ impl Apt {
         }
         self.refresh()?;
         println!("setup: installing {}", packages.join(" "));
-        let quiet = QuietServers::begin(self.privilege, packages)?;
+        let quiet = QuietServices::begin(self.privilege, packages)?;
         let mut install = self.apt_get()?;
         // Downgrades need an option of their own, which is not given.
         install.args([
@@ -177,58 +194,65 @@ impl Apt {
             "install",
         ]);
         let installed = run(install.args(packages));
-        quiet.end()?;
+        if let Some(quiet) = quiet {
+            quiet.end()?;
+        }
         installed
     }
 
     fn apt_get(&self) -> Result<Command> {
         // By way of env, because sudo drops variables. At run level 1 a System V init starts no
-        // server that a package brings; for systemd see `QuietServers`.
+        // server that a package brings; for systemd see `QuietServices`.
         let mut command = self.privilege.command("env")?;
         command.args(["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get"]);
         Ok(command)
     }
 }
 
-/// Keeps systemd from starting servers that packages bring, now and at boot.
+/// Keeps systemd from starting servers that a package brings, now and at boot.
 ///
-/// The tests start them themselves, in their own namespaces. Unlike a `policy-rc.d`, which would
-/// have to be written and removed again, a mask in /run concerns these services only and is gone
-/// after a reboot even if we are killed in between.
-struct QuietServers {
+/// The tests start nginx themselves, in their own namespaces, and the benchmark HAProxy. Unlike a
+/// `policy-rc.d`, which would have to be written and removed again, a mask in /run concerns these
+/// services alone and is gone after a reboot even if we are killed in between.
+struct QuietServices {
     privilege: Privilege,
     services: Vec<&'static str>,
 }
 
 /// Packages that bring a server, and its service.
-const SERVERS: [(&str, &str); 2] = [(NGINX, "nginx.service"), (PROMETHEUS, "prometheus.service")];
+const SERVICES: [(&str, &str); 3] = [
+    (NGINX, "nginx.service"),
+    (HAPROXY, "haproxy.service"),
+    (PROMETHEUS, "prometheus.service"),
+];
 
-impl QuietServers {
-    fn begin(privilege: Privilege, packages: &[String]) -> Result<Self> {
-        let is_with_systemd = Path::new("/run/systemd/system").is_dir();
-        let brought = (SERVERS.iter())
-            .filter(|(server, _)| packages.iter().any(|package| package == server))
-            .filter(|_| is_with_systemd);
-        let services: Vec<_> = brought.map(|(_, service)| *service).collect();
-        for service in &services {
-            println!("setup: {service} shall not be started");
-            run(privilege
-                .command("systemctl")?
-                .args(["--quiet", "--runtime", "mask", service]))?;
+impl QuietServices {
+    fn begin(privilege: Privilege, packages: &[String]) -> Result<Option<Self>> {
+        let services: Vec<&str> = SERVICES
+            .into_iter()
+            .filter(|(package, _)| packages.iter().any(|other| other == package))
+            .map(|(_, service)| service)
+            .collect();
+        if services.is_empty() || !Path::new("/run/systemd/system").is_dir() {
+            return Ok(None);
         }
-        Ok(Self {
+        println!("setup: {} shall not be started", services.join(" and "));
+        let quiet = Self {
             privilege,
             services,
-        })
+        };
+        quiet.systemctl(&["--quiet", "--runtime", "mask"])?;
+        Ok(Some(quiet))
     }
 
     fn end(self) -> Result<()> {
-        let systemctl = || self.privilege.command("systemctl");
-        for service in self.services {
-            run(systemctl()?.args(["--quiet", "--runtime", "unmask", service]))?;
-            run(systemctl()?.args(["--quiet", "disable", service]))?;
-        }
-        Ok(())
+        self.systemctl(&["--quiet", "--runtime", "unmask"])?;
+        self.systemctl(&["--quiet", "disable"])
+    }
+
+    fn systemctl(&self, words: &[&str]) -> Result<()> {
+        let mut command = self.privilege.command("systemctl")?;
+        run(command.args(words).args(&self.services))
     }
 }
 

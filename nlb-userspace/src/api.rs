@@ -9,6 +9,7 @@
 
 pub mod caller;
 mod idempotency;
+mod listen;
 pub mod openapi;
 pub mod problem;
 mod resources;
@@ -28,7 +29,7 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::{ConnectInfo, Query, Request, State},
-    http::{HeaderMap, HeaderName, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::{MethodFilter, on},
 };
@@ -41,7 +42,7 @@ use self::{
     caller::Caller,
     idempotency::{Answer, Keys},
     problem::Problem,
-    routes::{ROUTES, Route, Verb},
+    routes::{Does, ROUTES, Route, Verb},
     shapes::Asked,
 };
 use crate::{
@@ -140,12 +141,12 @@ fn router(commands: mpsc::Sender<Command>, guard: Guard) -> Router {
         router = router.route(route.path, on(filter, handler));
     }
     router
-        .fallback(async |method: Method, uri: axum::http::Uri| {
+        .fallback(async |method: Method, uri: Uri| {
             Problem::missing(format!(
                 "there is no {method} {uri}; GET /v1/openapi.json lists what there is"
             ))
         })
-        .method_not_allowed_fallback(async |method: Method, uri: axum::http::Uri| {
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
             Problem::new(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method-not-allowed",
@@ -169,6 +170,7 @@ struct Asking {
     route: &'static Route,
     names: Names,
     asked: Asked,
+    uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 }
@@ -214,7 +216,12 @@ async fn carry_out(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let asked = match Query::<Asked>::try_from_uri(&parts.uri) {
+    let asked = match route.does {
+        // In words of its own.
+        Does::Events => Ok(Query::default()),
+        _ => Query::<Asked>::try_from_uri(&parts.uri),
+    };
+    let asked = match asked {
         Ok(Query(asked)) => asked,
         Err(error) => return Problem::bad_request(error.body_text()).into_response(),
     };
@@ -231,6 +238,7 @@ async fn carry_out(
         route,
         names,
         asked,
+        uri: parts.uri,
         headers: parts.headers,
         body,
     };

@@ -7,6 +7,8 @@
 mod assignments;
 mod cells;
 pub mod declare;
+pub mod doctor;
+pub mod events;
 mod generated;
 pub mod print;
 pub mod resources;
@@ -21,6 +23,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     access::audit, client, config, daemon::Written, dataplane::load, decap, run, status::Status,
+    top,
 };
 
 /// Where the daemon listens unless the configuration says otherwise.
@@ -111,6 +114,27 @@ pub enum Command {
     Target(resources::Target),
     /// Show how targets are, with NLB's states and reasons
     Health(resources::Health),
+    /// Look for what keeps nlb from working on this host, or from working well
+    ///
+    /// Looks at the kernel, permissions, the configuration's interfaces and the ways to its targets,
+    /// with and without a running daemon, and changes nothing. Each finding says what it breaks and
+    /// the command that mends it. Exits with 0 if there is no problem, with 1 if there is one, and
+    /// with 2 if nothing could be looked at.
+    Doctor(doctor::Doctor),
+    /// Show what happened: health, generations, changes and who made them, warnings
+    ///
+    /// The daemon keeps the last 4096 events since it started; under systemd all of them are in the
+    /// journal, with their fields (`journalctl -u nlb NLB_EVENT=target_health`).
+    Events(events::Events),
+    /// Watch listeners, targets, health, rates and stops in a terminal
+    ///
+    /// Looks once a second. Keys: `s` sorts by the next column, `/` filters, up and down select a
+    /// target, `d` and then `y` drains it, `q` ends.
+    Top {
+        /// The control socket
+        #[command(flatten)]
+        socket: Socket,
+    },
     /// Make the configuration exactly what a file says
     ///
     /// Prints the plan, and then carries it out, unless something changed in between. What was
@@ -200,6 +224,9 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::TargetGroup(group) => group.run().await,
         Command::Target(target) => target.run().await,
         Command::Health(health) => health.run().await,
+        Command::Doctor(doctor) => return doctor.run().await,
+        Command::Events(events) => events.run().await,
+        Command::Top { socket } => watch(&socket.socket).await,
         Command::Apply(apply) => apply.run().await,
         Command::Diff(diff) => diff.run().await,
         Command::Completions { shell } => Ok(generated::completions(shell)),
@@ -295,6 +322,11 @@ async fn status(socket: &Path, json: bool) -> Result<String, Failure> {
         return Ok(format!("{}\n", serde_json::to_string_pretty(&status)?));
     }
     Ok(status.to_text())
+}
+
+async fn watch(socket: &Path) -> Result<String, Failure> {
+    top::run(socket).await?;
+    Ok(String::new())
 }
 
 async fn reload(socket: &Path, json: bool) -> Result<String, Failure> {

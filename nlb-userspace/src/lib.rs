@@ -21,7 +21,10 @@
 //! [`farewell`] has the ends of expired connections told. [`early`] keeps fragments that overtook their
 //! first one.
 //!
-//! [`metrics`] is what monitoring sees of all that.
+//! [`metrics`] is what monitoring sees of all that, [`events`] is what
+//! operators hear, [`top`] what they watch.
+//!
+//! [`doctor`] looks for what keeps all of it from working on a host.
 //!
 //! [`decap`] is apart: the command that runs on targets of the tunnelled modes.
 
@@ -35,8 +38,10 @@ pub mod daemon;
 pub mod dataplane;
 pub mod decap;
 pub mod desk;
+pub mod doctor;
 pub mod document;
 pub mod early;
+pub mod events;
 pub mod farewell;
 pub mod forward;
 pub mod health;
@@ -55,3 +60,4 @@ pub mod status;
 pub mod store;
 mod table;
 pub mod target_state;
+pub mod top;

@@ -5,6 +5,7 @@ use std::{io::IsTerminal as _, process::ExitCode};
 use clap::Parser as _;
 use nlb_userspace::{
     cli::{self, Cli},
+    events::journald,
     metrics::log::Counting,
 };
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
@@ -16,12 +17,16 @@ fn main() -> ExitCode {
     // https://no-color.org: set and not empty means none.
     let colours = std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .with_target(false);
+    let journal = journald::layer();
+    let lines = journal.is_none().then(|| {
+        tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(colours)
+            .with_target(false)
+    });
     tracing_subscriber::registry()
         .with(filter)
+        .with(journal)
         .with(lines)
         .with(Counting)
         .init();

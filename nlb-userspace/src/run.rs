@@ -131,6 +131,7 @@ pub async fn run(config: &Path) -> Result<(), RunError> {
         generation: daemon.generation(),
         audit: audit.map(|log| Arc::new(Mutex::new(log))),
         from: node.socket.display().to_string().into(),
+        events: daemon.events(),
     };
     if is_ours {
         open_up(&node.socket, &guard);

@@ -148,6 +148,9 @@ pub struct Target {
     pub description: Option<String>,
     /// What went wrong in the last health check that failed.
     pub last_failure: Option<String>,
+    /// How long the last health check took that passed, in seconds.
+    #[serde(default)]
+    pub probe_latency_seconds: Option<f64>,
     /// The way there.
     pub next_hop: NextHop,
     /// Flows to it whose source is an address of `node.snat_addresses`: each has a port of its own.

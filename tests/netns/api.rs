@@ -237,6 +237,11 @@ fn a_full_disk_refuses_changes_and_nothing_else() -> Result<()> {
                 told.contains("node.state_directory") && told.contains("nothing has changed"),
                 "{told}"
             );
+            let heard = nlb(daemon, &["events"])?;
+            ensure!(
+                heard.contains("journal_full: node.state_directory"),
+                "{heard}"
+            );
             let shown = nlb(daemon, &["target", "show", GROUP, FIRST])?;
             ensure!(shown.contains(&format!("weight: {taken}\n")), "{shown}");
             for vip in http_vips() {
@@ -244,6 +249,8 @@ fn a_full_disk_refuses_changes_and_nothing_else() -> Result<()> {
             }
             fs::remove_file(filler.with_extension("0"))?;
             nlb(daemon, &["target", "set", GROUP, FIRST, "weight=500"])?;
+            let heard = nlb(daemon, &["events"])?;
+            ensure!(heard.contains("journal_full: over"), "{heard}");
             daemon.kill_9()?;
             *daemon = lab.start_nlb()?;
             let shown = nlb(daemon, &["target", "show", GROUP, FIRST])?;

@@ -9,7 +9,9 @@ mod api;
 mod changes;
 mod daemon_life;
 mod decap;
+mod doctor;
 mod early;
+mod events;
 mod flow_life;
 mod forwarding;
 mod health;
@@ -25,6 +27,7 @@ mod service;
 mod snat;
 mod survival;
 mod tools;
+mod top;
 mod tunnels;
 
 use std::{

@@ -11,6 +11,7 @@ use super::{
     Call, Caller, Policy, Tags,
     audit::{AuditLog, Entry, Outcome},
 };
+use crate::events::{Events, What};
 
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct Guard {
     pub audit: Option<Arc<Mutex<AuditLog>>>,
     /// Where calls come in.
     pub from: Arc<str>,
+    /// Where calls are told.
+    pub events: Events,
 }
 
 impl Guard {
@@ -58,12 +61,6 @@ impl Guard {
                 decision.explain(caller, &call).to_string()
             }
         };
-        tracing::warn!(
-            uid = peer.caller.map(|caller| caller.uid),
-            action,
-            resource,
-            "refused"
-        );
         let before = self.generation();
         let reason = Some(refusal.clone());
         self.record(peer, action, resource, before, Outcome::Refused, reason);
@@ -75,7 +72,7 @@ impl Guard {
         self.generation.load(Ordering::Relaxed)
     }
 
-    /// Writes down what became of a call. That it cannot be written is logged: the call has happened.
+    /// Tells and writes down what became of a call. That it cannot be written is logged: the call has happened.
     pub fn record(
         &self,
         peer: Peer,
@@ -85,6 +82,15 @@ impl Guard {
         outcome: Outcome,
         reason: Option<String>,
     ) {
+        self.events.tell(What::Call {
+            uid: peer.caller.map(|caller| caller.uid),
+            pid: peer.pid,
+            action: action.to_owned(),
+            resource: resource.to_owned(),
+            outcome,
+            reason: reason.clone(),
+            generation: self.generation(),
+        });
         let Some(audit) = &self.audit else {
             return;
         };

@@ -16,7 +16,7 @@ use utoipa::{
 use super::{
     problem::{FaultSaid, Problem},
     routes::{Does, ROUTES, Route, Verb},
-    shapes::{Asked, Generation, Health, Item, Listing, Wait},
+    shapes::{Asked, Generation, Health, Item, Listening, Listing, Wait},
 };
 use crate::{
     config::schema::{self, Absent, Key, Kind as KeyKind},
@@ -26,6 +26,7 @@ use crate::{
         edit::Kind,
         overlay::Dropped,
     },
+    events::{Event, Page, What},
     status::{GroupHealth, TargetHealth},
 };
 
@@ -84,7 +85,10 @@ fn components() -> Components {
         .schema_from::<PlannedChange>()
         .schema_from::<KeyChange>()
         .schema_from::<Action>()
-        .schema_from::<Dropped>();
+        .schema_from::<Dropped>()
+        .schema_from::<Page>()
+        .schema_from::<Event>()
+        .schema_from::<What>();
     for (table, name) in DOCUMENTS {
         components = components.schema(name, object(table));
     }
@@ -134,6 +138,11 @@ fn operation(route: &Route) -> Operation {
             ),
         ] {
             operation = operation.parameter(header(name, meaning));
+        }
+    }
+    if route.does == Does::Events {
+        for parameter in Listening::into_params(|| None) {
+            operation = operation.parameter(parameter);
         }
     }
     if let Some(body) = request_body(route.does) {
@@ -202,6 +211,7 @@ fn operation_id(route: &Route) -> String {
         Does::Generation => "readGeneration".to_owned(),
         Does::Status => "readStatus".to_owned(),
         Does::Reload => "reload".to_owned(),
+        Does::Events => "readEvents".to_owned(),
         Does::Describe => "describe".to_owned(),
     }
 }
@@ -259,6 +269,7 @@ fn answer(does: Does) -> Response {
             .build(),
         Does::Generation => json_response("The generation", reference("Generation")),
         Does::Status => json_response("What `nlb status --json` prints", any_object()),
+        Does::Events => json_response("What happened", reference("Page")),
         Does::Describe => json_response("This description", any_object()),
         _ => json_response("What was done, and that it is live", reference("Written")),
     }

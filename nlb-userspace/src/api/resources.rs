@@ -109,6 +109,7 @@ impl Asking {
                 }
             }
             Does::Status => Ok(Json(app.ask(Command::Status).await?).into_response()),
+            Does::Events => self.listen().await,
             Does::Describe => Ok(Json(openapi::description()).into_response()),
             Does::Reload => {
                 let result = if self.asked.dry_run {

@@ -52,6 +52,8 @@ pub enum Does {
     Status,
     /// Reads the configuration file again.
     Reload,
+    /// Reads what happened, or waits for what happens.
+    Events,
     /// Reads the description of this API.
     Describe,
 }
@@ -156,6 +158,7 @@ pub const ROUTES: &[Route] = &[
     route(Verb::Put, "/v1/config", "config:apply", Does::Apply, "Make the document exactly this, in JSON or TOML; what was changed over the API before is discarded"),
     route(Verb::Get, "/v1/generation", "status:read", Does::Generation, "Say which generation is live"),
     route(Verb::Get, "/v1/status", "status:read", Does::Status, "Say how everything is, with counters"),
+    route(Verb::Get, "/v1/events", "events:read", Does::Events, "Say what happened, or wait for what happens"),
     route(Verb::Post, "/v1/reload", "daemon:reload", Does::Reload, "Read the configuration file again, and lay what was changed over the API over it"),
     route(Verb::Get, "/v1/openapi.json", "api:read", Does::Describe, "Read this description"),
 ];

@@ -22,6 +22,19 @@ pub struct Asked {
     pub timeout_seconds: Option<f64>,
 }
 
+/// Which events are asked for: the query.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct Listening {
+    /// Those after this number; 0 for all that are kept.
+    #[serde(default)]
+    pub after: u64,
+    /// How long to wait for one if there is none; at most 600.
+    #[serde(default)]
+    pub wait_seconds: u64,
+}
+
 /// What an answer waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]

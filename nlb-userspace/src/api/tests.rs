@@ -13,6 +13,7 @@ use crate::{
     client::{self, Call as ClientCall, ClientError},
     daemon::{DaemonError, Reading, Written},
     desk::Desk,
+    events::{Events, What},
     status::{GroupHealth, TargetHealth},
 };
 
@@ -55,6 +56,7 @@ impl Server {
                 AuditLog::open(&log).unwrap(),
             ))),
             from: "the test".into(),
+            events: Events::default(),
         };
         tokio::spawn(serve(listener, commands, guard));
         tokio::spawn(async move {
@@ -582,4 +584,27 @@ async fn the_description_is_served() {
         .map(|path| path.as_object().unwrap().len())
         .sum();
     assert_eq!(operations, ROUTES.len());
+}
+
+#[tokio::test]
+async fn events_tell_who_did_what_and_wait_for_more() {
+    let server = Server::start();
+    let before = server.get("/v1/events").await.body;
+    assert_eq!(before, json!({ "events": [], "next": 0, "lost": 0 }));
+    let waiting = server.get("/v1/events?after=0&wait_seconds=600");
+    let change = server.send("PATCH", FIRST, &[], "{\"weight\": 7}");
+    let (heard, changed) = tokio::join!(waiting, change);
+    assert_eq!(changed.status, 200);
+    let event: crate::events::Event =
+        serde_json::from_value(heard.body["events"][0].clone()).unwrap();
+    let What::Call { uid, action, .. } = event.what else {
+        panic!("{event:?}")
+    };
+    assert_eq!(uid, Some(rustix::process::geteuid().as_raw()));
+    assert_eq!(action, "targets:update");
+    assert_eq!(heard.body["next"], 1);
+    for wrong in ["after=x", "wait_seconds=601", "dry_run=true"] {
+        let answer = server.get(&format!("/v1/events?{wrong}")).await;
+        assert_eq!(answer.status, 400, "{wrong}: {answer:?}");
+    }
 }

@@ -552,6 +552,19 @@ impl Mode {
         !matches!(self, Self::Nat | Self::FullNat)
     }
 
+    /// The same as the packet program knows it.
+    pub const fn on_the_wire(self) -> nlb_common::target::Mode {
+        use nlb_common::target::Mode;
+        match self {
+            Self::Nat => Mode::NAT,
+            Self::DsrL2 => Mode::DSR_L2,
+            Self::DsrIpip => Mode::DSR_IPIP,
+            Self::DsrGue => Mode::DSR_GUE,
+            Self::DsrGeneve => Mode::DSR_GENEVE,
+            Self::FullNat => Mode::FULL_NAT,
+        }
+    }
+
     /// Whether packets reach the target inside of other packets.
     pub const fn is_tunnel(self) -> bool {
         matches!(self, Self::DsrIpip | Self::DsrGue | Self::DsrGeneve)

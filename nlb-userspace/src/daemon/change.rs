@@ -95,6 +95,7 @@ impl Daemon {
     /// the kernel's refusal of a map write, and the next tick, change or reload goes on from there.
     pub(super) async fn change(&mut self, request: &Request) -> Result<Written, DaemonError> {
         let result = self.try_change(request).await;
+        self.look_for_warnings();
         match &result {
             Ok(written) => self.changes.done += u64::from(!written.dry_run),
             Err(_) => self.changes.refused += 1,
@@ -191,7 +192,11 @@ impl Daemon {
         // New interfaces first: what fails here has changed nothing that carries traffic.
         let attached = self.attach(&node, Missing::Refused);
         let kept = match &attached {
-            Ok(_) => self.desk.keep(&proposal).map_err(Refused::Store),
+            Ok(_) => {
+                let kept = self.desk.keep(&proposal);
+                self.not_kept = kept.as_ref().err().map(ToString::to_string);
+                kept.map_err(Refused::Store)
+            }
             Err(_) => Ok(()),
         };
         let attached = match (attached, kept) {

@@ -63,6 +63,8 @@ pub(super) struct TargetEntry {
     pub(super) quic_server_id: Option<u64>,
     /// Its health.
     pub(super) health: TargetHealth,
+    /// How long the last health check took that passed.
+    pub(super) latency: Option<Duration>,
     /// The way there.
     pub(super) way: Way,
     /// Whether it came with its group: the first targets of a group do not start slowly.
@@ -150,6 +152,9 @@ impl Groups {
         let group = self.list.get_mut(*place)?;
         let target = group.targets.get_mut(address)?;
         group.probes.count(&outcome);
+        if let ProbeOutcome::Passed { latency } = outcome {
+            target.latency = Some(latency);
+        }
         let transition = target.health.observe(now, outcome);
         if transition.is_some() {
             group.follow_health(address, now);
@@ -250,6 +255,7 @@ impl Group {
                 weight: target.weight,
                 quic_server_id: target.quic_server_id,
                 health: adopted_health(adopted.get(&key), target.weight, configured, in_use),
+                latency: None,
                 way: Way::Unknown,
                 is_first: is_new && !adopted.contains_key(&key),
                 ramp: None,
@@ -295,6 +301,7 @@ impl Group {
                     // What leads its connections to it stays in the maps while it has flows.
                     quic_server_id: None,
                     health: TargetHealth::adopted(was.took_new_flows, thresholds(configured)),
+                    latency: None,
                     way: Way::Unknown,
                     is_first: false,
                     ramp: None,

@@ -11,6 +11,7 @@ mod reading;
 mod report;
 mod suspicion;
 mod sweeps;
+mod warnings;
 mod wish;
 
 use std::{
@@ -38,6 +39,7 @@ pub use self::{
 use self::{
     groups::{Adopted, Groups, Observation, Prober, TargetKey, Way},
     suspicion::Suspicion,
+    warnings::UsedUp,
 };
 use crate::{
     access::{
@@ -54,7 +56,8 @@ use crate::{
     },
     desk::{Desk, OpenError, Refused},
     early,
-    health::passive,
+    events::{self, What, warnings::Warnings},
+    health::{passive, state::Transition},
     metrics::{Changes, Snapshot},
     next_hop::{Change, NextHopError, Resolution, Unresolved, Watch, book::Book},
     plan::{self, Actual, Limits, PlanError, Wish},
@@ -163,6 +166,14 @@ pub struct Daemon {
     /// When it was last told that checks begin late.
     told_late: Option<Instant>,
     suspicion: Suspicion,
+    /// Where what happens is told.
+    events: events::Events,
+    /// What was wrong at the last look.
+    warnings: Warnings,
+    /// What packets have met that is used up.
+    used_up: UsedUp,
+    /// Why the last change could not be kept.
+    not_kept: Option<String>,
     /// How many changes were made and refused.
     changes: Changes,
     service: ServiceManager,
@@ -262,6 +273,10 @@ impl Daemon {
             prober,
             told_late: None,
             suspicion: Suspicion::default(),
+            events: events::Events::default(),
+            warnings: Warnings::new(),
+            used_up: UsedUp::default(),
+            not_kept: None,
             changes: Changes::default(),
             service: ServiceManager::of_the_environment(),
             policy: watch::Sender::new(Arc::new(policy)),
@@ -305,6 +320,11 @@ impl Daemon {
     /// Who may use the control socket, as reloads change it.
     pub fn policy(&self) -> watch::Receiver<Arc<Policy>> {
         self.policy.subscribe()
+    }
+
+    /// Where what happens is told.
+    pub fn events(&self) -> events::Events {
+        self.events.clone()
     }
 
     /// The generation that is live.
@@ -365,6 +385,10 @@ impl Daemon {
         tokio::pin!(stop);
         // Whoever asks for the status finds the flows that there were.
         self.sweep();
+        self.events.tell(What::Started {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            adopted: self.loaded.is_adopted,
+        });
         loop {
             tokio::select! {
                 () = &mut stop => {
@@ -390,18 +414,22 @@ impl Daemon {
                     Err(error) => tracing::error!("cannot read fragments to be kept: {error}"),
                 },
                 Some(command) = commands.recv() => self.on_command(command).await,
-                Some(()) = reload.recv() => match self.reload().await {
-                    Ok(done) => tracing::info!(generation = done.generation, "reloaded"),
-                    Err(error) => tracing::error!("the reload failed: {error}"),
-                },
+                Some(()) = reload.recv() => {
+                    let refused = self.reload().await.err().map(|error| error.to_string());
+                    let generation = self.actual.generation;
+                    self.events.tell(What::Reload { generation, refused });
+                }
                 _ = look.tick() => self.look_at_traffic(),
-                _ = sweep.tick() => self.sweep(),
+                _ = sweep.tick() => {
+                    self.sweep();
+                    self.look_at_counters();
+                }
                 _ = tick.tick() => {
                     self.service.alive();
                     let now = self.started.elapsed();
                     let transitions = self.groups.tick(now);
                     for (key, transition) in &transitions {
-                        log_transition(key, transition);
+                        self.tell_transition(key, transition);
                     }
                     let has_more = !transitions.is_empty() || !self.is_live;
                     if has_more || self.groups.slow_starts(now) != self.slow_starts {
@@ -432,10 +460,22 @@ impl Daemon {
         }
         let transition = self.groups.observe(&key, self.started.elapsed(), outcome);
         if let Some(transition) = &transition {
-            log_transition(&key, transition);
+            self.tell_transition(&key, transition);
             self.suspicion.changed(&key);
         }
         transition.is_some()
+    }
+
+    fn tell_transition(&self, (group, address): &TargetKey, transition: &Transition) {
+        let reason = transition.reason;
+        self.events.tell(What::TargetHealth {
+            target_group: group.clone(),
+            target: address.to_string(),
+            from: transition.from.name().to_owned(),
+            to: transition.to.name().to_owned(),
+            reason: reason.map(|reason| reason.code().to_owned()),
+            description: reason.map(|reason| reason.description().to_owned()),
+        });
     }
 
     async fn on_changes(&mut self, changes: &[Change]) {
@@ -634,11 +674,10 @@ impl Daemon {
         self.generation
             .store(self.actual.generation, Ordering::Relaxed);
         if !steps.is_empty() {
-            tracing::debug!(
-                generation = self.actual.generation,
-                steps = steps.len(),
-                "live"
-            );
+            self.events.tell(What::Generation {
+                generation: self.actual.generation,
+                steps: steps.len(),
+            });
         }
         Ok(steps.len())
     }
@@ -647,6 +686,7 @@ impl Daemon {
         if let Err(error) = self.reconcile() {
             tracing::error!("cannot bring the data plane up to date: {error}");
         }
+        self.look_for_warnings();
     }
 
     /// Puts the program on these interfaces, where it is not yet, and says where it then is.
@@ -731,16 +771,4 @@ fn pins_on_change(desired: &Desired) -> bool {
         .iter()
         .flat_map(|balancer| &balancer.listeners);
     listeners.any(|listener| listener.pins_on_change)
-}
-
-fn log_transition((group, address): &TargetKey, transition: &crate::health::state::Transition) {
-    let reason = transition.reason.map_or("", |reason| reason.description());
-    tracing::info!(
-        %group,
-        target = %address,
-        from = transition.from.name(),
-        to = transition.to.name(),
-        reason,
-        "target health"
-    );
 }

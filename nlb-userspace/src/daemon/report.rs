@@ -292,6 +292,7 @@ impl Daemon {
                 .reason()
                 .map(|reason| reason.description().to_owned()),
             last_failure: health.last_failure().map(ToString::to_string),
+            probe_latency_seconds: entry.latency.map(|latency| latency.as_secs_f64()),
             next_hop: self.way(&entry.way),
             snat_ports_in_use: 0,
             active_flows: 0,

@@ -11,7 +11,6 @@ use nlb_common::{
     admission::AdmissionPolicy,
     listener::{ListenerKey, Stranded},
     next_hop::NextHopId,
-    target::Mode as WireMode,
     tunnel::Tunnel,
     wire::protocol,
 };
@@ -21,7 +20,7 @@ use super::groups::{Group, Groups, Way};
 use crate::{
     clock,
     config::{
-        Desired, IpVersion, Listener, LoadBalancer, Mode, OverLimit, StrandedAction, TunnelOptions,
+        Desired, IpVersion, Listener, LoadBalancer, OverLimit, StrandedAction, TunnelOptions,
         TunnelSources,
     },
     plan::{
@@ -87,14 +86,7 @@ impl Group {
         let weights = self.weights(&self.selection(), now);
         WishedGroup {
             fingerprint: fingerprint(&self.configured.name),
-            mode: match self.configured.mode {
-                Mode::Nat => WireMode::NAT,
-                Mode::DsrL2 => WireMode::DSR_L2,
-                Mode::DsrIpip => WireMode::DSR_IPIP,
-                Mode::DsrGue => WireMode::DSR_GUE,
-                Mode::DsrGeneve => WireMode::DSR_GENEVE,
-                Mode::FullNat => WireMode::FULL_NAT,
-            },
+            mode: self.configured.mode.on_the_wire(),
             tunnel: self
                 .configured
                 .mode

@@ -18,6 +18,7 @@ pub mod kernel;
 pub mod load;
 mod log;
 mod memory;
+pub mod present;
 pub mod shared;
 pub mod stages;
 pub mod sweep;

@@ -23,6 +23,6 @@ mod watch;
 
 pub use error::{NextHopError, Request, Unroutable};
 pub use forwarding::forwarding;
-pub use request::Route;
+pub use request::{AttachedXdp, Route};
 pub use table::{Change, Link, Neighbour, Table, Vlan};
 pub use watch::{NextHop, Resolution, Unresolved, Watch};

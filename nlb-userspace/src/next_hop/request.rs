@@ -50,6 +50,15 @@ pub struct Route {
     pub mtu: Option<u32>,
 }
 
+/// The XDP program on a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttachedXdp {
+    /// `driver`, `generic` or `hardware`.
+    pub mode: &'static str,
+    /// The kernel's number for it.
+    pub program: Option<u32>,
+}
+
 /// The socket for requests. It opens another when the kernel closed it.
 #[derive(Debug)]
 pub(super) struct Requests {
@@ -76,11 +85,14 @@ impl Requests {
         Ok(table)
     }
 
-    /// Where XDP runs on a link: `driver`, `generic` or `hardware`; nothing where it does not.
-    pub(super) async fn xdp_mode(&self, index: u32) -> Result<Option<&'static str>, NextHopError> {
+    /// The XDP program on a link, if there is one.
+    pub(super) async fn attached_xdp(
+        &self,
+        index: u32,
+    ) -> Result<Option<AttachedXdp>, NextHopError> {
         let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
         let messages = self.list(Request::Links, request).await?;
-        let attached = messages
+        let attached: Vec<&LinkXdp> = messages
             .iter()
             .filter_map(|message| match message {
                 RouteNetlinkMessage::NewLink(link) if link.header.index == index => Some(link),
@@ -92,13 +104,18 @@ impl Requests {
                 _ => None,
             })
             .flatten()
-            .find_map(|xdp| match xdp {
-                LinkXdp::Attached(XdpAttached::Driver) => Some("driver"),
-                LinkXdp::Attached(XdpAttached::SocketBuffer) => Some("generic"),
-                LinkXdp::Attached(XdpAttached::Hardware) => Some("hardware"),
-                _ => None,
-            });
-        Ok(attached)
+            .collect();
+        let mode = attached.iter().find_map(|xdp| match xdp {
+            LinkXdp::Attached(XdpAttached::Driver) => Some("driver"),
+            LinkXdp::Attached(XdpAttached::SocketBuffer) => Some("generic"),
+            LinkXdp::Attached(XdpAttached::Hardware) => Some("hardware"),
+            _ => None,
+        });
+        let program = attached.iter().find_map(|xdp| match xdp {
+            LinkXdp::ProgId(id) => Some(*id),
+            _ => None,
+        });
+        Ok(mode.map(|mode| AttachedXdp { mode, program }))
     }
 
     /// How the kernel routes packets to `address`, policy rules included.

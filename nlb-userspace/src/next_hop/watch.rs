@@ -16,7 +16,7 @@ use tokio::{
 use super::{
     Change, Link, Neighbour, NextHopError, Route, Table, Unroutable, Vlan,
     monitor::{Monitor, Notice, OwnedTask},
-    request::Requests,
+    request::{AttachedXdp, Requests},
 };
 
 /// Changes that follow the first within this time are reported with it: what belongs together (a
@@ -165,7 +165,13 @@ impl Watch {
 
     /// Where XDP runs on a link, as the kernel says now: `driver`, `generic` or `hardware`.
     pub async fn xdp_mode(&self, index: u32) -> Option<&'static str> {
-        self.shared.requests.xdp_mode(index).await.ok().flatten()
+        Some(self.attached_xdp(index).await?.mode)
+    }
+
+    /// The XDP program on a link, as the kernel says now.
+    pub async fn attached_xdp(&self, index: u32) -> Option<AttachedXdp> {
+        let attached = self.shared.requests.attached_xdp(index).await;
+        attached.ok().flatten()
     }
 
     /// The link with this name.

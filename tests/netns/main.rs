@@ -8,6 +8,7 @@ mod admission;
 mod api;
 mod changes;
 mod daemon_life;
+mod data_path;
 mod decap;
 mod early;
 mod flow_life;
@@ -25,6 +26,7 @@ mod snat;
 mod survival;
 mod tools;
 mod tunnels;
+mod upgrade;
 
 use std::{
     collections::BTreeSet,

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// Both VIPs, and targets of one version behind them.
-fn configuration(mode: &str, target: &str) -> String {
+pub(crate) fn configuration(mode: &str, target: &str) -> String {
     let group = |name: &str, protocol: &str, port: u16| {
         format!(
             r#"

@@ -18,6 +18,7 @@ mod forwarding;
 mod health;
 mod health_tls;
 mod icmp;
+mod metrics;
 mod next_hops;
 mod pinning;
 mod privileges;

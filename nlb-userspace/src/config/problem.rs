@@ -158,6 +158,9 @@ pub enum Problem {
     /// A path that depends on a working directory.
     #[error("is not an absolute path")]
     RelativePath,
+    /// Neither a path nor an address with a port.
+    #[error("is neither an absolute path nor an address with a port")]
+    NoEndpoint,
     /// A socket path that does not fit `sockaddr_un`.
     #[error("is {0} bytes long, and the kernel takes at most 107 for a socket")]
     SocketPathLength(usize),

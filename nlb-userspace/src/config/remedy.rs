@@ -118,6 +118,9 @@ pub enum Remedy {
     /// A path from the root.
     #[error("write a path that begins with `/`")]
     WriteAbsolute,
+    /// A socket or an address.
+    #[error("write one such as \"/run/nlb/metrics.sock\", \"127.0.0.1:9118\" or \"[::1]:9118\"")]
+    WriteEndpoint,
     /// A shorter path.
     #[error("write a shorter path, such as \"/run/nlb/nlb.sock\"")]
     WriteShorterPath,

@@ -95,6 +95,15 @@ impl Daemon {
     /// fit or cannot be attached to, is found before anything has changed; what fails after that is
     /// the kernel's refusal of a map write, and the next tick, change or reload goes on from there.
     pub(super) async fn change(&mut self, request: &Request) -> Result<Written, DaemonError> {
+        let result = self.try_change(request).await;
+        match &result {
+            Ok(written) => self.changes.done += u64::from(!written.dry_run),
+            Err(_) => self.changes.refused += 1,
+        }
+        result
+    }
+
+    async fn try_change(&mut self, request: &Request) -> Result<Written, DaemonError> {
         let proposal = self.desk.propose(&request.intent, &request.condition)?;
         self.check(&proposal.desired)?;
         // A change of one resource leaves the node's files alone.
@@ -146,6 +155,7 @@ impl Daemon {
             (old.hash_key != new.hash_key, "node.hash_key", ""),
             (api(old) != api(new), "node.api.tcp.address", ""),
             (old.audit_log != new.audit_log, "node.audit_log", ""),
+            (old.metrics != new.metrics, "node.metrics", ""),
             (old.user != new.user, "node.user", ""),
             (old.seccomp != new.seccomp, "node.seccomp", ""),
             (

@@ -58,6 +58,7 @@ use crate::{
     desk::{Desk, OpenError, Refused},
     early,
     health::passive,
+    metrics::{Changes, Snapshot},
     next_hop::{Change, NextHopError, Watch, book::Book},
     plan::{self, Actual, Limits, PlanError, Wish},
     secret::{self, SecretError},
@@ -132,6 +133,8 @@ pub enum Command {
     Reload(oneshot::Sender<Result<Written, DaemonError>>),
     /// What can be read of the document.
     Read(oneshot::Sender<Reading>),
+    /// What monitoring sees.
+    Metrics(oneshot::Sender<Snapshot>),
     /// How targets are.
     Health(oneshot::Sender<Vec<GroupHealth>>),
     /// To change something.
@@ -170,6 +173,8 @@ pub struct Daemon {
     /// When it was last told that checks begin late.
     told_late: Option<Instant>,
     suspicion: Suspicion,
+    /// How many changes were made and refused.
+    changes: Changes,
     service: ServiceManager,
     /// Who may use the control socket.
     policy: watch::Sender<Arc<Policy>>,
@@ -252,6 +257,7 @@ impl Daemon {
             prober,
             told_late: None,
             suspicion: Suspicion::default(),
+            changes: Changes::default(),
             service: ServiceManager::of_the_environment(),
             policy: watch::Sender::new(Arc::new(policy)),
             terms: watch::Sender::new(terms),
@@ -457,6 +463,7 @@ impl Daemon {
             Command::Status(answer) => drop(answer.send(self.report().await)),
             Command::Reload(answer) => drop(answer.send(self.reload().await)),
             Command::Read(answer) => drop(answer.send(self.reading())),
+            Command::Metrics(answer) => drop(answer.send(self.measure().await)),
             Command::Health(answer) => drop(answer.send(self.health())),
             Command::Change(request, answer) => {
                 drop(answer.send(self.change(&request).await));

@@ -115,6 +115,13 @@ pub const KEYS: &[Key] = &[
         "Absolute path of a file that gets a line of JSON for every call of the API that changes something or is refused, each with a hash over all lines before it. `nlb audit verify` looks whether it is as it was written.",
     ),
     key(
+        "node.metrics",
+        Kind::Text,
+        Absent::Depends("none"),
+        "",
+        "Where [metrics](metrics.md) can be read over HTTP, in OpenMetrics' text: the absolute path of a Unix socket, at most 107 bytes, or an address with a port, such as `\"127.0.0.1:9118\"`. Nobody is asked for a name or a key there, and nothing can be changed.",
+    ),
+    key(
         "node.on_exit",
         Kind::Word {
             takes: &["keep", "detach"],

@@ -65,6 +65,7 @@ pub fn lines(file: &Path, title: &str, unit: &str, lines: &[Line]) -> Result<()>
     let mut chart = ChartBuilder::on(&area)
         .caption(title, TITLE)
         .margin(12)
+        .margin_right(40)
         .x_label_area_size(40)
         .y_label_area_size(56)
         .build_cartesian_2d((1.0..right).log_scale(), 0.0..height)
@@ -114,6 +115,7 @@ pub fn bars(file: &Path, title: &str, unit: &str, groups: &[String], bars: &[Bar
     let mut chart = ChartBuilder::on(&area)
         .caption(title, TITLE)
         .margin(12)
+        .margin_right(40)
         .x_label_area_size(40)
         .y_label_area_size(56)
         .build_cartesian_2d((0..count).into_segmented(), 0.0..height)
@@ -185,4 +187,49 @@ fn pixels(width: u32, strip: usize, of: usize) -> Range<i32> {
 #[expect(clippy::cast_possible_truncation, reason = "pixels")]
 const fn rounded(pixels: f64) -> i32 {
     pixels as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a plot of that name holds.
+    fn drawn(name: &str, draw: impl FnOnce(&Path) -> Result<()>) -> String {
+        let file = std::env::temp_dir().join(format!("nlb-{name}-{}.svg", std::process::id()));
+        draw(&file).expect("it can be drawn");
+        let text = std::fs::read_to_string(&file).expect("it is there");
+        std::fs::remove_file(&file).expect("it is ours");
+        text
+    }
+
+    #[test]
+    fn lines_and_goals_are_named_and_drawn() {
+        let line = |name: &str, is_goal| Line {
+            name: name.into(),
+            points: vec![(1.0, 10.0), (1e6, 200.0)],
+            is_goal,
+        };
+        let all = [line("measured", false), line("wanted", true)];
+        let text = drawn("lines", |file| lines(file, "title", "ns", &all));
+        assert!(
+            ["measured", "wanted", "title", "<polyline"]
+                .iter()
+                .all(|word| text.contains(word))
+        );
+    }
+
+    #[test]
+    fn a_bar_that_is_missing_leaves_its_place_empty() {
+        let groups = ["one", "other"].map(String::from);
+        let count = |heights: Vec<Option<f64>>| {
+            let series = [Bars {
+                name: "figure".into(),
+                heights,
+            }];
+            let text = drawn("bars", |file| bars(file, "title", "×", &groups, &series));
+            text.matches("<rect").count()
+        };
+        let both = count(vec![Some(1.0), Some(2.0)]);
+        assert_eq!(count(vec![Some(1.0), None]), both - 1);
+    }
 }

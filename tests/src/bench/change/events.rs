@@ -54,6 +54,9 @@ impl Event {
         Self::TakenOverWithStrays,
     ];
 
+    /// Those that are looked at quickly.
+    pub const FEW: [Self; 4] = [Self::Removed, Self::Fails, Self::Restarts, Self::TakenOver];
+
     /// What the report calls it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -133,7 +136,7 @@ impl Stage {
             }
             Event::Removed => self.reload(&without_victim()?)?,
             Event::Drained => {
-                self.reload(&with_victim(|address| format!("{address}  weight = 0\n"))?)?
+                self.reload(&with_victim(|address| format!("{address}  weight = 0\n"))?)?;
             }
             Event::Fails => {
                 self.lab.kill_nginx(VICTIM)?;

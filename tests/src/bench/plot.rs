@@ -109,8 +109,8 @@ pub fn lines(file: &Path, title: &str, unit: &str, lines: &[Line]) -> Result<()>
 pub fn bars(file: &Path, title: &str, unit: &str, groups: &[String], bars: &[Bars]) -> Result<()> {
     let area = paper(file)?;
     let heights = bars.iter().flat_map(|bars| bars.heights.iter().flatten());
-    // Where nothing is above zero, there is a scale all the same.
-    let height = top(heights.copied()).max(1.0);
+    // Where nothing is above zero, there is a scale all the same; and room for the legend above.
+    let height = top(heights.copied()).max(1.0) * 1.3;
     let count = i32::try_from(groups.len())?;
     let mut chart = ChartBuilder::on(&area)
         .caption(title, TITLE)
@@ -118,11 +118,12 @@ pub fn bars(file: &Path, title: &str, unit: &str, groups: &[String], bars: &[Bar
         .margin_right(40)
         .x_label_area_size(40)
         .y_label_area_size(56)
-        .build_cartesian_2d((0..count).into_segmented(), 0.0..height)
+        .build_cartesian_2d((0..count - 1).into_segmented(), 0.0..height)
         .map_err(told)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
+        .light_line_style(TRANSPARENT)
         .y_desc(unit)
         .label_style(("sans-serif", 11))
         .x_label_formatter(&|value| group_name(value, groups))

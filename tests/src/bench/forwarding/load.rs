@@ -23,8 +23,8 @@ const FETCHING: usize = 4;
 const ASKING: usize = 8;
 /// Requests of each of them per second.
 const RATE: u32 = 250;
-/// What a client allows a server.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// What a client allows a server: slowness is a figure, and no error.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long requests take, from when they were due to when they are answered.
 #[derive(Clone, Copy, Debug)]

@@ -57,6 +57,7 @@ struct Round {
     connections_per_second: f64,
     bytes_per_second: f64,
     latency: Latency,
+    failed: u32,
     frames_per_second: Option<f64>,
 }
 
@@ -71,6 +72,8 @@ pub struct Row {
     pub bytes_per_second: f64,
     /// Of requests that come at a fixed rate.
     pub latency: Latency,
+    /// Requests that came to nothing, of all rounds.
+    pub failed: u32,
     /// Frames of 256 UDP flows that came out behind the gateway; nothing where sockets forward.
     pub frames_per_second: Option<f64>,
 }
@@ -98,10 +101,14 @@ fn round(lab: &Lab, running: &Running, effort: Effort) -> Result<Round> {
     wait_until("every address answers", Duration::from_secs(20), || {
         load::answers(lab, addresses)
     })?;
+    let (connections_per_second, unanswered) = load::connections(lab, addresses, effort.each)?;
+    let (bytes_per_second, unfinished) = load::transfer(lab, addresses, effort.each)?;
+    let (latency, late) = load::requests(lab, addresses, effort.each)?;
     let round = Round {
-        connections_per_second: load::connections(lab, addresses, effort.each)?,
-        bytes_per_second: load::transfer(lab, addresses, effort.each)?,
-        latency: load::requests(lab, addresses, effort.each)?,
+        connections_per_second,
+        bytes_per_second,
+        latency,
+        failed: unanswered + unfinished + late,
         frames_per_second: match running.udp() {
             Some(address) => Some(live::forwarded(lab, address, effort.frames)?),
             None => None,
@@ -135,6 +142,7 @@ fn row(rival: Rival, rounds: &[Round]) -> Row {
             p99_us: of_latency(|latency| latency.p99_us),
             p999_us: of_latency(|latency| latency.p999_us),
         },
+        failed: rounds.iter().map(|round| round.failed).sum(),
         frames_per_second: has_frames
             .then(|| of(|round| round.frames_per_second.unwrap_or_default())),
     }
@@ -149,6 +157,7 @@ pub fn table(rows: &[Row]) -> String {
         "Gbit/s",
         "ratio",
         "added latency p50 / p99 / p99.9, µs",
+        "requests failed",
         "million frames/s",
         "ratio",
     ]);
@@ -165,6 +174,7 @@ pub fn table(rows: &[Row]) -> String {
             format!("{:.1}", row.bytes_per_second * 8.0 / 1e9),
             ratio(row.bytes_per_second, routing.bytes_per_second),
             latency(row, routing),
+            row.failed.to_string(),
             frames,
             frames_ratio,
         ]);
@@ -200,6 +210,7 @@ pub fn json(rows: &[Row]) -> Value {
             "gateway": row.rival.name(),
             "connections_per_second": row.connections_per_second.round(),
             "bytes_per_second": row.bytes_per_second.round(),
+            "requests_failed": row.failed,
             "latency_p50_us": row.latency.p50_us.round(),
             "latency_p99_us": row.latency.p99_us.round(),
             "latency_p999_us": row.latency.p999_us.round(),

@@ -260,6 +260,7 @@ fn a_minimal_file_gets_every_default() {
             health_check: HealthCheck {
                 enabled: true,
                 protocol: HealthCheckProtocol::Tcp,
+                through_data_path: false,
                 port: HealthCheckPort::TrafficPort,
                 interval: Duration::from_secs(30),
                 timeout: Duration::from_secs(10),
@@ -642,6 +643,7 @@ fn a_full_target_group_is_taken_as_written() {
                 matcher: matcher.clone(),
                 tls: None,
             },
+            through_data_path: false,
             port: HealthCheckPort::Port(8080),
             interval: Duration::from_millis(500),
             timeout: Duration::from_millis(250),

@@ -10,6 +10,7 @@ mod api_tcp;
 mod authority;
 mod changes;
 mod daemon_life;
+mod data_path;
 mod decap;
 mod early;
 mod flow_life;
@@ -28,6 +29,7 @@ mod snat;
 mod survival;
 mod tools;
 mod tunnels;
+mod upgrade;
 
 use std::{
     collections::BTreeSet,

@@ -410,6 +410,9 @@ pub struct HealthCheck {
     pub enabled: bool,
     /// What a check is.
     pub protocol: HealthCheckProtocol,
+    /// Whether it goes to the VIPs by the packet path's way to the target, and not to the target's
+    /// own address.
+    pub through_data_path: bool,
     /// Where it goes.
     pub port: HealthCheckPort,
     /// Time between two checks of one target.

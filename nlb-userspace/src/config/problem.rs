@@ -423,6 +423,15 @@ pub enum Problem {
     /// A key of another kind of check.
     #[error("is set, but the health check's protocol is {0}")]
     KeyOfOtherCheck(String),
+    /// A check through the data path of a mode that leaves no VIP in packets.
+    #[error(
+        "is \"data_path\", but targets in the mode {0} are reached at their own address, which \
+         \"route\" checks"
+    )]
+    DataPathOfMode(Mode),
+    /// A port for a check that goes to listeners' ports.
+    #[error("is set, but a check through the data path goes to the listeners' ports")]
+    PortOfDataPath,
     /// A COMMAND check without a command.
     #[error("is COMMAND, but there is no `command`")]
     NoCommand,

@@ -180,6 +180,7 @@ pub(super) struct RawMinimum {
 pub(super) struct RawHealthCheck {
     pub(super) enabled: Field<bool>,
     pub(super) protocol: Field<String>,
+    pub(super) through: Field<String>,
     pub(super) port: Field<PortChoice>,
     pub(super) path: Field<String>,
     pub(super) interval: Field<Duration>,
@@ -462,6 +463,7 @@ impl RawHealthCheck {
         Self {
             enabled: reader.switch(table, "health_check.enabled"),
             protocol: reader.word(table, "health_check.protocol"),
+            through: reader.word(table, "health_check.through"),
             port: reader.port_choice(table, "health_check.port"),
             path: reader.text(table, "health_check.path"),
             interval: reader.seconds(table, "health_check.interval_seconds"),

@@ -7,7 +7,7 @@ use nlb_common::next_hop::NextHopId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Daemon, DaemonError, Groups, Missing, Way, pins_on_change, plan};
+use super::{Daemon, DaemonError, Groups, Missing, Stale, Way, pins_on_change, plan};
 use crate::{
     access::directory,
     api::tls,
@@ -182,7 +182,7 @@ impl Daemon {
         let mut trial = Groups::default();
         trial.configure(desired, self.started.elapsed(), &BTreeMap::new(), None);
         let wish = trial.wish(desired, self.started.elapsed(), |_| NextHopId::NONE);
-        plan::plan(&self.actual, &wish, self.limits())?;
+        plan::fits(&self.actual, &wish, self.limits())?;
         Ok(())
     }
 
@@ -216,10 +216,13 @@ impl Daemon {
         let now = self.started.elapsed();
         self.groups
             .configure(&self.desired, now, &BTreeMap::new(), Some(&self.prober));
+        self.stale = Stale::Everything;
+        // The network's changes are followed as they come, so that known ways need no question.
         if only_targets {
             self.find_ways_if(|way| *way == Way::Unknown).await;
         } else {
-            self.find_ways().await;
+            self.find_ways_if(|way| !matches!(way, Way::Through { .. }))
+                .await;
         }
         let carried_out = match self.follow_network(false) {
             Ok(()) => self.reconcile(),

@@ -11,7 +11,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfError, EbpfLoader,
     maps::{MapData, MapError, ProgramArray, RingBuf},
     programs::{
         ProgramError, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode as AttachMode,
@@ -232,7 +232,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
     for (name, path) in PINNED_MAPS.iter().zip(&pin_paths) {
         loader.map_pin_path(name, path.as_path());
     }
-    let mut object = loader.load(XDP_OBJECT)?;
+    let mut object = loader.load(XDP_OBJECT).map_err(unloadable)?;
     let stages = stages::load(&mut object)?;
     let stages_pin = pin_stages(pins, stages)?;
     let (maps, events) = KernelMaps::take(&mut object)?;
@@ -258,6 +258,42 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         kept_sizes,
         _lock: lock,
     })
+}
+
+/// Maps that have their size from the configuration, by its keys.
+const SIZED_MAPS: [(&str, &[&str]); 4] = [
+    ("flows", &["FLOWS", "TRANSLATIONS", "SOURCES"]),
+    ("targets", &["TARGETS", "TARGET_COUNTERS", "SERVER_IDS"]),
+    (
+        "listeners",
+        &[
+            "LISTENERS",
+            "LISTENER_INDEX",
+            "LISTENER_COUNTERS",
+            "ADMISSION",
+            "RULES",
+        ],
+    ),
+    ("target_groups", &["RINGS", "RING_BASES", "TUNNELS"]),
+];
+
+/// Why the object was not loaded: if it was a map's size, by whose wish.
+fn unloadable(error: EbpfError) -> DataplaneError {
+    match error {
+        EbpfError::MapError(MapError::CreateError { name, io_error }) => {
+            let sized = SIZED_MAPS.iter();
+            let mut sized = sized.filter(|(_, maps)| maps.contains(&name.as_str()));
+            match sized.next() {
+                Some((key, _)) => DataplaneError::TooLarge {
+                    map: name,
+                    key,
+                    source: io_error,
+                },
+                None => EbpfError::from(MapError::CreateError { name, io_error }).into(),
+            }
+        }
+        error => error.into(),
+    }
 }
 
 /// Tells the two keys apart that come from one kind of secret.

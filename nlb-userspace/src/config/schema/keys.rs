@@ -683,6 +683,16 @@ pub const KEYS: &[Key] = &[
         "TCP: a connection must open. HTTP, HTTPS: a GET must be answered with a status of `matcher.http_code`. UDP: a datagram must be answered. GRPC, and GRPCS over TLS: `grpc.health.v1.Health/Check` must say `SERVING`. ICMP: an echo request must be answered. COMMAND: a program must end with exit code 0. NLB has the first three.",
     ),
     key(
+        "target_group.health_check.through",
+        Kind::Word {
+            takes: &["route", "data_path"],
+            later: &[],
+        },
+        Absent::Text("route"),
+        "",
+        "`\"data_path\"`, with TCP and UDP checks of groups in a `dsr` mode: the check goes to the VIPs and ports of the group's listeners, by the packet path's way to the target (frame or tunnel), and the VIP must answer this node. So a target without the VIP, or that does not unwrap packets, is unhealthy. `\"route\"`: to the target's own address, as the kernel routes it.",
+    ),
+    key(
         "target_group.health_check.port",
         Kind::Port,
         Absent::Text("traffic-port"),

@@ -24,6 +24,7 @@ use nlb_common::{
     fragment::{FragmentKey, FragmentRecord},
     hash::{Key, Secret},
     listener::{Listener, ListenerId, ListenerKey},
+    maps::Prefilter,
     next_hop::{NeighbourKey, NextHopId, NextHopSlot},
     quic::ServerIdKey,
     ring::Slot,
@@ -141,8 +142,8 @@ impl Tables for FlowTables {
     }
 
     #[inline(always)]
-    fn prefilter(&self, _: usize, _: u64) -> bool {
-        true
+    fn prefilter(&self) -> Option<&Prefilter> {
+        None
     }
 
     #[inline(always)]

@@ -124,7 +124,8 @@ stops! {
     HairpinWithoutPool "hairpin_without_pool" Drop,
     /// The client's port has a flow to the same target through another listener, and there is no pool (`node.snat_addresses`) to tell both apart.
     CollisionWithoutPool "collision_without_pool" Drop,
-    /// An RST of no remembered flow to a target that would have to see a source of ours.
+    /// An RST of no remembered flow to a target that would have to see a source of ours, or, in mode `nat`, in
+    /// fragments.
     ResetWithoutFlow "reset_without_flow" Drop,
     /// The flow of the packet, whose source is translated, gave way to another while the packet was looked at.
     FlowReplaced "flow_replaced" Drop,

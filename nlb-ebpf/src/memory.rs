@@ -10,7 +10,7 @@ use nlb_common::{
     address::Address,
     admission::{ALLOW, Admission, AdmissionPolicy, Source, SourceRecord},
     counter::Traffic,
-    early::{EarlyFragment, FRAME_BYTES},
+    early::{Claim, EarlyFragment, FRAME_BYTES},
     event::Event,
     flow::Bucket,
     fragment::{FragmentKey, FragmentRecord, Identifications},
@@ -484,7 +484,7 @@ impl Tables for MemoryTables {
         fragments.insert(*key, *record);
     }
 
-    fn keep_early<F: Frame>(&self, frame: &F, key: &FragmentKey) -> bool {
+    fn keep_early<F: Frame>(&self, frame: &F, key: &FragmentKey, claim: Claim) -> bool {
         let mut bytes = [0; FRAME_BYTES];
         let Some(length_bytes) = frame.copy_to(&mut bytes) else {
             return false;
@@ -493,6 +493,7 @@ impl Tables for MemoryTables {
             key: *key,
             interface: frame.interface(),
             length_bytes,
+            is_copy: u64::from(claim == Claim::Perhaps),
             bytes,
         });
         true

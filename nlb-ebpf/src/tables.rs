@@ -3,6 +3,7 @@
 use nlb_common::{
     address::Address,
     admission::{Admission, Source, SourceRecord},
+    early::Claim,
     event::Event,
     flow::Bucket,
     fragment::{FragmentKey, FragmentRecord},
@@ -177,7 +178,7 @@ pub trait Tables {
 
     /// Asks the daemon to keep a fragment until its datagram's first one comes; says whether there was
     /// room to ask.
-    fn keep_early<F: Frame>(&self, frame: &F, key: &FragmentKey) -> bool;
+    fn keep_early<F: Frame>(&self, frame: &F, key: &FragmentKey, claim: Claim) -> bool;
 
     /// How many numbers the counter that a hash leads to had given before; now it is one more.
     fn next_identification(&self, hash: u32) -> u32;

@@ -22,11 +22,11 @@ use crate::{
     answer::tell,
     emit::{emit, fits, has_a_hop_left, route},
     flows::{self, Place},
-    fragment,
     frame::Frame,
-    parse::{Kind, Packet},
+    parse::Packet,
     rewrite::{End, translate},
     segment_size,
+    snat::disguise,
     tables::{Passage, PassageKind, Tables},
 };
 
@@ -107,16 +107,12 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
     })?;
     let state = advance(progress.state, packet);
     flows::note(tables, entry, progress, progress.after(state, now, epoch));
-    if ALL && packet.kind == Kind::FirstFragment {
-        fragment::remember(
-            packet,
-            tables,
-            choice.listener,
-            choice.target,
-            Way::ToClient,
-        );
-    }
     translate(frame, packet, End::Source, key.address, key.port)?;
+    if ALL {
+        let ids = (choice.listener, choice.target);
+        let ends = (key.address, packet.destination);
+        disguise(frame, packet, tables, ids, Way::ToClient, ends)?;
+    }
     if ALL && packet.tcp_flags & SYN != 0 {
         segment_size::clamp(frame, packet.transport, choice.listener, tables);
     }

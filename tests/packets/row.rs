@@ -41,6 +41,8 @@ enum Step {
         out: Vec<u8>,
         counts: Counts,
     },
+    /// A frame that passes, and of which a copy is kept.
+    Copied(Vec<u8>),
     NoRoom(Vec<u8>),
     Change(Box<dyn Fn(&mut MemoryTables)>),
     Silence(u16),
@@ -99,6 +101,11 @@ impl Row {
             verdict: Verdict::Pass,
             counts: Counts::default(),
         })
+    }
+
+    /// The same, and a copy of the frame is to be kept.
+    pub(crate) fn passes_and_is_copied(self, bytes: Vec<u8>) -> Self {
+        self.step(Step::Copied(bytes))
     }
 
     /// The frame is stopped, untouched.
@@ -401,7 +408,14 @@ impl Run<'_> {
                 verdict,
                 out,
                 counts,
-            } => return self.frame(number, bytes, *verdict, out, counts),
+            } => {
+                let is_early = counts.stops.contains_key(Stop::NoFirstFragment.name());
+                return self.frame(number, bytes, (*verdict, out), counts, is_early);
+            }
+            Step::Copied(bytes) => {
+                let passes = (Verdict::Pass, &bytes[..]);
+                return self.frame(number, bytes, passes, &Counts::default(), true);
+            }
             Step::NoRoom(bytes) => {
                 let mut frame = MemoryFrame::new(bytes.clone(), interface(bytes));
                 frame.headroom_bytes = 19;
@@ -459,9 +473,9 @@ impl Run<'_> {
         &mut self,
         number: usize,
         bytes: &[u8],
-        verdict: Verdict,
-        out: &[u8],
+        (verdict, out): (Verdict, &[u8]),
         counts: &Counts,
+        is_early: bool,
     ) -> Result<()> {
         let interface = interface(bytes);
         let mut frame = MemoryFrame::new(bytes.to_vec(), interface);
@@ -472,7 +486,7 @@ impl Run<'_> {
         let found = handle(&mut frame, &self.tables);
         let counted = Counts::of_memory(&self.tables)?.since(&before);
         let early = self.tables.early.take();
-        self.judge_early(number, bytes, counts, &early);
+        self.judge_early((number, bytes), counts, is_early, &early);
         if found != verdict {
             self.faults.push(format!(
                 "step {number}: memory: expected {verdict:?}, found {found:?}"
@@ -508,15 +522,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// A client's fragment without its first one, and nothing else, is to be kept as it came.
+    /// A fragment without its first one, and nothing else, is to be kept as it came.
     fn judge_early(
         &mut self,
-        number: usize,
-        bytes: &[u8],
+        (number, bytes): (usize, &[u8]),
         counts: &Counts,
+        is_early: bool,
         early: &[EarlyFragment],
     ) {
-        let is_early = counts.stops.contains_key(Stop::NoFirstFragment.name());
         let is_kept = match early {
             [] => !is_early || counts.stops.contains_key(Stop::EarlyLimit.name()),
             [one] => is_early && one.frame() == bytes && one.interface == interface(bytes),

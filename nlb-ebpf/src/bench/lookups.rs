@@ -18,6 +18,7 @@ use aya_ebpf::{
 use nlb_common::{
     address::Address,
     admission::{Admission, Source, SourceRecord},
+    early::Claim,
     event::Event,
     flow::{Bucket, Choice, Client, FlowState},
     fragment::{FragmentKey, FragmentRecord},
@@ -266,7 +267,7 @@ impl Tables for FlowTables {
 
     fn remember_fragment(&self, _: &FragmentKey, _: &FragmentRecord) {}
 
-    fn keep_early<F: Frame>(&self, _: &F, _: &FragmentKey) -> bool {
+    fn keep_early<F: Frame>(&self, _: &F, _: &FragmentKey, _: Claim) -> bool {
         true
     }
 

@@ -14,6 +14,7 @@ use nlb_common::{
     admission::{ALLOW, Admission, MAX_SOURCES, Source, SourceRecord},
     counter::Traffic,
     decap::SourceKey,
+    early::Claim,
     event::Event,
     flow::Bucket,
     fragment::{FragmentKey, FragmentRecord},
@@ -387,8 +388,8 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
-    fn keep_early<F: Frame>(&self, frame: &F, key: &FragmentKey) -> bool {
-        early::keep(frame, key)
+    fn keep_early<F: Frame>(&self, frame: &F, key: &FragmentKey, claim: Claim) -> bool {
+        early::keep(frame, key, claim)
     }
 
     #[inline(always)]

@@ -64,7 +64,7 @@ fn to_target<F: Frame, T: Tables>(
         ..*packet
     };
     let arrival = Arrival::of(&forth, tables);
-    let (decision, source) = decided(&forth, tables, &arrival)?;
+    let (decision, source) = decided::<false, T>(&forth, tables, &arrival)?;
     let next_hop = way(frame, packet, packet.source, tables, &decision.target)?;
     fits(packet, 0, &next_hop)?;
     has_a_hop_left(packet)?;

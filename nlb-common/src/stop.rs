@@ -131,6 +131,13 @@ stops! {
     /// A fragment that came before its datagram's first one, and that there was no room to keep until
     /// that comes; counted beside `no_first_fragment`.
     EarlyLimit "early_limit" Drop,
+    /// A SYN that was answered with a cookie (`syn_cookies`); its flow begins when the cookie comes back.
+    SynCookie "syn_cookie" Answer,
+    /// A SYN that was to be answered with a cookie, which this kernel does not make (`CONFIG_SYN_COOKIES`).
+    SynCookieUnavailable "syn_cookie_unavailable" Drop,
+    /// A target's segment for a connection that began with a SYN cookie and that the target has not
+    /// accepted, such as one of an older connection; the target is answered with an RST.
+    Unaccepted "unaccepted" Drop,
 }
 
 #[cfg(test)]

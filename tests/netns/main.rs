@@ -7,6 +7,7 @@ mod access;
 mod admission;
 mod api;
 mod changes;
+mod cookies;
 mod daemon_life;
 mod decap;
 mod early;

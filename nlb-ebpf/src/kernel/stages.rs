@@ -23,7 +23,25 @@ pub(crate) fn go(context: &XdpContext, stage: Stage) {
         };
     }
     jump!(
-        Classify, Begin, Back, Icmp, Fragment, Answer, Depart, Quic, SnatKnown, SnatBegin,
-        SnatBack, SnatIcmp, SnatFirst, Fault
+        Classify,
+        Begin,
+        Back,
+        Icmp,
+        Fragment,
+        Answer,
+        Depart,
+        Quic,
+        SnatKnown,
+        SnatBegin,
+        SnatBack,
+        SnatIcmp,
+        SnatFirst,
+        Cookie,
+        CookieReturn,
+        CookieBegin,
+        SequenceKnown,
+        SequenceBack,
+        SequenceIcmp,
+        Fault
     );
 }

@@ -7,7 +7,7 @@ use nlb_common::next_hop::NextHopId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Daemon, DaemonError, Groups, Missing, Way, pins_on_change, plan};
+use super::{Daemon, DaemonError, Groups, Missing, Way, makes_cookies, pins_on_change, plan};
 use crate::{
     access::directory,
     config::Desired,
@@ -150,6 +150,12 @@ impl Daemon {
                 pins_on_change(desired) && !self.loaded.pins_on_change,
                 "load_balancer.listener.pinning",
                 "; the running packet program was loaded for listeners that pin every flow",
+            ),
+            (
+                makes_cookies(desired) && !self.loaded.makes_cookies,
+                "load_balancer.listener.tcp.syn_cookies",
+                "; the running maps were made without such a listener and have no room for its \
+                 flows: `nlb detach` first",
             ),
         ] {
             if differs {

@@ -175,13 +175,14 @@ impl Subject {
             tick_shift: nlb_userspace::clock::of_this_kernel().shift,
             translates_sources: 1,
             pins_on_change: 1,
-            zero: 0,
+            makes_cookies: 1,
         });
         let mut ebpf = EbpfLoader::new()
             .override_global("SETTINGS", &settings, true)
             .map_max_entries("FLOWS", buckets)
             .map_max_entries("TRANSLATIONS", buckets)
             .map_max_entries("SOURCES", buckets)
+            .map_max_entries("SEQUENCES", buckets)
             .load(XDP_OBJECT)
             .context("loading the packet program")?;
         let stages = stages::load(&mut ebpf).context("the verifier")?;
@@ -256,6 +257,7 @@ impl Subject {
                 stray: Stranded::FORWARD,
                 expired: Stranded::FORWARD,
                 mss_clamp_bytes: 0,
+                syn_cookies: false,
                 key: kind.key()?,
                 ring: WishedRing::Group(group),
                 idle_ticks: Tick::at_least_seconds(350),

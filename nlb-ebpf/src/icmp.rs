@@ -14,7 +14,7 @@ use nlb_common::{
     flow::{Choice, Client, FlowState},
     fragment::Way,
     listener::{ListenerId, ListenerKey},
-    maps::{Prefilter, Side},
+    maps::Side,
     next_hop::NextHop,
     stop::Stop,
     target::{Mode, TargetId},
@@ -30,7 +30,7 @@ use zerocopy::big_endian::U16;
 
 use crate::{
     Exit, Stage, Verdict,
-    classify::{forgotten, may_be_for_a_vip},
+    classify::{admits, forgotten, may_be_for_a_vip},
     emit::{UNTAGGED, emit, fits, has_a_hop_left, route},
     flows::{self, Place},
     fragment,
@@ -354,8 +354,7 @@ fn error_to_client<F: Frame, T: Tables>(
 #[inline(always)]
 fn may_be_of_a_target<T: Tables>(quote: &Quote, tables: &T) -> bool {
     let (address, port) = (quote.destination, quote.destination_port);
-    let (word, mask) = Prefilter::bit(Side::Target, address, quote.protocol, port);
-    tables.prefilter(word, mask)
+    admits(tables, Side::Target, address, quote.protocol, port)
 }
 
 /// The way to the client: the flow's, or else what the routes say; what they say is not remembered,

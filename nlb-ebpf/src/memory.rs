@@ -7,7 +7,7 @@ use core::{
     cell::{Cell, RefCell, RefMut},
     ops::Deref,
 };
-use std::{collections::HashMap, vec::Vec};
+use std::{boxed::Box, collections::HashMap, vec::Vec};
 
 use nlb_common::{
     address::Address,
@@ -32,7 +32,7 @@ use nlb_common::{
     wire::protocol::TCP,
     word::Word,
 };
-use zerocopy::big_endian::U16;
+use zerocopy::{FromZeros as _, big_endian::U16};
 
 use crate::{
     frame::{Frame, Header, Offset},
@@ -139,7 +139,7 @@ pub struct MemoryTables {
     /// The present tick.
     pub now: Cell<u16>,
     /// The bits of endpoints that may be ours.
-    pub prefilter: Vec<Cell<u64>>,
+    pub prefilter: Box<Prefilter>,
     /// Listener ids by key.
     pub listener_index: HashMap<ListenerKey, ListenerId>,
     /// Listeners by id.
@@ -215,9 +215,7 @@ impl MemoryTables {
             table_key,
             select_key,
             now: Cell::new(0),
-            prefilter: (0..nlb_common::maps::PREFILTER_WORDS)
-                .map(|_| Cell::new(0))
-                .collect(),
+            prefilter: Box::new(Prefilter::new_zeroed()),
             listener_index: HashMap::new(),
             listeners: records(128),
             admissions: records(128),
@@ -255,8 +253,8 @@ impl MemoryTables {
     /// Sets an endpoint's bit.
     pub fn admit(&self, side: Side, address: Address, protocol: u8, port: U16) {
         let (word, mask) = Prefilter::bit(side, address, protocol, port);
-        if let Some(word) = self.prefilter.get(word) {
-            word.set(word.get() | mask);
+        if let Some(word) = self.prefilter.words.get(word) {
+            word.store(word.load() | mask);
         }
     }
 
@@ -384,10 +382,8 @@ impl Tables for MemoryTables {
         Tick(self.now.get())
     }
 
-    fn prefilter(&self, word: usize, mask: u64) -> bool {
-        self.prefilter
-            .get(word)
-            .is_some_and(|word| word.get() & mask != 0)
+    fn prefilter(&self) -> Option<&Prefilter> {
+        Some(&self.prefilter)
     }
 
     fn listener_id(&self, key: &ListenerKey) -> Option<ListenerId> {

@@ -16,6 +16,7 @@ use nlb_common::{
     target::{Mode, TargetId},
     tunnel::Tunnel,
     wire::{ethernet::MacAddress, protocol},
+    word::Word,
 };
 use nlb_ebpf::{
     Verdict, handle,
@@ -519,7 +520,7 @@ fn found(tables: &MemoryTables) -> nlb_userspace::dataplane::kernel::Found {
             .zip(0u32..)
             .filter_map(|(record, id)| Some((TargetId(id), record.identity(), record.control()?)))
             .collect(),
-        prefilter: tables.prefilter.iter().map(std::cell::Cell::get).collect(),
+        prefilter: tables.prefilter.words.iter().map(Word::load).collect(),
         ..Default::default()
     }
 }

@@ -25,6 +25,7 @@ use nlb_common::{
     fragment::{FragmentKey, FragmentRecord},
     hash::{Key, Secret},
     listener::{Listener, ListenerId, ListenerKey},
+    maps::Prefilter,
     next_hop::{NeighbourKey, NextHopId, NextHopSlot},
     quic::ServerIdKey,
     ring::Slot,
@@ -143,8 +144,8 @@ impl Tables for FlowTables {
     }
 
     #[inline(always)]
-    fn prefilter(&self, _: usize, _: u64) -> bool {
-        true
+    fn prefilter(&self) -> Option<&Prefilter> {
+        None
     }
 
     #[inline(always)]

@@ -34,6 +34,8 @@ pub enum Stage {
     SnatIcmp,
     /// It is the first fragment of a flow that has just been given its source.
     SnatFirst,
+    /// It is an ICMP error about a packet that a tunnel carried.
+    OuterError,
     /// It is a SYN that is answered with a cookie.
     Cookie,
     /// It is an acknowledgement of no flow: does it bring a cookie back?
@@ -68,6 +70,7 @@ impl Stage {
         Self::SnatBack,
         Self::SnatIcmp,
         Self::SnatFirst,
+        Self::OuterError,
         Self::Cookie,
         Self::CookieReturn,
         Self::CookieBegin,
@@ -88,7 +91,7 @@ impl Stage {
         match self {
             Self::Classify => 1,
             Self::Begin | Self::Icmp | Self::Fragment => 2,
-            Self::Back | Self::Quic => 3,
+            Self::Back | Self::Quic | Self::OuterError => 3,
             Self::Depart
             | Self::SnatKnown
             | Self::SnatBack
@@ -125,6 +128,7 @@ impl Stage {
             Self::SnatBack => "nlb_snat_back",
             Self::SnatIcmp => "nlb_snat_icmp",
             Self::SnatFirst => "nlb_snat_first",
+            Self::OuterError => "nlb_outer_error",
             Self::Cookie => "nlb_cookie",
             Self::CookieReturn => "nlb_cookie_return",
             Self::CookieBegin => "nlb_cookie_begin",

@@ -36,6 +36,7 @@ pub(crate) fn go(context: &XdpContext, stage: Stage) {
         SnatBack,
         SnatIcmp,
         SnatFirst,
+        OuterError,
         Cookie,
         CookieReturn,
         CookieBegin,

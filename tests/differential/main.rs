@@ -51,6 +51,7 @@ impl Pair {
         let cookies = self.memory.stops(Stop::SynCookie);
         self.memory.now.set(Kernel::now().0);
         let verdict = Answer::from(handle(&mut ours, &self.memory));
+        let is_cookie = self.memory.stops(Stop::SynCookie) > cookies;
         let (answer, bytes) = self.kernel.run(&frame.bytes, frame.interface)?;
         let mut context = || {
             format!(
@@ -65,9 +66,8 @@ impl Pair {
             "kernel {answer:?}, memory {verdict:?} {}",
             context()
         );
-        let cookies = self.memory.stops(Stop::SynCookie) - cookies;
         let (mut expected, mut found) = (ours.bytes.clone(), bytes);
-        if cookies > 0 {
+        if is_cookie {
             // The kernel's are not memory's.
             for frame in [&mut expected, &mut found] {
                 hide_cookie(frame).context("not an answer of ours")?;

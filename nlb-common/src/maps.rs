@@ -22,6 +22,7 @@
 //! | `IDENTIFICATIONS` | – → [`Identifications`](crate::fragment::Identifications) | packet | a fragment with a translated source |
 //! | `TRANSLATIONS` | the same → [`Translations`](crate::source::Translations) | packet | packet, daemon |
 //! | `SOURCES` | hash of what a flow owns → [`SourceBucket`](crate::source::SourceBucket) | packet | packet |
+//! | `SEQUENCES` | bucket → [`Sequences`](crate::sequence::Sequences) | packet | packet |
 //! | `SNAT_POOL` | – → [`Pool`](crate::source::Pool) | daemon | packet |
 //! | `LISTENER_COUNTERS`, `TARGET_COUNTERS` | id → [`Traffic`](crate::counter::Traffic) per CPU | packet | daemon |
 //! | `STOP_COUNTERS` | [`Stop`](crate::stop::Stop) → u64 per CPU | packet | daemon |

@@ -242,6 +242,7 @@ fn a_minimal_file_gets_every_default() {
                 tcp_idle_timeout_action: StrandedAction::Reset,
                 tcp_stray_action: StrandedAction::Reset,
                 tcp_mss_clamp_bytes: None,
+                tcp_syn_cookies: false,
             }],
         }],
         target_groups: vec![TargetGroup {

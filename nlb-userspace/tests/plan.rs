@@ -94,6 +94,7 @@ fn listener(last: u8, group: usize) -> WishedListener {
         stray: Stranded::RESET,
         expired: Stranded::RESET,
         mss_clamp_bytes: 0,
+        syn_cookies: false,
         hash_input: HashInput::FiveTuple,
         admission: WishedAdmission::default(),
         answers_echo: true,

@@ -9,6 +9,7 @@ mod api;
 mod api_tcp;
 mod authority;
 mod changes;
+mod cookies;
 mod daemon_life;
 mod data_path;
 mod decap;

@@ -256,6 +256,8 @@ pub struct Listener {
     pub tcp_stray_action: StrandedAction,
     /// The largest TCP segment size that a SYN may name, in bytes; none for any.
     pub tcp_mss_clamp_bytes: Option<u16>,
+    /// Whether SYNs are answered with cookies; means nothing to a UDP listener.
+    pub tcp_syn_cookies: bool,
 }
 
 /// A rule about who may begin flows.

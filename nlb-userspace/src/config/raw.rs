@@ -128,6 +128,7 @@ pub(super) struct RawListener {
     pub(super) tcp_idle_timeout_action: Field<String>,
     pub(super) tcp_stray_action: Field<String>,
     pub(super) tcp_mss_clamp_bytes: Field<u64>,
+    pub(super) tcp_syn_cookies: Field<String>,
 }
 
 /// A group of several that a listener forwards to.
@@ -361,6 +362,7 @@ impl RawListener {
             tcp_idle_timeout_action: reader.word(table, "tcp.idle_timeout.action"),
             tcp_stray_action: reader.word(table, "tcp.stray.action"),
             tcp_mss_clamp_bytes: reader.whole(table, "tcp.mss_clamp_bytes"),
+            tcp_syn_cookies: reader.word(table, "tcp.syn_cookies"),
             limits: RawLimits::read(reader, table),
         }
     }

@@ -7,7 +7,9 @@ use nlb_common::next_hop::NextHopId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Daemon, DaemonError, Groups, Missing, Stale, Way, pins_on_change, plan};
+use super::{
+    Daemon, DaemonError, Groups, Missing, Stale, Way, makes_cookies, pins_on_change, plan,
+};
 use crate::{
     access::directory,
     api::tls,
@@ -176,6 +178,12 @@ impl Daemon {
                 ": the packet program that runs was loaded without what `on_change` takes, and a \
                  running daemon may load none. Write the listener into the configuration file, and \
                  restart; from then on such listeners come and go without",
+            ),
+            (
+                makes_cookies(desired) && !self.loaded.makes_cookies,
+                "load_balancer.listener.tcp.syn_cookies",
+                "; the running maps were made without such a listener and have no room for its \
+                 flows: `nlb detach` first",
             ),
         ] {
             if differs {

@@ -47,7 +47,7 @@ use crate::{
         directory::{self, DirectoryError},
     },
     api::tls::{self, Terms, TlsError},
-    config::{Desired, Faults, Node},
+    config::{Desired, Faults, Listener, Mode, Node},
     dataplane::{
         DataplaneError,
         early::EarlyFragments,
@@ -216,6 +216,7 @@ impl Daemon {
             capacity: node.capacity,
             translates_sources: !node.snat_addresses.is_empty(),
             pins_on_change: pins_on_change(&desired),
+            makes_cookies: makes_cookies(&desired),
             secret: deployment_secret.bytes(),
             table_secret,
         })?;
@@ -232,6 +233,13 @@ impl Daemon {
             tracing::error!(
                 "node.snat_addresses: the pinned maps were made without a pool and have no room \
                  for translated sources: no flow can have one until `nlb detach` and a new start"
+            );
+        }
+        if makes_cookies(&desired) && !loaded.makes_cookies {
+            tracing::error!(
+                "load_balancer.listener.tcp.syn_cookies: the pinned maps were made without such a \
+                 listener and have no room for its flows: no SYN is answered with a cookie until \
+                 `nlb detach` and a new start"
             );
         }
         loaded.forward_log();
@@ -509,11 +517,18 @@ fn wall_clock() -> SystemTime {
 
 /// Whether any listener pins flows on change only.
 fn pins_on_change(desired: &Desired) -> bool {
-    let mut listeners = desired
-        .load_balancers
-        .iter()
-        .flat_map(|balancer| &balancer.listeners);
-    listeners.any(|listener| listener.pins_on_change)
+    listeners(desired).any(|listener| listener.pins_on_change)
+}
+
+/// Whether any listener answers with SYN cookies.
+fn makes_cookies(desired: &Desired) -> bool {
+    listeners(desired).any(|listener| listener.tcp_syn_cookies)
+}
+
+/// The listeners of all load balancers.
+fn listeners(desired: &Desired) -> impl Iterator<Item = &Listener> {
+    let balancers = desired.load_balancers.iter();
+    balancers.flat_map(|balancer| &balancer.listeners)
 }
 
 fn log_transition((group, address): &TargetKey, transition: &crate::health::state::Transition) {

@@ -380,6 +380,16 @@ pub const KEYS: &[Key] = &[
         "The largest TCP segment size: what client and target name in their SYNs is lowered to it (in `dsr-l2` only the client's SYN is seen). 40 less than the smallest MTU on the way for IPv4, 60 for IPv6.",
     ),
     key(
+        "load_balancer.listener.tcp.syn_cookies",
+        Kind::Word {
+            takes: &["off", "on"],
+            later: &[],
+        },
+        Absent::Text("off"),
+        "",
+        "Whether nlb answers SYNs itself, with a cookie, and begins a flow only when its client has sent that back: a flood of SYNs then remembers nothing and reaches no target (see [SYN cookies](concepts.md#syn-cookies) for what connections lose by it). Groups of mode `nat` only, and not with `five_tuple_and_sequence` or where stray or expired segments are forwarded. The first listener with `on` takes `nlb detach` and a new start.",
+    ),
+    key(
         "load_balancer.listener.udp.idle_timeout.seconds",
         Kind::Whole { min: 1, max: 6_000 },
         Absent::Whole(120),

@@ -1,13 +1,14 @@
 //! What a person types.
 //!
 //! `run`, `check`, `detach` and `decap` do something themselves; the others are clients of the API
-//! and nothing more: [`resources`] says what of, [`assignments`] reads `KEY=VALUE`, [`print`] shows
+//! and nothing more: [`endpoint`] says where it is, [`resources`] what of, [`assignments`] reads `KEY=VALUE`, [`print`] shows
 //! answers, [`declare`] applies files, [`generated`] writes what is made from this very description.
 
 mod assignments;
 mod cells;
 pub mod declare;
 pub mod doctor;
+pub mod endpoint;
 pub mod events;
 mod generated;
 pub mod print;
@@ -19,15 +20,14 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
+use self::endpoint::Reach;
 use crate::{
     access::audit, client, config, daemon::Written, dataplane::load, decap, run, status::Status,
     top,
 };
 
-/// Where the daemon listens unless the configuration says otherwise.
-const DEFAULT_SOCKET: &str = "/run/nlb/nlb.sock";
 /// Where a bpffs is mounted on most hosts.
 const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 
@@ -78,9 +78,9 @@ pub enum Command {
     },
     /// Show listeners, targets, their health, and what was counted
     Status {
-        /// The control socket
+        /// Where the daemon is
         #[command(flatten)]
-        socket: Socket,
+        reach: Reach,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -90,9 +90,9 @@ pub enum Command {
     /// Returns when the new configuration is live on the wire. If the file has faults they are
     /// listed, and nothing changes.
     Reload {
-        /// The control socket
+        /// Where the daemon is
         #[command(flatten)]
-        socket: Socket,
+        reach: Reach,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -114,6 +114,15 @@ pub enum Command {
     Target(resources::Target),
     /// Show how targets are, with NLB's states and reasons
     Health(resources::Health),
+    /// Watch listeners, targets, health, rates and stops in a terminal
+    ///
+    /// Looks once a second. Keys: `s` sorts by the next column, `/` filters, up and down select a
+    /// target, `d` and then `y` drains it, `q` ends.
+    Top {
+        /// Where the daemon is
+        #[command(flatten)]
+        reach: Reach,
+    },
     /// Look for what keeps nlb from working on this host, or from working well
     ///
     /// Looks at the kernel, permissions, the configuration's interfaces and the ways to its targets,
@@ -126,15 +135,6 @@ pub enum Command {
     /// The daemon keeps the last 4096 events since it started; under systemd all of them are in the
     /// journal, with their fields (`journalctl -u nlb NLB_EVENT=target_health`).
     Events(events::Events),
-    /// Watch listeners, targets, health, rates and stops in a terminal
-    ///
-    /// Looks once a second. Keys: `s` sorts by the next column, `/` filters, up and down select a
-    /// target, `d` and then `y` drains it, `q` ends.
-    Top {
-        /// The control socket
-        #[command(flatten)]
-        socket: Socket,
-    },
     /// Make the configuration exactly what a file says
     ///
     /// Prints the plan, and then carries it out, unless something changed in between. What was
@@ -203,30 +203,22 @@ pub enum AuditCommand {
     },
 }
 
-/// Where the daemon listens.
-#[derive(Debug, Args)]
-pub struct Socket {
-    /// The daemon's control socket, the configuration's node.socket
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
-    pub socket: PathBuf,
-}
-
 /// Does what was typed.
 pub async fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run { config } => run_daemon(&config).await,
         Command::Check { file, json } => return check(&file, json),
-        Command::Status { socket, json } => status(&socket.socket, json).await,
-        Command::Reload { socket, json } => reload(&socket.socket, json).await,
+        Command::Status { reach, json } => status(&reach, json).await,
+        Command::Reload { reach, json } => reload(&reach, json).await,
         Command::Lb(lb) => lb.run().await,
         Command::Listener(listener) => listener.run().await,
         Command::Rule(rule) => rule.run().await,
         Command::TargetGroup(group) => group.run().await,
         Command::Target(target) => target.run().await,
         Command::Health(health) => health.run().await,
+        Command::Top { reach } => watch(&reach).await,
         Command::Doctor(doctor) => return doctor.run().await,
         Command::Events(events) => events.run().await,
-        Command::Top { socket } => watch(&socket.socket).await,
         Command::Apply(apply) => apply.run().await,
         Command::Diff(diff) => diff.run().await,
         Command::Completions { shell } => Ok(generated::completions(shell)),
@@ -316,21 +308,22 @@ fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-async fn status(socket: &Path, json: bool) -> Result<String, Failure> {
-    let status: Status = client::call(socket, hyper::Method::GET, "/v1/status").await?;
+async fn status(reach: &Reach, json: bool) -> Result<String, Failure> {
+    let status: Status = client::call(&reach.endpoint()?, hyper::Method::GET, "/v1/status").await?;
     if json {
         return Ok(format!("{}\n", serde_json::to_string_pretty(&status)?));
     }
     Ok(status.to_text())
 }
 
-async fn watch(socket: &Path) -> Result<String, Failure> {
-    top::run(socket).await?;
+async fn watch(reach: &Reach) -> Result<String, Failure> {
+    top::run(&reach.endpoint()?).await?;
     Ok(String::new())
 }
 
-async fn reload(socket: &Path, json: bool) -> Result<String, Failure> {
-    let reloaded: Written = client::call(socket, hyper::Method::POST, "/v1/reload").await?;
+async fn reload(reach: &Reach, json: bool) -> Result<String, Failure> {
+    let reloaded: Written =
+        client::call(&reach.endpoint()?, hyper::Method::POST, "/v1/reload").await?;
     if json {
         return Ok(format!("{}\n", serde_json::to_string_pretty(&reloaded)?));
     }

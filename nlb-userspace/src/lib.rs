@@ -18,7 +18,7 @@
 //!    [`access`] says who may ask for what, [`service`] what systemd is told, [`privileges`] what the
 //!    process gives up.
 //!
-//! [`farewell`] has the ends of expired connections told. [`early`] keeps fragments that overtook their
+//! [`pem`] reads certificates and keys. [`farewell`] has the ends of expired connections told. [`early`] keeps fragments that overtook their
 //! first one.
 //!
 //! [`metrics`] is what monitoring sees of all that, [`events`] is what
@@ -30,6 +30,8 @@
 
 pub mod access;
 pub mod api;
+#[cfg(test)]
+mod authority;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -47,6 +49,7 @@ pub mod forward;
 pub mod health;
 pub mod metrics;
 pub mod next_hop;
+pub mod pem;
 pub mod plan;
 pub mod privileges;
 pub mod ring;

@@ -13,7 +13,7 @@ use nlb_userspace::config::{
     self, Access, Capacity, Desired, Endpoint, FlowLimits, HashKey, HashKeySource, HealthCheck,
     HealthCheckPort, HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Minimum,
     Mode, Node, OnExit, OverLimit, Protocol, Seccomp, Share, StrandedAction, Suspicion, Target,
-    TargetGroup, TunnelOptions, TunnelSource, TunnelSources, XdpMode,
+    TargetGroup, TcpApi, TunnelOptions, TunnelSource, TunnelSources, XdpMode,
 };
 use proptest::prelude::*;
 
@@ -46,6 +46,10 @@ xdp_mode = "generic"
 hash_key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 bpffs = "/run/bpf"
 socket = "/run/nlb/a.sock"
+api.tcp.address = "[2001:db8::5]:8443"
+api.tcp.certificate_file = "/etc/nlb/node.pem"
+api.tcp.key_file = "/etc/nlb/node.key"
+api.tcp.client_ca_file = "/etc/nlb/clients.pem"
 metrics = "127.0.0.1:9118"
 on_exit = "detach"
 user = "nlb"
@@ -199,6 +203,7 @@ fn a_minimal_file_gets_every_default() {
             hash_key: HashKeySource::Kept,
             bpffs: PathBuf::from("/sys/fs/bpf"),
             socket: PathBuf::from("/run/nlb/nlb.sock"),
+            tcp_api: None,
             audit_log: None,
             metrics: None,
             on_exit: OnExit::Keep,
@@ -237,6 +242,7 @@ fn a_minimal_file_gets_every_default() {
                 tcp_idle_timeout_action: StrandedAction::Reset,
                 tcp_stray_action: StrandedAction::Reset,
                 tcp_mss_clamp_bytes: None,
+                tcp_syn_cookies: false,
             }],
         }],
         target_groups: vec![TargetGroup {
@@ -257,6 +263,7 @@ fn a_minimal_file_gets_every_default() {
             health_check: HealthCheck {
                 enabled: true,
                 protocol: HealthCheckProtocol::Tcp,
+                through_data_path: false,
                 port: HealthCheckPort::TrafficPort,
                 interval: Duration::from_secs(30),
                 timeout: Duration::from_secs(10),
@@ -439,6 +446,12 @@ fn a_full_node_is_taken_as_written() {
         hash_key: HashKeySource::Written(HashKey::new(key)),
         bpffs: PathBuf::from("/run/bpf"),
         socket: PathBuf::from("/run/nlb/a.sock"),
+        tcp_api: Some(TcpApi {
+            address: "[2001:db8::5]:8443".parse().unwrap(),
+            certificate_file: PathBuf::from("/etc/nlb/node.pem"),
+            key_file: PathBuf::from("/etc/nlb/node.key"),
+            client_ca_file: PathBuf::from("/etc/nlb/clients.pem"),
+        }),
         audit_log: None,
         metrics: Some(Endpoint::Address(([127, 0, 0, 1], 9118).into())),
         on_exit: OnExit::Detach,
@@ -584,6 +597,7 @@ fn every_kind_of_health_check_is_read_with_its_keys_and_defaults() {
         (
             "protocol = \"GRPC\"\ngrpc.service = \"shop.Cart\"",
             HealthCheckProtocol::Grpc {
+                tls: None,
                 service: "shop.Cart".to_owned(),
             },
         ),
@@ -633,6 +647,7 @@ fn a_full_target_group_is_taken_as_written() {
                 matcher: matcher.clone(),
                 tls: None,
             },
+            through_data_path: false,
             port: HealthCheckPort::Port(8080),
             interval: Duration::from_millis(500),
             timeout: Duration::from_millis(250),

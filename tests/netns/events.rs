@@ -72,7 +72,10 @@ fn events_tell_of_health_generations_callers_and_what_is_wrong() -> Result<()> {
             daemon,
             &json!({ "event": "call", "action": "targets:drain" }),
         )?;
-        ensure!(call["uid"] == 0 && call["outcome"] == "done", "{call}");
+        ensure!(
+            call["who"] == "user 0" && call["outcome"] == "done",
+            "{call}"
+        );
         ensure!(
             call["resource"] == "target-group/nat-web-v4/target/10.2.0.12:8080",
             "{call}"

@@ -6,8 +6,12 @@
 mod access;
 mod admission;
 mod api;
+mod api_tcp;
+mod authority;
 mod changes;
+mod cookies;
 mod daemon_life;
+mod data_path;
 mod decap;
 mod doctor;
 mod early;
@@ -15,6 +19,7 @@ mod events;
 mod flow_life;
 mod forwarding;
 mod health;
+mod health_tls;
 mod icmp;
 mod metrics;
 mod next_hops;
@@ -29,6 +34,7 @@ mod survival;
 mod tools;
 mod top;
 mod tunnels;
+mod upgrade;
 
 use std::{
     collections::BTreeSet,

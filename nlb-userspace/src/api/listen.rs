@@ -9,7 +9,7 @@ use axum::{
 };
 use tokio::time::timeout;
 
-use super::{Asking, problem::Problem, shapes::Listening};
+use super::{problem::Problem, request::Asking, shapes::Listening};
 
 /// How long to wait at most.
 const LONGEST_SECONDS: u64 = 600;

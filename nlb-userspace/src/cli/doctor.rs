@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use super::{Failure, Socket, say};
+use super::{Failure, endpoint::DEFAULT_SOCKET, say};
 use crate::doctor;
 
 /// `nlb doctor`.
@@ -16,8 +16,9 @@ pub struct Doctor {
     /// Print JSON: findings, and what was looked at
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    socket: Socket,
+    /// The control socket of this host's daemon, the configuration's node.socket
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
 }
 
 impl Doctor {
@@ -40,7 +41,7 @@ impl Doctor {
     }
 
     async fn examine(self) -> Result<(String, bool), Failure> {
-        let report = doctor::examine(self.config.as_deref(), &self.socket.socket).await?;
+        let report = doctor::examine(self.config.as_deref(), &self.socket).await?;
         let text = if self.json {
             format!("{}\n", serde_json::to_string_pretty(&report)?)
         } else {

@@ -8,7 +8,7 @@ use std::{
 use clap::Args;
 use hyper::Method;
 
-use super::{Failure, Socket, say};
+use super::{Failure, endpoint::Reach, say};
 use crate::{
     client,
     events::{Event, Page},
@@ -30,7 +30,7 @@ pub struct Events {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    socket: Socket,
+    reach: Reach,
 }
 
 impl Events {
@@ -54,7 +54,7 @@ impl Events {
 
     async fn ask(&self, question: &str) -> Result<Page, Failure> {
         let path = format!("/v1/events?{question}");
-        Ok(client::call(&self.socket.socket, Method::GET, &path).await?)
+        Ok(client::call(&self.reach.endpoint()?, Method::GET, &path).await?)
     }
 
     fn shown(&self, page: &Page) -> Result<String, Failure> {
@@ -98,6 +98,7 @@ mod tests {
             what: What::Generation {
                 generation: 1,
                 steps: 1,
+                after_us: None,
             },
         };
         let begin = humantime::parse_rfc3339("2026-01-01T12:00:00Z").ok();

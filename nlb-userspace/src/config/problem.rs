@@ -132,8 +132,14 @@ pub enum Problem {
     #[error("cannot be the name of a network interface")]
     InterfaceName,
     /// A role that nobody has.
-    #[error("names neither users nor groups")]
+    #[error("names neither users, groups nor certificates")]
     RoleOfNobody,
+    /// A word that no certificate has for a name.
+    #[error("is not the name of a client's certificate")]
+    CertificateName,
+    /// Not an address with a port.
+    #[error("is not an IP address with a port")]
+    NotSocketAddress,
     /// A word that is like no action.
     #[error("is like no action")]
     ActionForm,
@@ -349,6 +355,12 @@ pub enum Problem {
     /// `pinning = "on_change"` with something that takes an entry for every flow.
     #[error("cannot be with {0}, which takes an entry for every flow")]
     OnChangeWith(&'static str),
+    /// `tcp.syn_cookies = "on"` with a group whose answers take another way.
+    #[error("needs groups of mode \"nat\": in mode \"{0}\" no connection begins with us")]
+    CookiesOf(Mode),
+    /// `tcp.syn_cookies = "on"` with something that goes past it.
+    #[error("cannot be with {0}")]
+    CookiesWith(&'static str),
 
     // Target groups.
     /// A draining interval that connection termination leaves no room for.
@@ -420,6 +432,15 @@ pub enum Problem {
     /// A key of another kind of check.
     #[error("is set, but the health check's protocol is {0}")]
     KeyOfOtherCheck(String),
+    /// A check through the data path of a mode that leaves no VIP in packets.
+    #[error(
+        "is \"data_path\", but targets in the mode {0} are reached at their own address, which \
+         \"route\" checks"
+    )]
+    DataPathOfMode(Mode),
+    /// A port for a check that goes to listeners' ports.
+    #[error("is set, but a check through the data path goes to the listeners' ports")]
+    PortOfDataPath,
     /// A COMMAND check without a command.
     #[error("is COMMAND, but there is no `command`")]
     NoCommand,

@@ -34,6 +34,7 @@ pub(super) struct RawNode {
     pub(super) hash_key: Field<String>,
     pub(super) bpffs: Field<String>,
     pub(super) socket: Field<String>,
+    pub(super) tcp_api: RawTcpApi,
     pub(super) audit_log: Field<String>,
     pub(super) metrics: Field<String>,
     pub(super) on_exit: Field<String>,
@@ -50,11 +51,20 @@ pub(super) struct RawNode {
 }
 
 #[derive(Debug)]
+pub(super) struct RawTcpApi {
+    pub(super) address: Field<String>,
+    pub(super) certificate_file: Field<String>,
+    pub(super) key_file: Field<String>,
+    pub(super) client_ca_file: Field<String>,
+}
+
+#[derive(Debug)]
 pub(super) struct RawRole {
     pub(super) spot: Spot,
     pub(super) role: Field<String>,
     pub(super) users: Field<Vec<At<String>>>,
     pub(super) groups: Field<Vec<At<String>>>,
+    pub(super) certificates: Field<Vec<At<String>>>,
 }
 
 #[derive(Debug)]
@@ -62,6 +72,7 @@ pub(super) struct RawStatement {
     pub(super) effect: Field<String>,
     pub(super) users: Field<Vec<At<String>>>,
     pub(super) groups: Field<Vec<At<String>>>,
+    pub(super) certificates: Field<Vec<At<String>>>,
     pub(super) actions: Field<Vec<At<String>>>,
     pub(super) resources: Field<Vec<At<String>>>,
     pub(super) tags: Field<Vec<At<String>>>,
@@ -117,6 +128,7 @@ pub(super) struct RawListener {
     pub(super) tcp_idle_timeout_action: Field<String>,
     pub(super) tcp_stray_action: Field<String>,
     pub(super) tcp_mss_clamp_bytes: Field<u64>,
+    pub(super) tcp_syn_cookies: Field<String>,
 }
 
 /// A group of several that a listener forwards to.
@@ -170,6 +182,7 @@ pub(super) struct RawMinimum {
 pub(super) struct RawHealthCheck {
     pub(super) enabled: Field<bool>,
     pub(super) protocol: Field<String>,
+    pub(super) through: Field<String>,
     pub(super) port: Field<PortChoice>,
     pub(super) path: Field<String>,
     pub(super) interval: Field<Duration>,
@@ -242,6 +255,12 @@ impl RawNode {
             hash_key: reader.secret(table, "hash_key"),
             bpffs: reader.text(table, "bpffs"),
             socket: reader.text(table, "socket"),
+            tcp_api: RawTcpApi {
+                address: reader.text(table, "api.tcp.address"),
+                certificate_file: reader.text(table, "api.tcp.certificate_file"),
+                key_file: reader.text(table, "api.tcp.key_file"),
+                client_ca_file: reader.text(table, "api.tcp.client_ca_file"),
+            },
             audit_log: reader.text(table, "audit_log"),
             metrics: reader.text(table, "metrics"),
             on_exit: reader.word(table, "on_exit"),
@@ -266,6 +285,7 @@ impl RawRole {
             role: reader.word(table, "role"),
             users: reader.texts(table, "users"),
             groups: reader.texts(table, "groups"),
+            certificates: reader.texts(table, "certificates"),
         }
     }
 }
@@ -276,6 +296,7 @@ impl RawStatement {
             effect: reader.word(table, "effect"),
             users: reader.texts(table, "users"),
             groups: reader.texts(table, "groups"),
+            certificates: reader.texts(table, "certificates"),
             actions: reader.texts(table, "actions"),
             resources: reader.texts(table, "resources"),
             tags: reader.texts(table, "tags"),
@@ -341,6 +362,7 @@ impl RawListener {
             tcp_idle_timeout_action: reader.word(table, "tcp.idle_timeout.action"),
             tcp_stray_action: reader.word(table, "tcp.stray.action"),
             tcp_mss_clamp_bytes: reader.whole(table, "tcp.mss_clamp_bytes"),
+            tcp_syn_cookies: reader.word(table, "tcp.syn_cookies"),
             limits: RawLimits::read(reader, table),
         }
     }
@@ -445,6 +467,7 @@ impl RawHealthCheck {
         Self {
             enabled: reader.switch(table, "health_check.enabled"),
             protocol: reader.word(table, "health_check.protocol"),
+            through: reader.word(table, "health_check.through"),
             port: reader.port_choice(table, "health_check.port"),
             path: reader.text(table, "health_check.path"),
             interval: reader.seconds(table, "health_check.interval_seconds"),

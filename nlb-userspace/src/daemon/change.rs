@@ -7,10 +7,13 @@ use nlb_common::next_hop::NextHopId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Daemon, DaemonError, Groups, Missing, Way, pins_on_change, plan};
+use super::{
+    Daemon, DaemonError, Groups, Missing, Stale, Way, makes_cookies, pins_on_change, plan,
+};
 use crate::{
     access::directory,
-    config::Desired,
+    api::tls,
+    config::{Desired, Node},
     dataplane::DataplaneError,
     desk::{Condition, Intent, Proposal, Refused},
     document::{changes::PlannedChange, overlay::Dropped},
@@ -106,6 +109,14 @@ impl Daemon {
     async fn try_change(&mut self, request: &Request) -> Result<Written, DaemonError> {
         let proposal = self.desk.propose(&request.intent, &request.condition)?;
         self.check(&proposal.desired)?;
+        // A change of one resource leaves the node's files alone.
+        let terms = match request.intent {
+            Intent::Edit(_) => None,
+            Intent::Apply(_) | Intent::Reload => {
+                let api = proposal.desired.node.tcp_api.as_ref();
+                Some(api.map(tls::load).transpose()?)
+            }
+        };
         let mut written = Written::of(&proposal);
         if request.dry_run {
             written.dry_run = true;
@@ -114,6 +125,9 @@ impl Daemon {
         }
         let id = proposal.id.clone();
         let result = self.make_live(proposal).await?;
+        if let Some(terms) = terms {
+            self.terms.send_replace(terms);
+        }
         match result {
             Ok(steps) => written.steps = steps,
             Err(error) => {
@@ -131,6 +145,7 @@ impl Daemon {
     /// Whether the daemon that runs can bring that about.
     fn check(&self, desired: &Desired) -> Result<(), DaemonError> {
         let (old, new) = (&self.desired.node, &desired.node);
+        let api = |node: &Node| node.tcp_api.as_ref().map(|api| api.address);
         let detach_first = "; maps keep their size until `nlb detach`";
         for (differs, field, more) in [
             (old.bpffs != new.bpffs, "node.bpffs", ""),
@@ -141,6 +156,7 @@ impl Daemon {
                 "; move what is in it along",
             ),
             (old.hash_key != new.hash_key, "node.hash_key", ""),
+            (api(old) != api(new), "node.api.tcp.address", ""),
             (old.audit_log != new.audit_log, "node.audit_log", ""),
             (old.metrics != new.metrics, "node.metrics", ""),
             (old.user != new.user, "node.user", ""),
@@ -160,7 +176,15 @@ impl Daemon {
             (
                 pins_on_change(desired) && !self.loaded.pins_on_change,
                 "load_balancer.listener.pinning",
-                "; the running packet program was loaded for listeners that pin every flow",
+                ": the packet program that runs was loaded without what `on_change` takes, and a \
+                 running daemon may load none. Write the listener into the configuration file, and \
+                 restart; from then on such listeners come and go without",
+            ),
+            (
+                makes_cookies(desired) && !self.loaded.makes_cookies,
+                "load_balancer.listener.tcp.syn_cookies",
+                "; the running maps were made without such a listener and have no room for its \
+                 flows: `nlb detach` first",
             ),
         ] {
             if differs {
@@ -177,7 +201,7 @@ impl Daemon {
         let mut trial = Groups::default();
         trial.configure(desired, self.started.elapsed(), &BTreeMap::new(), None);
         let wish = trial.wish(desired, self.started.elapsed(), |_| NextHopId::NONE);
-        plan::plan(&self.actual, &wish, self.limits())?;
+        plan::fits(&self.actual, &wish, self.limits())?;
         Ok(())
     }
 
@@ -215,10 +239,13 @@ impl Daemon {
         let now = self.started.elapsed();
         self.groups
             .configure(&self.desired, now, &BTreeMap::new(), Some(&self.prober));
+        self.stale = Stale::Everything;
+        // The network's changes are followed as they come, so that known ways need no question.
         if only_targets {
             self.find_ways_if(|way| *way == Way::Unknown).await;
         } else {
-            self.find_ways().await;
+            self.find_ways_if(|way| !matches!(way, Way::Through { .. }))
+                .await;
         }
         let carried_out = match self.follow_network(false) {
             Ok(()) => self.reconcile(),

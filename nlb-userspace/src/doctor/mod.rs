@@ -28,7 +28,7 @@ use self::{
     finding::{Finding, Severity},
 };
 use crate::{
-    client,
+    client::{self, Endpoint},
     config::{self, Desired, Faults},
     next_hop::{NextHopError, Watch},
     status::Status,
@@ -96,7 +96,10 @@ impl Report {
 
 /// Looks at the host, at what the configuration names, and at the daemon if one runs.
 pub async fn examine(config: Option<&Path>, socket: &Path) -> Result<Report, DoctorError> {
-    let status: Option<Status> = client::call(socket, Method::GET, "/v1/status").await.ok();
+    let endpoint = Endpoint::Socket(socket.to_owned());
+    let status: Option<Status> = client::call(&endpoint, Method::GET, "/v1/status")
+        .await
+        .ok();
     let desired = configuration(config, status.as_ref(), socket)?;
     let (watch, _changes) = Watch::start().await?;
     let facts = Facts {

@@ -19,27 +19,30 @@ pub(super) fn log(what: &What) {
             let (reason, description) = (reason.as_deref(), description.as_deref());
             tracing::info!(event, target_group, target = %target, from, to, reason, description, "target health");
         }
-        What::Generation { generation, steps } => {
-            tracing::debug!(event, generation, steps, "live");
-        }
+        What::Generation {
+            generation,
+            steps,
+            after_us,
+        } => tracing::debug!(event, generation, steps, after_us, "live"),
         What::Call {
-            uid,
+            who,
             pid,
+            remote,
             action,
             resource,
             outcome,
             reason,
             generation,
         } => {
-            let reason = reason.as_deref();
-            if *outcome == Outcome::Refused {
+            let (who, remote, reason) = (who.as_deref(), remote.as_deref(), reason.as_deref());
+            let outcome = outcome.name();
+            if outcome == Outcome::Refused.name() {
                 tracing::warn!(
-                    event, uid, pid, action, resource, reason, generation, "refused"
+                    event, who, pid, remote, action, resource, reason, generation, "refused"
                 );
             } else {
-                let outcome = outcome.name();
                 tracing::info!(
-                    event, uid, pid, action, resource, outcome, reason, generation, "call"
+                    event, who, pid, remote, action, resource, outcome, reason, generation, "call"
                 );
             }
         }

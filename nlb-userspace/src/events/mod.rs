@@ -73,13 +73,19 @@ pub enum What {
         generation: u64,
         /// In how many steps.
         steps: usize,
+        /// How long after the health check that brought it about, in microseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after_us: Option<u64>,
     },
     /// Somebody changed something over the API, or was refused.
     Call {
-        /// Their user, if the kernel says.
-        uid: Option<u32>,
-        /// Their process.
+        /// Who: a user of this host, or a certificate's name.
+        who: Option<String>,
+        /// Their process, if it is of this host.
         pid: Option<i32>,
+        /// Where from, if over the network.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        remote: Option<String>,
         /// What was asked for, such as `targets:drain`.
         action: String,
         /// Of which resource.
@@ -149,25 +155,27 @@ impl fmt::Display for What {
                     None => Ok(()),
                 }
             }
-            Self::Generation { generation, steps } => {
+            Self::Generation {
+                generation, steps, ..
+            } => {
                 let plural = if *steps == 1 { "" } else { "s" };
                 write!(out, "{generation} is live, {steps} step{plural}")
             }
             Self::Call {
-                uid,
+                who,
                 pid,
+                remote,
                 action,
                 resource,
                 outcome,
                 reason,
                 generation,
             } => {
-                match uid {
-                    Some(uid) => write!(out, "user {uid}")?,
-                    None => out.write_str("somebody")?,
-                }
-                if let Some(pid) = pid {
-                    write!(out, " (process {pid})")?;
+                out.write_str(who.as_deref().unwrap_or("somebody"))?;
+                match (pid, remote) {
+                    (Some(pid), _) => write!(out, " (process {pid})")?,
+                    (None, Some(remote)) => write!(out, " ({remote})")?,
+                    (None, None) => {}
                 }
                 write!(out, ": {action} {resource}: ")?;
                 match (outcome, reason) {
@@ -328,6 +336,7 @@ mod tests {
         What::Generation {
             generation,
             steps: 1,
+            after_us: None,
         }
     }
 

@@ -11,9 +11,7 @@ pub mod state;
 pub mod view;
 
 use std::{
-    io,
-    path::Path,
-    thread,
+    io, thread,
     time::{Duration, Instant},
 };
 
@@ -26,7 +24,7 @@ use tokio::{
 
 use self::state::{Asked, State};
 use crate::{
-    client::{self, ClientError},
+    client::{self, ClientError, Endpoint},
     daemon::Written,
     status::Status,
 };
@@ -46,10 +44,10 @@ pub enum TopError {
 }
 
 /// Shows it until somebody presses `q`.
-pub async fn run(socket: &Path) -> Result<(), TopError> {
+pub async fn run(daemon: &Endpoint) -> Result<(), TopError> {
     // Before the terminal is taken: what is said of a daemon that does not answer stays readable.
     let started = Instant::now();
-    let mut state = State::new(&ask(socket).await?, started.elapsed());
+    let mut state = State::new(&ask(daemon).await?, started.elapsed());
     let mut terminal = ratatui::try_init()?;
     let mut keys = keys();
     let mut look = interval(LOOK_EVERY);
@@ -59,7 +57,7 @@ pub async fn run(socket: &Path) -> Result<(), TopError> {
             break Err(error.into());
         }
         let asked = tokio::select! {
-            _ = look.tick() => match ask(socket).await {
+            _ = look.tick() => match ask(daemon).await {
                 Ok(status) => {
                     state.take(&status, started.elapsed());
                     Asked::Nothing
@@ -78,7 +76,7 @@ pub async fn run(socket: &Path) -> Result<(), TopError> {
             Asked::Quit => break Ok(()),
             Asked::Drain { group, target } => {
                 let path = format!("/v1/target-groups/{group}/targets/{target}/drain");
-                let drained = client::call::<Written>(socket, Method::POST, &path).await;
+                let drained = client::call::<Written>(daemon, Method::POST, &path).await;
                 state.say(match drained {
                     Ok(written) => format!("{target} drains, generation {}", written.generation),
                     Err(error) => error.to_string(),
@@ -90,8 +88,8 @@ pub async fn run(socket: &Path) -> Result<(), TopError> {
     ended
 }
 
-async fn ask(socket: &Path) -> Result<Status, ClientError> {
-    client::call(socket, Method::GET, "/v1/status").await
+async fn ask(daemon: &Endpoint) -> Result<Status, ClientError> {
+    client::call(daemon, Method::GET, "/v1/status").await
 }
 
 /// What is pressed. The thread that waits for it ends with the process.

@@ -10,6 +10,7 @@ mod changes;
 mod daemon_life;
 mod decap;
 mod early;
+mod explained;
 mod flow_life;
 mod forwarding;
 mod health;

@@ -26,6 +26,8 @@ use nlb_tests::{
     world::{self, ETH0, ETH1, MAC0, MAC1, neighbour_of},
 };
 
+use crate::explained::Explainer;
+
 /// What is counted; what is not named was not counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -349,10 +351,15 @@ fn judge(
 }
 
 /// Runs a row; what went wrong, step by step.
-pub(crate) fn run(row: &Row, kernel: Option<&mut Kernel>) -> Result<Vec<String>> {
+pub(crate) fn run(
+    row: &Row,
+    kernel: Option<&mut Kernel>,
+    explainer: Option<&Explainer>,
+) -> Result<Vec<String>> {
     let mut run = Run {
         tables: world::tables(),
         kernel,
+        explainer,
         faults: Vec::new(),
         is_forwarding_off: false,
         changed_macs: Vec::new(),
@@ -379,6 +386,7 @@ pub(crate) fn run(row: &Row, kernel: Option<&mut Kernel>) -> Result<Vec<String>>
 struct Run<'k> {
     tables: MemoryTables,
     kernel: Option<&'k mut Kernel>,
+    explainer: Option<&'k Explainer>,
     faults: Vec<String>,
     is_forwarding_off: bool,
     changed_macs: Vec<&'static str>,
@@ -490,8 +498,17 @@ impl Run<'_> {
             return Ok(());
         }
         let before = Counts::of_kernel(kernel)?;
+        let said = self.explainer.map(|it| it.say(bytes, interface));
         let (answer, bytes) = kernel.run(bytes, interface)?;
         let counted = Counts::of_kernel(kernel)?.since(&before);
+        if let Some(said) = said.transpose()?
+            && let Some(wrong) = said.difference(answer, &bytes, |stop| {
+                counted.stops.get(stop.name()).copied().unwrap_or(0)
+            })
+        {
+            self.faults
+                .push(format!("step {number}: explained: {wrong}"));
+        }
         let found = kernel.take_early();
         if let Some(wrong) = judge(expected, (answer, &bytes, &counted)) {
             self.faults.push(format!("step {number}: kernel:\n{wrong}"));

@@ -79,6 +79,9 @@ impl Server {
                         let request = crate::daemon::Request::RELOAD;
                         drop(answer.send(change(&mut desk, &request, &mut generation)));
                     }
+                    Command::KillFlows(filter, answer) => {
+                        drop(answer.send(filter.or_all().map(|()| 3)));
+                    }
                     Command::Status(answer) => drop(answer),
                 }
             }

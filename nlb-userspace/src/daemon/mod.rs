@@ -54,6 +54,7 @@ use crate::{
     },
     desk::{Desk, OpenError, Refused},
     early,
+    flows::filter::{Filter, FilterError},
     health::passive,
     next_hop::{Change, NextHopError, Resolution, Unresolved, Watch, book::Book},
     plan::{self, Actual, Limits, PlanError, Wish},
@@ -128,6 +129,8 @@ pub enum Command {
     Read(oneshot::Sender<Reading>),
     /// How targets are.
     Health(oneshot::Sender<Vec<GroupHealth>>),
+    /// To forget flows; how many there were.
+    KillFlows(Filter, oneshot::Sender<Result<u64, FilterError>>),
     /// To change something.
     Change(Request, oneshot::Sender<Result<Written, DaemonError>>),
 }
@@ -488,6 +491,9 @@ impl Daemon {
             Command::Reload(answer) => drop(answer.send(self.reload().await)),
             Command::Read(answer) => drop(answer.send(self.reading())),
             Command::Health(answer) => drop(answer.send(self.health())),
+            Command::KillFlows(filter, answer) => {
+                drop(answer.send(self.kill_flows(&filter).await));
+            }
             Command::Change(request, answer) => {
                 drop(answer.send(self.change(&request).await));
             }

@@ -65,7 +65,7 @@ const PINNED_MAPS: [&str; 26] = [
 ];
 
 /// What the name of a pinned link begins with; the interface's index follows.
-const LINK_PREFIX: &str = "link-";
+pub(super) const LINK_PREFIX: &str = "link-";
 
 /// What the name of a pinned array of stages begins with; a number follows.
 const STAGES_PREFIX: &str = "stages-";
@@ -149,7 +149,10 @@ impl Attached {
     }
 }
 
-fn io_error<'p>(action: &'static str, path: &'p Path) -> impl Fn(io::Error) -> DataplaneError + 'p {
+pub(super) fn io_error<'p>(
+    action: &'static str,
+    path: &'p Path,
+) -> impl Fn(io::Error) -> DataplaneError + 'p {
     move |source| DataplaneError::Io {
         action,
         path: path.to_owned(),
@@ -282,7 +285,7 @@ fn pin_stages(pins: &Path, stages: ProgramArray<MapData>) -> Result<PathBuf, Dat
     Ok(path)
 }
 
-fn require_bpffs(path: &Path) -> Result<(), DataplaneError> {
+pub(super) fn require_bpffs(path: &Path) -> Result<(), DataplaneError> {
     let stat = rustix::fs::statfs(path)
         .map_err(|error| io_error("look at", path)(io::Error::from(error)))?;
     if stat.f_type != BPF_FS_MAGIC {
@@ -515,7 +518,7 @@ fn hint(error: &ProgramError) -> &'static str {
 }
 
 /// The number behind the prefix of a pin's name.
-fn number(path: &Path, prefix: &str) -> Option<u32> {
+pub(super) fn number(path: &Path, prefix: &str) -> Option<u32> {
     path.file_name()?
         .to_str()?
         .strip_prefix(prefix)?
@@ -523,7 +526,7 @@ fn number(path: &Path, prefix: &str) -> Option<u32> {
         .ok()
 }
 
-fn links(pins: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
+pub(super) fn links(pins: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
     Ok(entries(pins)?
         .into_iter()
         .filter(|path| {

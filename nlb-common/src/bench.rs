@@ -54,6 +54,8 @@ pub struct Setup {
     pub port_shift: u64,
     /// The first bytes of the frame, before the words.
     pub head: u64,
+    /// The interface that live frames leave through.
+    pub interface: u64,
     /// The frame from [`BASE_V4`] or [`BASE_V6`] on.
     pub words: [u64; WORDS],
 }

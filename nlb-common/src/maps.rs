@@ -37,7 +37,7 @@ use crate::{address::Address, listener::ListenerId, word::Word};
 
 /// Changes with the layout or the meaning of any map. A daemon adopts pinned maps only if they
 /// have its own version.
-pub const LAYOUT_VERSION: u64 = 4;
+pub const LAYOUT_VERSION: u64 = 5;
 
 /// Words of the prefilter's bitmap: 65,536 bits, 8 KiB, which stay in the first-level cache.
 pub const PREFILTER_WORDS: usize = 1024;
@@ -57,9 +57,12 @@ pub const EVENT_BYTES: u32 = 1 << 16;
 /// The bitmap of endpoints that may be ours.
 ///
 /// A packet looks for its destination (does it go to a VIP?) and its source (does it come from a
-/// translated target?). Addresses as such, for packets without ports, are there with port and
-/// protocol 0. A clear bit is an answer; a set bit means that it is worth looking. Bits
-/// are set before and cleared after what they stand for.
+/// translated target?). All bits of an address are in one word: where that is zero nothing of the
+/// address is ours, whatever else the packet says. Addresses as such, for packets without ports, are
+/// there with port and protocol 0. A clear bit is an answer; a set bit means that it is worth
+/// looking. Bits are set before and cleared after what they stand for.
+///
+/// Not keyed: whoever aims at a bit gains no more than a look at the tables.
 #[derive(Debug, zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout)]
 #[repr(C)]
 pub struct Prefilter {
@@ -74,31 +77,83 @@ pub enum Side {
     Listener,
     /// A target whose answers are translated, looked for in the source.
     Target,
+    /// What decapsulates on a target, looked for in packets that ICMP errors quote: with the outer
+    /// header's protocol, and its port where that is UDP.
+    Tunnel,
 }
+
+/// Where the bits of an address are in the [`Prefilter`].
+#[derive(Clone, Copy, Debug)]
+pub struct AddressBits(u64);
+
+impl AddressBits {
+    /// Those of an address at one side.
+    #[inline(always)]
+    pub const fn of(side: Side, address: Address) -> Self {
+        let salt = match side {
+            Side::Listener => 0,
+            Side::Target => 1 << 17,
+            Side::Tunnel => 1 << 18,
+        };
+        let folded = address.words[1] ^ address.words[0].rotate_left(23);
+        Self((folded ^ salt).wrapping_mul(0xC2B2_AE3D_27D4_EB4F))
+    }
+
+    /// Their word's index, below [`PREFILTER_WORDS`].
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "ten bits")]
+    pub const fn word(self) -> usize {
+        (self.0 >> (u64::BITS - PREFILTER_WORDS.ilog2())) as usize
+    }
+
+    /// The bit of an endpoint with this address.
+    #[inline(always)]
+    pub const fn mask(self, protocol: u8, port: U16) -> u64 {
+        1 << self.bit(protocol, port)
+    }
+
+    /// The bit's place in its word.
+    #[inline(always)]
+    const fn bit(self, protocol: u8, port: U16) -> u64 {
+        let meta = u16::from_ne_bytes(port.to_bytes()) as u64 | (protocol as u64) << 16;
+        (self.0 ^ meta).wrapping_mul(0x9E37_79B1_85EB_CA87) >> (u64::BITS - 6)
+    }
+}
+
+const _: () = assert!(
+    PREFILTER_WORDS.is_power_of_two(),
+    "an index is so many bits"
+);
 
 impl Prefilter {
     /// The bit of an endpoint: `(word, mask)`.
-    ///
-    /// Not keyed: whoever aims at a bit gains no more than a look at the tables.
-    #[inline(always)]
     pub const fn bit(side: Side, address: Address, protocol: u8, port: U16) -> (usize, u64) {
-        let number = Self::number(side, address, protocol, port);
-        ((number >> 6) as usize, 1 << (number & 63))
+        let bits = AddressBits::of(side, address);
+        (bits.word(), bits.mask(protocol, port))
     }
 
     /// The number of an endpoint's bit.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "sixteen bits")]
     pub const fn number(side: Side, address: Address, protocol: u8, port: U16) -> u16 {
-        let port = u16::from_ne_bytes(port.to_bytes()) as u64;
-        let salt = match side {
-            Side::Listener => 0,
-            Side::Target => 1 << 40,
-        };
-        let folded = address.words[1] ^ address.words[0].rotate_left(23);
-        let meta = port | (protocol as u64) << 16 | salt;
-        let mixed =
-            (folded ^ meta.wrapping_mul(0x9E37_79B1_85EB_CA87)).wrapping_mul(0xC2B2_AE3D_27D4_EB4F);
-        (mixed >> 48) as u16
+        let bits = AddressBits::of(side, address);
+        (bits.word() as u64 * 64 + bits.bit(protocol, port)) as u16
+    }
+
+    /// The word of an address; zero if nothing of it may be ours.
+    #[inline(always)]
+    pub fn word(&self, bits: AddressBits) -> u64 {
+        // VERIFIER: no index is larger, which it sees.
+        self.words
+            .get(bits.word() & (PREFILTER_WORDS - 1))
+            .map_or(0, Word::load)
+    }
+
+    /// Whether an endpoint may be ours.
+    #[inline(always)]
+    pub fn admits(&self, side: Side, address: Address, protocol: u8, port: U16) -> bool {
+        let bits = AddressBits::of(side, address);
+        self.word(bits) & bits.mask(protocol, port) != 0
     }
 }
 
@@ -167,6 +222,7 @@ mod tests {
         assert_eq!(bit.1.count_ones(), 1);
         let other = Address::from(IpAddr::from([192, 0, 2, 2]));
         assert_ne!(bit, Prefilter::bit(Side::Target, address, 6, U16::new(80)));
+        assert_ne!(bit, Prefilter::bit(Side::Tunnel, address, 6, U16::new(80)));
         assert_ne!(bit, Prefilter::bit(Side::Listener, other, 6, U16::new(80)));
         assert_ne!(
             bit,

@@ -49,7 +49,7 @@ fn address() -> Address {
 
 #[test]
 fn sizes() {
-    assert_eq!(LAYOUT_VERSION, 4);
+    assert_eq!(LAYOUT_VERSION, 5);
     assert_eq!(size_of::<Address>(), 16);
     assert_eq!(size_of::<ListenerKey>(), 24);
     assert_eq!((size_of::<Listener>(), align_of::<Listener>()), (64, 64));

@@ -1,11 +1,12 @@
 //! 2. Is it ours, and which way does it go?
 //!
-//! Two bits of the prefilter answer for nearly all traffic that is not: one for the packet's
-//! destination (a listener?), one for its source (a translated target?).
+//! The prefilter answers for nearly all traffic that is not, by the packet's destination (a
+//! listener?) and its source (a translated target?).
 
 use nlb_common::{
+    address::Address,
     listener::ListenerKey,
-    maps::{Prefilter, Side},
+    maps::{AddressBits, Prefilter, Side},
     stop::Stop,
     wire::protocol,
 };
@@ -50,28 +51,39 @@ pub fn back<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, E
     to_client::<true, F, T>(frame, &forgotten(packet, tables), tables)
 }
 
+/// Whether nothing of a packet's addresses may be ours, whatever else it says.
+#[inline(always)]
+pub fn is_nobodys(prefilter: &Prefilter, source: Address, destination: Address) -> bool {
+    prefilter.word(AddressBits::of(Side::Listener, destination)) == 0
+        && prefilter.word(AddressBits::of(Side::Target, source)) == 0
+}
+
 /// Whether the prefilter admits a packet's destination as a listener.
 #[inline(always)]
 pub fn may_be_for_a_listener<T: Tables>(packet: &Packet, tables: &T) -> bool {
-    let (word, mask) = Prefilter::bit(
-        Side::Listener,
-        packet.destination,
-        packet.protocol,
-        packet.destination_port,
-    );
-    tables.prefilter(word, mask)
+    let (address, port) = (packet.destination, packet.destination_port);
+    admits(tables, Side::Listener, address, packet.protocol, port)
 }
 
 /// Whether the prefilter admits a packet's source as a translated target.
 #[inline(always)]
 pub fn may_be_an_answer<T: Tables>(packet: &Packet, tables: &T) -> bool {
-    let (word, mask) = Prefilter::bit(
-        Side::Target,
-        packet.source,
-        packet.protocol,
-        packet.source_port,
-    );
-    tables.prefilter(word, mask)
+    let (address, port) = (packet.source, packet.source_port);
+    admits(tables, Side::Target, address, packet.protocol, port)
+}
+
+/// Whether the prefilter admits an endpoint.
+#[inline(always)]
+pub fn admits<T: Tables>(
+    tables: &T,
+    side: Side,
+    address: Address,
+    protocol: u8,
+    port: U16,
+) -> bool {
+    tables
+        .prefilter()
+        .is_some_and(|prefilter| prefilter.admits(side, address, protocol, port))
 }
 
 /// The same packet, of which the verifier no longer knows how it was parsed; of its kind is kept
@@ -140,8 +152,7 @@ pub fn is_icmp(packet: &Packet) -> bool {
 /// Whether the prefilter admits a packet's destination as a VIP, whatever the port.
 #[inline(always)]
 pub fn may_be_for_a_vip<T: Tables>(packet: &Packet, tables: &T) -> bool {
-    let (word, mask) = Prefilter::bit(Side::Listener, packet.destination, 0, U16::ZERO);
-    tables.prefilter(word, mask)
+    admits(tables, Side::Listener, packet.destination, 0, U16::ZERO)
 }
 
 /// A later fragment is looked for if its destination may be a VIP or its source a translated target:

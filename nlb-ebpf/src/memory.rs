@@ -4,7 +4,7 @@
 extern crate std;
 
 use core::cell::{Cell, RefCell};
-use std::{collections::HashMap, vec::Vec};
+use std::{boxed::Box, collections::HashMap, vec::Vec};
 
 use nlb_common::{
     address::Address,
@@ -27,7 +27,7 @@ use nlb_common::{
     tunnel::TunnelSlot,
     word::Word,
 };
-use zerocopy::big_endian::U16;
+use zerocopy::{FromZeros as _, big_endian::U16};
 
 use crate::{
     frame::{Frame, Header, Offset},
@@ -134,7 +134,7 @@ pub struct MemoryTables {
     /// The present tick.
     pub now: Cell<u16>,
     /// The bits of endpoints that may be ours.
-    pub prefilter: Vec<Cell<u64>>,
+    pub prefilter: Box<Prefilter>,
     /// Listener ids by key.
     pub listener_index: HashMap<ListenerKey, ListenerId>,
     /// Listeners by id.
@@ -206,9 +206,7 @@ impl MemoryTables {
             table_key,
             select_key,
             now: Cell::new(0),
-            prefilter: (0..nlb_common::maps::PREFILTER_WORDS)
-                .map(|_| Cell::new(0))
-                .collect(),
+            prefilter: Box::new(Prefilter::new_zeroed()),
             listener_index: HashMap::new(),
             listeners: records(128),
             admissions: records(128),
@@ -244,8 +242,8 @@ impl MemoryTables {
     /// Sets an endpoint's bit.
     pub fn admit(&self, side: Side, address: Address, protocol: u8, port: U16) {
         let (word, mask) = Prefilter::bit(side, address, protocol, port);
-        if let Some(word) = self.prefilter.get(word) {
-            word.set(word.get() | mask);
+        if let Some(word) = self.prefilter.words.get(word) {
+            word.store(word.load() | mask);
         }
     }
 
@@ -277,7 +275,7 @@ impl MemoryTables {
         }
     }
 
-    /// Adds a target; `protocol` is what its listeners speak.
+    /// Adds a target, whose group's tunnel is there already; `protocol` is what its listeners speak.
     pub fn add_target(
         &self,
         id: TargetId,
@@ -291,6 +289,14 @@ impl MemoryTables {
         if control.mode.is_translated() {
             self.admit(Side::Target, identity.address, protocol, identity.port);
             self.admit(Side::Target, identity.address, 0, U16::ZERO);
+        }
+        if control.mode.is_tunnel()
+            && let Some(tunnel) = self.tunnels.get(usize::from(identity.group))
+            && let Some(end) = tunnel.end(true)
+        {
+            for (protocol, port) in control.mode.arrivals(end.port()) {
+                self.admit(Side::Tunnel, identity.address, protocol, port);
+            }
         }
     }
 
@@ -352,10 +358,8 @@ impl Tables for MemoryTables {
         Tick(self.now.get())
     }
 
-    fn prefilter(&self, word: usize, mask: u64) -> bool {
-        self.prefilter
-            .get(word)
-            .is_some_and(|word| word.get() & mask != 0)
+    fn prefilter(&self) -> Option<&Prefilter> {
+        Some(&self.prefilter)
     }
 
     fn listener_id(&self, key: &ListenerKey) -> Option<ListenerId> {

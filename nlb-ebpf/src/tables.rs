@@ -8,6 +8,7 @@ use nlb_common::{
     fragment::{FragmentKey, FragmentRecord},
     hash::Secret,
     listener::{Listener, ListenerId, ListenerKey},
+    maps::Prefilter,
     next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
     quic::ServerIdKey,
     ring::Slot,
@@ -85,8 +86,8 @@ pub trait Tables {
     /// The present tick.
     fn now(&self) -> Tick;
 
-    /// Whether any of these bits of the prefilter's word is set.
-    fn prefilter(&self, word: usize, mask: u64) -> bool;
+    /// Which endpoints may be ours.
+    fn prefilter(&self) -> Option<&Prefilter>;
 
     /// The listener under this key.
     fn listener_id(&self, key: &ListenerKey) -> Option<ListenerId>;

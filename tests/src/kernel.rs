@@ -351,8 +351,8 @@ impl Kernel {
     /// Writes everything but the flow table and the counters.
     pub fn write(&mut self, tables: &mut MemoryTables) -> Result<()> {
         let mut prefilter = [0u64; PREFILTER_WORDS];
-        for (word, cell) in prefilter.iter_mut().zip(&tables.prefilter) {
-            *word = cell.get();
+        for (word, seen) in prefilter.iter_mut().zip(&tables.prefilter.words) {
+            *word = seen.load();
         }
         self.array::<[u64; PREFILTER_WORDS]>("PREFILTER")?
             .set(0, prefilter, 0)?;

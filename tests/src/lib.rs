@@ -1,10 +1,11 @@
 //! What the tests share: packets as sentences, a world of tables, the loaded program, an oracle, a
-//! lab of network namespaces, and the benchmark of the packet path.
+//! lab of network namespaces, a machine that counts instructions, and the benchmark.
 
 pub mod bench;
 pub mod hostile;
 pub mod kernel;
 pub mod lab;
+pub mod machine;
 pub mod model;
 pub mod outer;
 pub mod packet;

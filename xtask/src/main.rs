@@ -31,9 +31,12 @@ cargo xtask: everything that is done with this repository
   cargo xtask fuzz                 random packets and configurations that learn from what they
                                    reach; takes rustup's nightly and cargo-fuzz
       --seconds N                    for so long each, instead of 20
-  cargo xtask bench                what a packet costs, in nanoseconds, beside the goals; needs
-                                   a machine that is left alone for a few minutes
-      --quick                        fewer rows and rounds
+  cargo xtask bench [PART ...]     measures, and writes docs/benchmarks.md, its JSON and its plots;
+                                   needs a machine that is left alone for twenty minutes. Parts:
+                                   cost (what a packet costs, in nanoseconds), designs (flow
+                                   tables), forwarding (beside routing, nftables, HAProxy and
+                                   nginx), change (connections broken), scale (large tables)
+      --quick                        fewer rows and rounds, and nothing is written
       --json FILE                    also write what was measured
   cargo xtask lint                 the rules that no compiler checks: who may name aya, who
                                    may write `unsafe`

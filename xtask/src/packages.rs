@@ -83,6 +83,22 @@ pub(crate) const TOOLS: [Need; 12] = [
     },
 ];
 
+/// What the benchmark compares with; no test uses it.
+pub(crate) const RIVALS_OF_BENCH: [Need; 3] = [
+    Need {
+        package: "nftables",
+        shown_by: "nft",
+    },
+    Need {
+        package: HAPROXY,
+        shown_by: "haproxy",
+    },
+    Need {
+        package: "libnginx-mod-stream",
+        shown_by: "/usr/lib/nginx/modules/ngx_stream_module.so",
+    },
+];
+
 /// The compiler of bpf-linker's and libFuzzer's C++.
 pub(crate) const CXX: Need = Need {
     package: "g++",
@@ -90,6 +106,7 @@ pub(crate) const CXX: Need = Need {
 };
 
 const NGINX: &str = "nginx-light";
+const HAPROXY: &str = "haproxy";
 
 /// The compiler for BPF.
 pub(crate) const COMPILER: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
@@ -157,12 +174,7 @@ impl Apt {
         }
         self.refresh()?;
         println!("setup: installing {}", packages.join(" "));
-        let keeps_nginx_quiet = packages.iter().any(|package| package == NGINX);
-        let quiet = if keeps_nginx_quiet {
-            QuietNginx::begin(self.privilege)?
-        } else {
-            None
-        };
+        let quiet = QuietServices::begin(self.privilege, packages)?;
         let mut install = self.apt_get()?;
         // Downgrades need an option of their own, which is not given.
         install.args([
@@ -181,40 +193,53 @@ impl Apt {
 
     fn apt_get(&self) -> Result<Command> {
         // By way of env, because sudo drops variables. At run level 1 a System V init starts no
-        // server that a package brings; for systemd see `QuietNginx`.
+        // server that a package brings; for systemd see `QuietServices`.
         let mut command = self.privilege.command("env")?;
         command.args(["DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get"]);
         Ok(command)
     }
 }
 
-/// Keeps systemd from starting a web server on port 80, now and at boot.
+/// Keeps systemd from starting servers that a package brings, now and at boot.
 ///
-/// The tests start nginx themselves, in their own namespaces. Unlike a `policy-rc.d`, which would
-/// have to be written and removed again, a mask in /run concerns this one service and is gone after
-/// a reboot even if we are killed in between.
-struct QuietNginx {
+/// The tests start nginx themselves, in their own namespaces, and the benchmark HAProxy. Unlike a
+/// `policy-rc.d`, which would have to be written and removed again, a mask in /run concerns these
+/// services alone and is gone after a reboot even if we are killed in between.
+struct QuietServices {
     privilege: Privilege,
+    services: Vec<&'static str>,
 }
 
-const SERVICE: &str = "nginx.service";
+/// Packages that bring a server, and its service.
+const SERVICES: [(&str, &str); 2] = [(NGINX, "nginx.service"), (HAPROXY, "haproxy.service")];
 
-impl QuietNginx {
-    fn begin(privilege: Privilege) -> Result<Option<Self>> {
-        if !Path::new("/run/systemd/system").is_dir() {
+impl QuietServices {
+    fn begin(privilege: Privilege, packages: &[String]) -> Result<Option<Self>> {
+        let services: Vec<&str> = SERVICES
+            .into_iter()
+            .filter(|(package, _)| packages.iter().any(|other| other == package))
+            .map(|(_, service)| service)
+            .collect();
+        if services.is_empty() || !Path::new("/run/systemd/system").is_dir() {
             return Ok(None);
         }
-        println!("setup: nginx shall not be started as a service");
-        run(privilege
-            .command("systemctl")?
-            .args(["--quiet", "--runtime", "mask", SERVICE]))?;
-        Ok(Some(Self { privilege }))
+        println!("setup: {} shall not be started", services.join(" and "));
+        let quiet = Self {
+            privilege,
+            services,
+        };
+        quiet.systemctl(&["--quiet", "--runtime", "mask"])?;
+        Ok(Some(quiet))
     }
 
     fn end(self) -> Result<()> {
-        let systemctl = || self.privilege.command("systemctl");
-        run(systemctl()?.args(["--quiet", "--runtime", "unmask", SERVICE]))?;
-        run(systemctl()?.args(["--quiet", "disable", SERVICE]))
+        self.systemctl(&["--quiet", "--runtime", "unmask"])?;
+        self.systemctl(&["--quiet", "disable"])
+    }
+
+    fn systemctl(&self, words: &[&str]) -> Result<()> {
+        let mut command = self.privilege.command("systemctl")?;
+        run(command.args(words).args(&self.services))
     }
 }
 

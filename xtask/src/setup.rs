@@ -11,7 +11,7 @@ use xtask::{
 
 use crate::{
     fuzz,
-    packages::{self, Apt},
+    packages::{self, Apt, Need},
     run::{Privilege, ask, run},
 };
 
@@ -69,8 +69,14 @@ fn fault_of(linker: Option<Linker>, compiler_llvm: u32) -> Option<String> {
 
 /// Looks, installs what is missing, and tells what is there.
 pub(crate) fn setup() -> Result<()> {
+    setup_with(&[])
+}
+
+/// The same, and packages that only one command uses.
+pub(crate) fn setup_with(more: &[Need]) -> Result<()> {
     let mut apt = Apt::look(Privilege::look());
     let mut tools = packages::missing(&packages::TOOLS);
+    tools.extend(packages::missing(more));
     let mut facts = look()?;
     if needs_debians_compiler(&facts, apt.as_mut())? {
         tools.extend(packages::COMPILER.map(String::from));

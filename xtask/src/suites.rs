@@ -5,8 +5,9 @@ use std::{fs, path::Path};
 use anyhow::{Context as _, Result};
 
 /// The suites of nlb-tests from the cheapest rung to the dearest; others come last.
-const RUNGS: [&str; 6] = [
+const RUNGS: [&str; 7] = [
     "packets",
+    "instructions",
     "properties",
     "config",
     "verifier",

@@ -23,6 +23,7 @@ use nlb_common::{
     fragment::{FragmentKey, FragmentRecord},
     hash::{Key, Secret},
     listener::{Listener, ListenerId, ListenerKey},
+    maps::Prefilter,
     next_hop::{NeighbourKey, NextHopId, NextHopSlot},
     quic::ServerIdKey,
     ring::Slot,
@@ -140,8 +141,8 @@ impl Tables for FlowTables {
     }
 
     #[inline(always)]
-    fn prefilter(&self, _: usize, _: u64) -> bool {
-        true
+    fn prefilter(&self) -> Option<&Prefilter> {
+        None
     }
 
     #[inline(always)]

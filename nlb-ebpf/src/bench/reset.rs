@@ -3,7 +3,7 @@
 use aya_ebpf::{
     bindings::xdp_action,
     btf_maps::{Array, ProgramArray},
-    helpers::generated::{bpf_ktime_get_ns, bpf_xdp_adjust_head},
+    helpers::generated::{bpf_ktime_get_ns, bpf_redirect, bpf_xdp_adjust_head},
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
@@ -16,6 +16,16 @@ static STATE: Array<State, 1> = Array::new();
 /// The measured program.
 #[btf_map]
 static SUBJECT: ProgramArray<1> = ProgramArray::new();
+
+/// Sends live frames out: no subject of a measurement, but what feeds one.
+#[xdp(frags)]
+fn send(_: XdpContext) -> u32 {
+    let Some(setup) = SETUP.get(0) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // SAFETY: a helper without pointers.
+    unsafe { bpf_redirect(setup.interface as u32, 0) as u32 }
+}
 
 /// For frames that carry IPv4, or neither.
 #[xdp(frags)]

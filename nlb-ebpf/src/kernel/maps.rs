@@ -21,7 +21,7 @@ use nlb_common::{
     listener::{Listener, ListenerId, ListenerKey},
     maps::{
         EVENT_BYTES, HINT_WORDS, Header, Hints, MAX_FRAGMENTS, MAX_NEXT_HOPS, MAX_VLAN_LINKS,
-        PREFILTER_WORDS, Prefilter,
+        Prefilter,
     },
     next_hop::{NeighbourKey, NextHopId, NextHopSlot, VlanLink},
     quic::ServerIdKey,
@@ -220,15 +220,8 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
-    fn prefilter(&self, word: usize, mask: u64) -> bool {
-        let Some(prefilter) = PREFILTER.get(0) else {
-            return false;
-        };
-        // The index is masked for the verifier; `Prefilter::bit` never makes a larger one.
-        match prefilter.words.get(word & (PREFILTER_WORDS - 1)) {
-            Some(word) => word.load() & mask != 0,
-            None => false,
-        }
+    fn prefilter(&self) -> Option<&Prefilter> {
+        PREFILTER.get(0)
     }
 
     #[inline(always)]

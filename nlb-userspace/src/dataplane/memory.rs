@@ -110,8 +110,8 @@ impl Dataplane for MemoryTables {
                 self.server_ids.remove(key);
             }
             Step::Prefilter { index, bits } => {
-                if let Some(word) = self.prefilter.get(*index) {
-                    word.set(*bits);
+                if let Some(word) = self.prefilter.words.get(*index) {
+                    word.store(*bits);
                 }
             }
             // Routes in memory say themselves what is behind a VLAN interface.

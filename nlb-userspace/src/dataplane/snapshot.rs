@@ -253,11 +253,8 @@ impl Tables for Snapshot<'_> {
         self.now
     }
 
-    fn prefilter(&self, word: usize, mask: u64) -> bool {
-        let words = self.prefilter.get(0, &self.failure);
-        words
-            .and_then(|prefilter| prefilter.words.get(word))
-            .is_some_and(|word| word.load() & mask != 0)
+    fn prefilter(&self) -> Option<&Prefilter> {
+        self.prefilter.get(0, &self.failure)
     }
 
     fn listener_id(&self, key: &ListenerKey) -> Option<ListenerId> {

@@ -210,6 +210,7 @@ fn title(chapter: &Chapter) -> &'static str {
         Some(Stage::SnatBack) => "snat_back: an answer to a source of ours?",
         Some(Stage::SnatIcmp) => "snat_icmp: an error about a flow with a source of ours?",
         Some(Stage::SnatFirst) => "snat_first: a first fragment with its new source",
+        Some(Stage::OuterError) => "outer_error: an error about a packet that a tunnel carried?",
         Some(Stage::Fault) => "fault: the daemon's log is told",
     }
 }

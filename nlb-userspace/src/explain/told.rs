@@ -25,7 +25,7 @@ use nlb_common::{
 use nlb_ebpf::{
     frame::Frame,
     memory::MemoryFrame,
-    parse::{Packet, parse},
+    parse::{Kind, Packet, parse},
     tables::{Passage, Route, RouteQuery, Tables},
 };
 use zerocopy::big_endian::U16;
@@ -83,26 +83,28 @@ impl<'t, T: Tables> Told<'t, T> {
         }
     }
 
-    /// What the prefilter was asked, as far as this packet asks it.
-    fn side(&self, word: usize, mask: u64) -> Option<&'static str> {
-        let packet = self.packet.as_ref()?;
-        let bit = |side, address, protocol, port| Prefilter::bit(side, address, protocol, port);
-        let (protocol, none) = (packet.protocol, U16::ZERO);
-        let (to, from) = (packet.destination, packet.source);
-        let asked = [
-            (
-                "listener",
-                bit(Side::Listener, to, protocol, packet.destination_port),
-            ),
-            ("vip", bit(Side::Listener, to, 0, none)),
-            (
-                "target",
-                bit(Side::Target, from, protocol, packet.source_port),
-            ),
-            ("target", bit(Side::Target, from, 0, none)),
-        ];
-        let hit = asked.into_iter().find(|(_, bit)| *bit == (word, mask));
-        hit.map(|(side, _)| side)
+    /// Writes down what the prefilter says of this packet: of its destination, and, unless that may be
+    /// ours, of its source.
+    fn note_prefilter(&self, prefilter: &Prefilter) {
+        let Some(packet) = &self.packet else { return };
+        let has_ports = matches!(packet.kind, Kind::Transport | Kind::FirstFragment);
+        let asked = |port: U16| {
+            if has_ports {
+                (packet.protocol, port)
+            } else {
+                (0, U16::ZERO)
+            }
+        };
+        let (protocol, port) = asked(packet.destination_port);
+        let may_be = prefilter.admits(Side::Listener, packet.destination, protocol, port);
+        let side = if has_ports { "listener" } else { "vip" };
+        self.note(Fact::Prefilter { side, may_be });
+        if !may_be {
+            let (protocol, port) = asked(packet.source_port);
+            let may_be = prefilter.admits(Side::Target, packet.source, protocol, port);
+            let side = "target";
+            self.note(Fact::Prefilter { side, may_be });
+        }
     }
 
     /// The flows of a bucket that are of either end of the packet.
@@ -141,12 +143,10 @@ impl<T: Tables> Tables for Told<'_, T> {
         self.tables.now()
     }
 
-    fn prefilter(&self, word: usize, mask: u64) -> bool {
-        let may_be = self.tables.prefilter(word, mask);
-        if let Some(side) = self.side(word, mask) {
-            self.note(Fact::Prefilter { side, may_be });
-        }
-        may_be
+    fn prefilter(&self) -> Option<&Prefilter> {
+        let prefilter = self.tables.prefilter()?;
+        self.note_prefilter(prefilter);
+        Some(prefilter)
     }
 
     fn listener_id(&self, key: &ListenerKey) -> Option<ListenerId> {

@@ -8,7 +8,7 @@ use nlb_userspace::{
     source_rules::Compiler,
 };
 
-use super::subject::Kind;
+use super::kind::Kind;
 
 /// Prefixes of the rules that are asked.
 const PREFIXES: u32 = 1_000;

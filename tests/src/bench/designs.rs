@@ -7,9 +7,9 @@ use nlb_common::{bench::Order, target::Mode, wire::protocol::TCP};
 use super::{
     Effort,
     harness::{ClientEnd, Harness, Stream, TRANSMIT, Tables},
+    kind::{Kind, LISTENER_PORT},
     report::Row,
     short,
-    subject::{Kind, LISTENER_PORT},
 };
 use crate::packet::eth;
 

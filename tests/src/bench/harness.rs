@@ -1,12 +1,17 @@
 //! Runs a program on fresh packets through the reset trampoline, and reads the clock.
 
-use std::{fs, os::fd::AsRawFd as _, process::Command};
+use std::{
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _},
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, MapData, ProgramArray},
-    programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp},
+    programs::{ProgramFd, TestRun as _, TestRunAttrs, TestRunOptions, Xdp},
 };
 use nlb_common::{
     bench::{BASE_V4, BASE_V6, Order, Setup, State, WORDS},
@@ -33,6 +38,9 @@ pub enum ClientEnd {
     Source,
     /// On the way back.
     Destination,
+    /// On the way to a target, where clients differ in the port only: 256 of them, and the header's
+    /// checksum holds for all.
+    SourcePort,
 }
 
 /// A kind of packets.
@@ -98,6 +106,7 @@ impl Stream {
             (true, ClientEnd::Destination) => {
                 (setup.address_shift, setup.destination_mask) = (40, u64::MAX);
             }
+            (_, ClientEnd::SourcePort) => {}
         }
         if self.client == ClientEnd::Destination {
             setup.port_shift = 24;
@@ -209,10 +218,7 @@ impl Harness {
         let (Map::Array(data) | Map::LruHashMap(data)) = map else {
             anyhow::bail!("not a flow table");
         };
-        let raw = std::os::fd::AsFd::as_fd(data.fd()).as_raw_fd();
-        let text = fs::read_to_string(format!("/proc/self/fdinfo/{raw}"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
-        Ok(line.context("no memlock in fdinfo")?.trim().parse()?)
+        accounted(data)
     }
 
     /// How many packets found their flow since the last call.
@@ -241,16 +247,11 @@ impl Harness {
             ..State::default()
         };
         self.state.set(0, Plain(state), 0)?;
-        let name = if stream.is_v6 { "reset_v6" } else { "reset_v4" };
-        let trampoline: &mut Xdp = self
-            .ebpf
-            .program_mut(name)
-            .with_context(|| format!("no program {name}"))?
-            .try_into()?;
         let mut options = TestRunOptions::new();
         options.data_in = Some(&stream.frame);
         options.repeat = packets + 1;
-        let result = trampoline
+        let result = self
+            .trampoline(stream)?
             .test_run(options)
             .context("BPF_PROG_TEST_RUN of the trampoline")?;
         let Plain(state) = self.state.get(&0, 0)?;
@@ -262,6 +263,39 @@ impl Harness {
         );
         let elapsed = u32::try_from(state.end_ns - state.begin_ns).context("a round above 4 s")?;
         Ok((f64::from(elapsed) / f64::from(packets), result.return_value))
+    }
+
+    /// Sends live frames out through an interface of this thread's network namespace, as fast as they
+    /// go; how long that took.
+    pub fn send(&mut self, stream: &Stream, interface: u32, packets: u32) -> Result<Duration> {
+        /// At most what a driver's poll takes.
+        const BATCH: u32 = 64;
+        let program = self.program("send")?;
+        self.subject.set(0, &program, 0)?;
+        let setup = Setup {
+            interface: interface.into(),
+            ..stream.setup(packets)?
+        };
+        self.setup.set(0, Plain(setup), 0)?;
+        self.state.set(0, Plain(State::default()), 0)?;
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&stream.frame);
+        options.repeat = packets;
+        options.attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
+        let begin = Instant::now();
+        self.trampoline(stream)?
+            .test_run(options)
+            .context("BPF_PROG_TEST_RUN with live frames")?;
+        Ok(begin.elapsed())
+    }
+
+    /// The trampoline for packets of a stream.
+    fn trampoline(&mut self, stream: &Stream) -> Result<&mut Xdp> {
+        let name = if stream.is_v6 { "reset_v6" } else { "reset_v4" };
+        let program = self.ebpf.program_mut(name);
+        Ok(program
+            .with_context(|| format!("no program {name}"))?
+            .try_into()?)
     }
 
     /// Measures a program: rounds of it and of the baseline take turns. `check` sees the last
@@ -293,6 +327,14 @@ impl Harness {
             baseline_ns: empty[0],
         })
     }
+}
+
+/// Bytes of memory that the kernel accounts to a map.
+pub fn accounted(map: &MapData) -> Result<u64> {
+    let descriptor = map.fd().as_fd().as_raw_fd();
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+    Ok(line.context("no memlock in fdinfo")?.trim().parse()?)
 }
 
 fn fd_of(ebpf: &Ebpf, name: &str) -> Result<ProgramFd> {

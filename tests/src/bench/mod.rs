@@ -1,20 +1,37 @@
 //! What a packet costs: the benchmark behind `cargo xtask bench`.
 //!
 //! * [`harness`]: runs a program a million times on fresh packets, and reads the clock.
+//! * [`kind`]: kinds of listeners, and what the daemon would be asked for to have them.
+//! * [`frames`]: the packets.
 //! * [`subject`]: the load balancer's own program, over maps filled as the daemon fills them.
 //! * [`path`]: the rows of the packet path.
 //! * [`admission`]: listeners with rules and limits, whose rows stand beside those without.
 //! * [`designs`]: flow tables of several designs, looked up on equal terms.
-//! * [`report`]: the table, and JSON.
+//! * [`feature`]: what a listener need not have.
+//! * [`scene`]: the same kinds and packets in memory, where instructions are counted.
+//! * [`flows`]: flows that are there before.
+//! * [`report`]: the table, and JSON; [`document`]: the parts of the documentation that are written from it.
 //!
 //! Nothing is pinned and no interface is touched: every next hop is known and leads back through
 //! the loopback interface of the caller's namespace, whose index the kernel gives to test packets.
 
 pub mod admission;
+pub mod change;
 pub mod designs;
+pub mod disruption;
+pub mod document;
+pub mod feature;
+pub mod flows;
+pub mod forwarding;
+pub mod frames;
 pub mod harness;
+pub mod kind;
 pub mod path;
+pub mod plot;
+pub mod publish;
 pub mod report;
+pub mod scale;
+pub mod scene;
 pub mod subject;
 
 /// How long to measure.

@@ -11,12 +11,17 @@ use nlb_common::{
 use super::{
     Effort,
     admission::Question,
+    frames,
     harness::{ClientEnd, Harness, Stream, TRANSMIT},
-    report::Row,
+    kind::{Kind, LISTENER_PORT, SETTLED_PORT},
+    report::{Row, Title},
     short,
-    subject::{Counts, Kind, LISTENER_PORT, SETTLED_PORT, Subject, TARGET_PORT},
+    subject::{Counts, Subject},
 };
-use crate::packet::{Sentence, eth};
+use crate::packet::Sentence;
+
+/// The row that others are told as multiples of.
+pub const ENCAPSULATION_FLOOR: &str = "floor: outer headers of constants";
 
 /// Entries of the flow table.
 pub const TABLE_ENTRIES: u32 = 4 << 20;
@@ -25,48 +30,19 @@ pub const TABLE_ENTRIES: u32 = 4 << 20;
 const DROP: u32 = 1;
 const PASS: u32 = 2;
 
-const CLIENT_PORT: u16 = 40_000;
-/// Bytes behind the transport header.
-const PAYLOAD: [u8; 64] = [0x2a; 64];
-
-const fn client(is_v6: bool) -> &'static str {
-    if is_v6 { "2001:db8:c::" } else { "10.0.0.0" }
-}
-
-fn packet(source: &str, destination: &str) -> Result<Sentence> {
-    Ok(eth()
-        .to([2, 0, 0, 0, 0, 1])
-        .from([2, 0, 0, 0, 1, 99])
-        .ip(source.parse()?, destination.parse()?)
-        .payload(&PAYLOAD))
-}
-
-fn with_ports(packet: Sentence, protocol: u8, source: u16, destination: u16) -> Sentence {
-    if protocol == TCP {
-        packet.tcp(source, destination)
-    } else {
-        packet.udp(source, destination)
-    }
-}
-
 /// Packets from clients to a listener; of TCP those that open a connection, or those that go on.
 fn to_listener(kind: Kind, opens: bool, flows: u32) -> Result<Stream> {
     to_port(kind, LISTENER_PORT, opens, flows)
 }
 
 fn to_port(kind: Kind, port: u16, opens: bool, flows: u32) -> Result<Stream> {
-    let packet = packet(client(kind.is_v6), kind.vip())?;
-    let mut packet = with_ports(packet, kind.protocol, CLIENT_PORT, port);
-    if opens && kind.protocol == TCP {
-        packet = packet.syn();
-    }
+    let packet = frames::to_port(kind, port, opens)?;
     Ok(stream(&packet, kind.is_v6, ClientEnd::Source, flows))
 }
 
 /// Answers of the target.
 fn to_clients(kind: Kind, flows: u32) -> Result<Stream> {
-    let packet = packet(kind.target(), client(kind.is_v6))?;
-    let packet = with_ports(packet, kind.protocol, TARGET_PORT, CLIENT_PORT);
+    let packet = frames::to_client(kind)?;
     Ok(stream(&packet, kind.is_v6, ClientEnd::Destination, flows))
 }
 
@@ -147,23 +123,24 @@ struct Bench<'b> {
 impl Bench<'_> {
     fn row(
         &mut self,
-        name: String,
+        title: impl Into<Title>,
         stream: &Stream,
         expected: Expected,
         goal_ns: Option<f64>,
     ) -> Result<()> {
-        self.row_between(name, stream, expected, goal_ns, |_| Ok(()))
+        self.row_between(title, stream, expected, goal_ns, |_| Ok(()))
     }
 
     /// A row whose rounds are each followed by something else.
     fn row_between(
         &mut self,
-        name: String,
+        title: impl Into<Title>,
         stream: &Stream,
         expected: Expected,
         goal_ns: Option<f64>,
         mut between: impl FnMut(&mut Harness) -> Result<()>,
     ) -> Result<()> {
+        let name = title.into();
         let program = self.subject.program()?;
         let mut before = self.subject.counts()?;
         let (mut strays, mut total) = (0, 0);
@@ -227,10 +204,10 @@ impl Bench<'_> {
                 self.preload(kind, flows)?;
                 let goal = goal_of_hit(kind, flows);
                 let onward = to_listener(kind, false, flows)?;
-                self.row(name(kind, "hit", flows), &onward, Expected::Known, goal)?;
+                self.row(named(kind, "hit", flows), &onward, Expected::Known, goal)?;
                 if kind.mode == Mode::NAT {
                     let back = to_clients(kind, flows)?;
-                    self.row(name(kind, "return", flows), &back, Expected::Return, goal)?;
+                    self.row(named(kind, "return", flows), &back, Expected::Return, goal)?;
                 }
             }
         }
@@ -255,7 +232,7 @@ impl Bench<'_> {
                 Ok(())
             };
             let what = format!("hit under {} syns", short(self.effort.flood));
-            let name = name(kind, &what, LIVE);
+            let name = named(kind, &what, LIVE);
             self.row_between(name, &onward, Expected::Known, None, flood)?;
             self.next = next + u64::from(share);
         }
@@ -268,12 +245,12 @@ impl Bench<'_> {
             self.subject.forget_flows();
             for flows in self.effort.flows.iter().copied().chain([10_000_000]) {
                 let stream = to_port(kind, SETTLED_PORT, false, flows)?;
-                let name = name(kind, "by the ring", flows);
+                let name = named(kind, "by the ring", flows);
                 self.row(name, &stream, Expected::Known, Some(18.0))?;
             }
             let stream = to_port(kind, SETTLED_PORT, true, 1)?.sequential();
             if kind.protocol == TCP {
-                let name = name(kind, "new by the ring", 0);
+                let name = named(kind, "new by the ring", 0);
                 self.row(name, &stream, Expected::New, Some(18.0))?;
             }
         }
@@ -293,7 +270,7 @@ impl Bench<'_> {
                 self.next += u64::from(some) + 1;
                 left -= some;
             }
-            self.row(name(kind, "new", 0), &stream, Expected::New, Some(150.0))?;
+            self.row(named(kind, "new", 0), &stream, Expected::New, Some(150.0))?;
             if Question::kinds().any(|other| other == kind) {
                 self.asked(kind)?;
             }
@@ -306,7 +283,7 @@ impl Bench<'_> {
             } else {
                 Expected::Unpinned
             };
-            let name = name(kind, "table full", 0);
+            let name = named(kind, "table full", 0);
             self.row(name, &stream, expected, Some(40.0))?;
         }
         Ok(())
@@ -321,7 +298,7 @@ impl Bench<'_> {
             } else {
                 Expected::New
             };
-            self.row(name(kind, question.name(), 0), &stream, expected, None)?;
+            self.row(named(kind, question.name(), 0), &stream, expected, None)?;
         }
         Ok(())
     }
@@ -330,27 +307,27 @@ impl Bench<'_> {
         self.subject.forget_flows();
         for is_v6 in [false, true] {
             let version = if is_v6 { "v6" } else { "v4" };
-            let nobody = if is_v6 { "2001:db8::99" } else { "192.0.2.99" };
-            let packet = packet(client(is_v6), nobody)?.tcp(CLIENT_PORT, LISTENER_PORT);
+            let packet = frames::to_nobody(is_v6)?;
             for flows in [1, 1_000_000] {
                 let stream = stream(&packet, is_v6, ClientEnd::Source, flows);
                 let name = format!("not ours, {version} tcp, {} addresses", short(flows));
                 self.row(name, &stream, Expected::NotOurs, Some(3.0))?;
             }
         }
-        let arp = eth().arp("10.0.0.7", "192.0.2.10").payload(&[0; 100]);
-        let arp = stream(&arp, false, ClientEnd::Source, 1);
-        self.row("not ours, arp".into(), &arp, Expected::NotOurs, Some(3.0))?;
+        let arp = stream(&frames::arp(), false, ClientEnd::Source, 1);
+        self.row(
+            "not ours, arp".to_owned(),
+            &arp,
+            Expected::NotOurs,
+            Some(3.0),
+        )?;
         for kind in Kind::all().filter(|kind| kind.mode == Mode::NAT && kind.protocol == UDP) {
             self.preload(kind, 1)?;
-            let whole = packet(client(kind.is_v6), kind.vip())?.udp(CLIENT_PORT, LISTENER_PORT);
             // In this order: the first one leaves the record that the later one follows.
-            for (name, fragment) in [
-                ("first fragment", whole.clone().first_fragment()),
-                ("later fragment", whole.later_fragment()),
-            ] {
+            let names = ["first fragment", "later fragment"];
+            for (name, fragment) in names.into_iter().zip(frames::fragments(kind)?) {
                 let stream = stream(&fragment, kind.is_v6, ClientEnd::Source, 1);
-                let name = format!("{name}, {}", version(kind));
+                let name = format!("{name}, {}", kind.version());
                 self.row(name, &stream, Expected::Known, None)?;
             }
         }
@@ -360,9 +337,9 @@ impl Bench<'_> {
     /// Pings, and errors about what a target of a remembered flow has sent.
     fn icmp(&mut self) -> Result<()> {
         for kind in Kind::all().filter(|kind| kind.mode == Mode::NAT && kind.protocol == TCP) {
-            let ping = packet(client(kind.is_v6), kind.vip())?.echo();
+            let ping = frames::echo(kind)?;
             let stream = stream(&ping, kind.is_v6, ClientEnd::Source, 1);
-            let name = format!("echo answered, {}", version(kind));
+            let name = format!("echo answered, {}", kind.version());
             self.row(name, &stream, Expected::Stopped(Stop::IcmpEcho), None)?;
         }
         for kind in Kind::all().filter(|kind| kind.protocol == TCP) {
@@ -371,18 +348,9 @@ impl Bench<'_> {
                 continue;
             }
             self.preload(kind, 1)?;
-            let quoted = packet(kind.vip(), client(kind.is_v6))?.tcp(LISTENER_PORT, CLIENT_PORT);
-            let (router, too_big) = if kind.is_v6 {
-                ("2001:db8:c::fe", 2)
-            } else {
-                ("198.51.100.254", 3)
-            };
-            let error = packet(router, kind.vip())?
-                .icmp(too_big)
-                .code(if kind.is_v6 { 0 } else { 4 }, [0, 0, 5, 0])
-                .quoting(&quoted, usize::MAX);
+            let error = frames::error_about(kind)?;
             let stream = stream(&error, kind.is_v6, ClientEnd::Source, 1);
-            let name = name(kind, "icmp error", 0);
+            let name = named(kind, "icmp error", 0);
             self.row(name, &stream, Expected::Known, Some(50.0))?;
         }
         Ok(())
@@ -398,6 +366,7 @@ impl Bench<'_> {
         for (program, name) in [
             ("transmit", "floor: return only"),
             ("swap_macs", "floor: swap MACs"),
+            ("encapsulate", ENCAPSULATION_FLOOR),
         ] {
             let program = self.harness.program(program)?;
             let cost = self
@@ -406,31 +375,16 @@ impl Bench<'_> {
                     ensure!(said == TRANSMIT, "`{name}`: the program said {said}");
                     Ok(())
                 })?;
-            self.rows.push(Row::new(name.into(), cost, None, 0, 0));
+            self.rows.push(Row::new(name.to_owned(), cost, None, 0, 0));
         }
         Ok(())
     }
 }
 
-const fn version(kind: Kind) -> &'static str {
-    if kind.is_v6 { "v6" } else { "v4" }
-}
-
-fn name(kind: Kind, what: &str, flows: u32) -> String {
-    let mode = match kind.mode {
-        Mode::NAT => "nat",
-        Mode::DSR_IPIP => "dsr-ipip",
-        Mode::DSR_GUE => "dsr-gue",
-        Mode::DSR_GENEVE => "dsr-geneve",
-        Mode::FULL_NAT => "full-nat",
-        _ => "dsr-l2",
-    };
-    let protocol = if kind.protocol == TCP { "tcp" } else { "udp" };
-    let head = format!("{mode} {what}, {} {protocol}", version(kind));
-    match flows {
-        0 => head,
-        1 => format!("{head}, 1 flow"),
-        _ => format!("{head}, {} flows", short(flows)),
+fn named(kind: Kind, what: &str, flows: u32) -> Title {
+    Title {
+        what: kind.title(what),
+        flows,
     }
 }
 

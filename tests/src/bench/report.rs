@@ -4,12 +4,38 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use super::harness::Cost;
+use super::{harness::Cost, path::ENCAPSULATION_FLOOR as FLOOR, short};
+
+/// What a row is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Title {
+    /// The path.
+    pub what: String,
+    /// How many flows take it; 0 where that does not matter.
+    pub flows: u32,
+}
+
+impl From<String> for Title {
+    fn from(what: String) -> Self {
+        Self { what, flows: 0 }
+    }
+}
+
+impl fmt::Display for Title {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        match self.flows {
+            0 => Ok(()),
+            1 => f.write_str(", 1 flow"),
+            flows => write!(f, ", {} flows", short(flows)),
+        }
+    }
+}
 
 /// One figure.
 #[derive(Clone, Debug)]
 pub struct Row {
-    name: String,
+    title: Title,
     cost: Cost,
     goal_ns: Option<f64>,
     strays: u64,
@@ -18,15 +44,15 @@ pub struct Row {
 
 impl Row {
     /// `strays` of `packets` counted packets took another path than the row's.
-    pub const fn new(
-        name: String,
+    pub fn new(
+        title: impl Into<Title>,
         cost: Cost,
         goal_ns: Option<f64>,
         strays: u64,
         packets: u64,
     ) -> Self {
         Self {
-            name,
+            title: title.into(),
             cost,
             goal_ns,
             strays,
@@ -34,10 +60,25 @@ impl Row {
         }
     }
 
+    /// What it is about.
+    pub const fn title(&self) -> &Title {
+        &self.title
+    }
+
+    /// What it costs.
+    pub const fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    /// What we want to reach.
+    pub const fn goal_ns(&self) -> Option<f64> {
+        self.goal_ns
+    }
+
     /// The row for machines.
     pub fn to_json(&self) -> Value {
         json!({
-            "name": self.name,
+            "name": self.title.to_string(),
             "min_ns": tenths(self.cost.min_ns),
             "median_ns": tenths(self.cost.median_ns),
             "baseline_ns": tenths(self.cost.baseline_ns),
@@ -60,22 +101,65 @@ pub struct Table<'t> {
     pub rows: &'t [Row],
 }
 
+impl Table<'_> {
+    /// The median of the row that others are multiples of, if there is one and it is above zero.
+    fn floor_ns(&self) -> Option<f64> {
+        let floor = self.rows.iter().find(|row| row.title.what == FLOOR)?;
+        Some(floor.cost.median_ns).filter(|ns| *ns > 0.0)
+    }
+
+    /// The table as it stands in the report.
+    pub fn to_markdown(&self) -> String {
+        let mut text = format!(
+            "\n| {} | least, ns | median, ns | times the floor | goal |\n|---|---:|---:|---:|---:|\n",
+            self.title
+        );
+        let floor_ns = self.floor_ns();
+        for row in self.rows {
+            let Cost {
+                min_ns, median_ns, ..
+            } = row.cost;
+            let times =
+                floor_ns.map_or_else(String::new, |floor| format!("{:.1}", median_ns / floor));
+            let goal = match row.goal_ns {
+                Some(goal) if median_ns <= goal => format!("≤ {goal}, met"),
+                Some(goal) => format!("≤ {goal}"),
+                None => String::new(),
+            };
+            text += &format!(
+                "| {} | {:.1} | {:.1} | {times} | {goal} |\n",
+                row.title,
+                tenths(min_ns).max(0.0),
+                tenths(median_ns).max(0.0)
+            );
+        }
+        text + "\n"
+    }
+}
+
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self.rows.iter().map(|row| row.name.len()).max();
+        let width = self.rows.iter().map(|row| row.title.to_string().len());
+        let width = width.max();
         let width = width.unwrap_or_default().max(self.title.len());
         writeln!(
             f,
-            "{:width$}  {:>7}  {:>7}  {:>6}",
-            self.title, "min", "median", "goal"
+            "{:width$}  {:>7}  {:>7}  {:>7}  {:>6}",
+            self.title, "min", "median", "floors", "goal"
         )?;
+        let floor_ns = self.floor_ns();
         for row in self.rows {
             let Cost {
                 min_ns, median_ns, ..
             } = row.cost;
             // A floor may come out a shade below zero, which is zero.
             let (min_ns, median_ns) = (tenths(min_ns).max(0.0), tenths(median_ns).max(0.0));
-            write!(f, "{:width$}  {min_ns:>7.1}  {median_ns:>7.1}", row.name)?;
+            let name = row.title.to_string();
+            write!(f, "{name:width$}  {min_ns:>7.1}  {median_ns:>7.1}")?;
+            match floor_ns {
+                Some(floor) => write!(f, "  {:>7.1}", median_ns / floor)?,
+                None => write!(f, "  {:>7}", "")?,
+            }
             match row.goal_ns {
                 Some(goal) if min_ns <= goal => write!(f, "  {goal:>6}  met")?,
                 Some(goal) => write!(f, "  {goal:>6}  {:.1} times", min_ns / goal)?,

@@ -1,133 +1,39 @@
 //! The load balancer's own program, over maps that are filled by a plan, as the daemon fills them.
 
-use std::{net::IpAddr, os::fd::AsFd as _, time::Duration};
+use std::{collections::BTreeMap, os::fd::AsFd as _};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapData, ProgramArray, RingBuf},
     programs::{ProgramFd, Xdp},
 };
 use nlb_common::{
-    address::Address,
     counter::Traffic,
-    flow::{Bucket, Choice, Client, FlowState, WAYS},
+    flow::{Bucket, Choice, WAYS},
     hash::Key,
-    listener::{HashInput, ListenerId, ListenerKey, Stranded},
-    next_hop::{MacPair, NextHop, NextHopId, NextHopSlot, VlanId},
+    listener::ListenerId,
+    next_hop::NextHopSlot,
     plain::Plain,
     settings::Settings,
     stop::Stop,
-    target::{Mode, TargetId},
-    tick::Tick,
-    tunnel::Tunnel,
-    wire::{
-        ethernet::MacAddress,
-        protocol::{TCP, UDP},
-    },
 };
 use nlb_userspace::{
-    dataplane::{Dataplane as _, Step, XDP_OBJECT, kernel::KernelMaps, shared::Shared, stages},
-    plan::{
-        Actual, Wish, WishedAdmission, WishedForward, WishedGroup, WishedListener, WishedRing,
-        WishedTarget, plan,
+    dataplane::{
+        Dataplane as _, XDP_OBJECT, kernel::KernelMaps, shared::Shared, stages, sweep::Sweep,
     },
-    settling::{Exceptions, Settling},
+    plan::{Actual, Wish, WishedForward, WishedListener, WishedRing, plan},
 };
-use zerocopy::big_endian::U16;
 
-use super::admission::Question;
-
-/// The loopback interface, which test packets come in through: always the namespace's first.
-const LOOPBACK: u32 = 1;
-/// The one next hop: to every target and to every client.
-const NEXT_HOP: NextHopId = NextHopId(1);
-/// Where targets listen.
-pub const TARGET_PORT: u16 = 8080;
-/// Where listeners listen.
-pub const LISTENER_PORT: u16 = 443;
-
-/// Where those listen that pin flows on change.
-pub const SETTLED_PORT: u16 = 8_005;
-
-/// The modes that are measured.
-const MODES: [Mode; 6] = [
-    Mode::FULL_NAT,
-    Mode::NAT,
-    Mode::DSR_L2,
-    Mode::DSR_IPIP,
-    Mode::DSR_GUE,
-    Mode::DSR_GENEVE,
-];
-
-/// A kind of listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kind {
-    /// How packets get to targets.
-    pub mode: Mode,
-    /// Whether the VIP is an IPv6 address.
-    pub is_v6: bool,
-    /// [`TCP`] or [`UDP`].
-    pub protocol: u8,
-}
-
-impl Kind {
-    /// All kinds, in the order of their listeners.
-    pub fn all() -> impl Iterator<Item = Self> {
-        MODES.into_iter().flat_map(|mode| {
-            [false, true].into_iter().flat_map(move |is_v6| {
-                [TCP, UDP].into_iter().map(move |protocol| Self {
-                    mode,
-                    is_v6,
-                    protocol,
-                })
-            })
-        })
-    }
-
-    /// Whether it has a listener that pins flows on change.
-    pub fn may_settle(self) -> bool {
-        !self.mode.is_translated()
-    }
-
-    /// The VIP.
-    pub const fn vip(self) -> &'static str {
-        match (self.mode, self.is_v6) {
-            (Mode::NAT, false) => "192.0.2.10",
-            (Mode::NAT, true) => "2001:db8::10",
-            (Mode::DSR_IPIP, false) => "192.0.2.30",
-            (Mode::DSR_IPIP, true) => "2001:db8::30",
-            (Mode::DSR_GUE, false) => "192.0.2.40",
-            (Mode::DSR_GUE, true) => "2001:db8::40",
-            (Mode::DSR_GENEVE, false) => "192.0.2.50",
-            (Mode::DSR_GENEVE, true) => "2001:db8::50",
-            (Mode::FULL_NAT, false) => "192.0.2.60",
-            (Mode::FULL_NAT, true) => "2001:db8::60",
-            (_, false) => "192.0.2.20",
-            (_, true) => "2001:db8::20",
-        }
-    }
-
-    /// The target.
-    pub const fn target(self) -> &'static str {
-        if self.is_v6 {
-            "fd00::11"
-        } else {
-            "192.168.0.11"
-        }
-    }
-
-    /// What packets are addressed to.
-    pub fn key(self) -> Result<ListenerKey> {
-        self.key_of(LISTENER_PORT)
-    }
-
-    /// What packets to another port are addressed to.
-    fn key_of(self, port: u16) -> Result<ListenerKey> {
-        let address = Address::from(self.vip().parse::<IpAddr>()?);
-        Ok(ListenerKey::new(address, self.protocol, U16::new(port)))
-    }
-}
+use super::{
+    admission::Question,
+    flows,
+    harness::accounted,
+    kind::{
+        Kind, LISTENER_PORT, NEXT_HOP, SETTLED_PORT, pool, settled, to_everybody, wished_group,
+        wished_listener,
+    },
+};
 
 /// What was counted, of all listeners together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +50,7 @@ pub struct Subject {
     maps: KernelMaps,
     flows: Shared<Bucket>,
     next_hops: Shared<NextHopSlot>,
+    flow_memory_bytes: u64,
     actual: Actual,
     // Kept: the kernel empties an array of programs that nobody holds.
     _stages: ProgramArray<MapData>,
@@ -151,14 +58,22 @@ pub struct Subject {
     _events: RingBuf<MapData>,
 }
 
+/// What flows are remembered in.
+const FLOW_MAPS: [&str; 3] = ["FLOWS", "TRANSLATIONS", "SOURCES"];
+
+fn array<'e>(ebpf: &'e Ebpf, name: &str) -> Result<&'e MapData> {
+    match ebpf.map(name) {
+        Some(Map::Array(data)) => Ok(data),
+        _ => anyhow::bail!("no array {name}"),
+    }
+}
+
 fn share<R>(
     ebpf: &Ebpf,
     name: &str,
     new: impl FnOnce(&MapData, usize) -> std::io::Result<R>,
 ) -> Result<R> {
-    let Some(Map::Array(data)) = ebpf.map(name) else {
-        anyhow::bail!("no array {name}");
-    };
+    let data = array(ebpf, name)?;
     let count = data.info()?.max_entries() as usize;
     new(data, count).with_context(|| format!("mapping the memory of {name}"))
 }
@@ -191,12 +106,17 @@ impl Subject {
         let next_hops = share(&ebpf, "NEXT_HOPS", |map, count| {
             Shared::<NextHopSlot>::new(map.fd().as_fd(), count)
         })?;
+        let mut flow_memory_bytes = 0;
+        for name in FLOW_MAPS {
+            flow_memory_bytes += accounted(array(&ebpf, name)?)?;
+        }
         let (maps, events) = KernelMaps::take(&mut ebpf)?;
         let mut subject = Self {
             ebpf,
             maps,
             flows,
             next_hops,
+            flow_memory_bytes,
             actual: Actual::default(),
             _stages: stages,
             _events: events,
@@ -206,63 +126,15 @@ impl Subject {
     }
 
     fn configure(&mut self) -> Result<()> {
-        self.maps.take(&Step::WriteNextHop {
-            id: NEXT_HOP,
-            next_hop: NextHop {
-                macs: MacPair::new(
-                    MacAddress([2, 0, 0, 0, 1, 11]),
-                    MacAddress([2, 0, 0, 0, 0, 1]),
-                ),
-                interface: LOOPBACK,
-                mtu_bytes: 1500,
-                vlan: VlanId::NONE,
-            },
-        })?;
-        let mut wish = Wish::default();
-        for last in 70..74 {
-            wish.sources.push(format!("192.0.2.{last}").parse()?);
-            wish.sources.push(format!("2001:db8::{last}").parse()?);
-        }
+        self.maps.take(&to_everybody())?;
+        let mut wish = Wish {
+            sources: pool()?,
+            ..Wish::default()
+        };
         for (group, kind) in Kind::all().enumerate() {
-            wish.groups.push(WishedGroup {
-                terminates_removed: false,
-                fingerprint: u32::try_from(group)? + 1,
-                mode: kind.mode,
-                tunnel: kind.mode.is_tunnel().then_some(Tunnel {
-                    source_v4: Address::from_v4_bytes([192, 168, 0, 1]),
-                    source_v6: Address::from("fd00::1".parse::<IpAddr>()?),
-                    spread_v4: [0; 4],
-                    spread_v6: [0; 8],
-                    port: U16::new(6080),
-                    network: [0; 3],
-                    has_entropy: true,
-                }),
-                targets: vec![WishedTarget {
-                    resets_flows: false,
-                    address: kind.target().parse()?,
-                    port: TARGET_PORT,
-                    weight: 1,
-                    next_hop: NEXT_HOP,
-                }],
-                quic: None,
-            });
-            let questions: &[Question] = if Question::kinds().any(|other| other == kind) {
-                &Question::ALL
-            } else {
-                &[]
-            };
-            let plain = WishedListener {
-                // The bench sends data without an opening.
-                stray: Stranded::FORWARD,
-                expired: Stranded::FORWARD,
-                mss_clamp_bytes: 0,
-                key: kind.key()?,
-                ring: WishedRing::Group(group),
-                idle_ticks: Tick::at_least_seconds(350),
-                hash_input: HashInput::FiveTuple,
-                admission: WishedAdmission::default(),
-                answers_echo: true,
-            };
+            wish.groups
+                .push(wished_group(kind, u32::try_from(group)? + 1)?);
+            let plain = wished_listener(kind, LISTENER_PORT, WishedRing::Group(group))?;
             if kind.may_settle() {
                 wish.forwards.push(WishedForward {
                     shares: vec![(group, 1)],
@@ -274,12 +146,14 @@ impl Subject {
                     ..plain.clone()
                 });
             }
-            for question in questions {
-                wish.listeners.push(WishedListener {
-                    key: kind.key_of(question.port())?,
-                    admission: question.admission(kind),
-                    ..plain.clone()
-                });
+            if Question::kinds().any(|other| other == kind) {
+                for question in Question::ALL {
+                    wish.listeners.push(WishedListener {
+                        key: kind.key_of(question.port())?,
+                        admission: question.admission(kind),
+                        ..plain.clone()
+                    });
+                }
             }
             wish.listeners.push(plain);
         }
@@ -289,26 +163,9 @@ impl Subject {
             if let Some(ring) = planned.ring
                 && let Some(settling) = ring.settling
             {
-                self.settle(ring.group, settling)?;
+                self.maps.take(&settled(ring.group, settling)?)?;
             }
         }
-        Ok(())
-    }
-
-    /// Lets a ring settle, as the daemon does when nothing has changed for a while.
-    fn settle(&mut self, group: u16, mut ring: Settling) -> Result<()> {
-        let exceptions = Exceptions::new();
-        for seconds in [0, 1] {
-            ring = ring.settled(Duration::from_secs(seconds), Duration::ZERO, &exceptions);
-        }
-        ensure!(ring.is_settled(), "a ring without flows settles");
-        let (slots, bases) = ring.maps();
-        let bases = Some(bases);
-        self.maps.take(&Step::ReplaceRing {
-            group,
-            slots,
-            bases,
-        })?;
         Ok(())
     }
 
@@ -362,46 +219,30 @@ impl Subject {
             .and_then(NextHopSlot::read)
             .context("the next hop is not valid")?;
         let now = nlb_userspace::clock::now();
-        let state = FlowState::ANSWERED.with(FlowState::ESTABLISHED);
-        let mut count = 0;
-        for entry in self.flows.iter().flat_map(|bucket| &bucket.entries) {
-            let word = entry.choice.load();
-            if word == Choice::EMPTY || word == Choice::BUSY {
-                continue;
-            }
-            let choice = Choice {
-                next_hop: NEXT_HOP,
-                ..Choice::of_word(word)
-            };
-            entry.choice.store(choice.to_word());
-            let progress = entry.progress().after(state, now, epoch);
-            entry.progress.store(progress.to_word());
-            count += 1;
-        }
-        Ok(count)
+        Ok(flows::establish(self.flows.iter(), epoch, now))
     }
 
     /// Fills every entry with an established flow of somebody else.
     pub fn fill_up(&self, kind: Kind) -> Result<()> {
         let now = nlb_userspace::clock::now();
-        let choice = Choice {
-            target: TargetId(1),
-            listener: self.listener(kind)?,
-            next_hop: NEXT_HOP,
-        };
-        let state = FlowState::ANSWERED.with(FlowState::ESTABLISHED);
-        for (number, bucket) in (0u64..).zip(self.flows.iter()) {
-            for (way, entry) in (0..WAYS as u64).zip(&bucket.entries) {
-                let client = Client {
-                    address: Address {
-                        words: [u64::MAX, number << 2 | way],
-                    },
-                    port: U16::new(1),
-                    protocol: kind.protocol,
-                };
-                entry.fill(&client, choice, state, now);
-            }
-        }
+        flows::fill_up(self.flows.iter(), self.listener(kind)?, kind.protocol, now);
         Ok(())
+    }
+
+    /// Entries of the flow table.
+    pub fn entries(&self) -> usize {
+        self.flows.len() * WAYS
+    }
+
+    /// Bytes that the kernel accounts to the flow table and what stands beside it.
+    pub const fn flow_memory_bytes(&self) -> u64 {
+        self.flow_memory_bytes
+    }
+
+    /// What the daemon's sweep sees.
+    pub fn sweep(&self) -> Sweep {
+        let key = Key::derive(&[0x5a; 32], 1);
+        let now = nlb_userspace::clock::now();
+        self.maps.sweep(now, &BTreeMap::new(), &key)
     }
 }

@@ -1,18 +1,57 @@
-//! `bench [--quick] [--json FILE]`: measures what a packet costs. `cargo xtask bench` starts it.
+//! `bench [PART] [--quick] [--json FILE]`: measures, and writes the report. `cargo xtask bench` starts
+//! it.
 
-use std::{env, fs, process::ExitCode, time::Instant};
+use std::{
+    fs,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow};
+use clap::{Parser, ValueEnum};
 use nlb_tests::bench::{
-    Effort, designs,
+    Effort, change, designs, disruption, forwarding,
     harness::{self, Harness},
     path,
+    publish::{self, Origin, Part},
     report::{Row, Table},
+    scale,
 };
-use serde_json::json;
+use serde_json::{Value, json};
+
+/// Measures nlb. Without `--quick` it also writes docs/benchmarks.md, docs/benchmarks.json and
+/// docs/plots.
+#[derive(Parser)]
+#[command(name = "bench")]
+struct Arguments {
+    /// What to measure; everything if nothing is named.
+    #[arg(value_enum)]
+    parts: Vec<What>,
+    /// Fewer rows and rounds, and nothing is written.
+    #[arg(long)]
+    quick: bool,
+    /// Also write what was measured to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// What a packet costs.
+    Cost,
+    /// Flow tables of other designs.
+    Designs,
+    /// Real connections and live frames, beside other gateways.
+    Forwarding,
+    /// Connections that changes break.
+    Change,
+    /// Large flow tables and rings.
+    Scale,
+}
 
 fn main() -> ExitCode {
-    match bench() {
+    match bench(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -21,83 +60,154 @@ fn main() -> ExitCode {
     }
 }
 
-fn bench() -> Result<()> {
-    let mut effort = Effort::FULL;
-    let mut file = None;
-    let mut arguments = env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--quick" => effort = Effort::QUICK,
-            "--json" => file = Some(arguments.next().context("`--json` needs a file's name")?),
-            other => bail!("`bench` does not take `{other}`"),
-        }
-    }
+fn bench(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
-    println!("{}", machine());
-    println!(
-        "{}; {} rounds of {} packets; net nanoseconds per packet\n",
-        harness::settle()?,
-        effort.rounds,
-        effort.packets
-    );
-    let mut harness = Harness::load(designs::NO_TABLES, &[])?;
-    let path = path::measure(&mut harness, effort)?;
-    drop(harness);
-    let title = format!("packet path, {}M-entry table", path::TABLE_ENTRIES >> 20);
-    println!(
-        "{}",
-        Table {
-            title: &title,
-            rows: &path
+    println!("{}\n", publish::machine());
+    let origin = Origin::here();
+    let mut all = json!({ "machine": publish::machine() });
+    for what in What::value_variants() {
+        if !arguments.parts.is_empty() && !arguments.parts.contains(what) {
+            continue;
         }
-    );
-    let designs = designs::measure(effort)?;
-    println!(
-        "{}",
-        Table {
-            title: "flow table designs, lookup only",
-            rows: &designs
+        let begin = Instant::now();
+        let part = measure(*what, arguments.quick)?;
+        println!("{}: {}\n", part.name, seconds(begin.elapsed()));
+        if !arguments.quick {
+            publish::publish(&origin, &part)?;
         }
-    );
-    println!("{} s", start.elapsed().as_secs());
-    if let Some(file) = file {
-        let rows = |rows: &[Row]| rows.iter().map(Row::to_json).collect::<Vec<_>>();
-        let value = json!({
-            "machine": machine(),
-            "rounds": effort.rounds,
-            "packets_per_round": effort.packets,
-            "path": rows(&path),
-            "designs": rows(&designs),
-        });
-        let text = serde_json::to_string_pretty(&value)?;
-        fs::write(&file, text + "\n").with_context(|| format!("writing {file}"))?;
+        all[part.name] = part.json;
+    }
+    println!("{}", seconds(start.elapsed()));
+    if let Some(file) = &arguments.json {
+        let text = serde_json::to_string_pretty(&all)? + "\n";
+        fs::write(file, text).with_context(|| format!("writing {}", file.display()))?;
     }
     Ok(())
 }
 
-/// Processor, cores, kernel.
-fn machine() -> String {
-    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let field = |name: &str| {
-        processor
-            .lines()
-            .filter(|line| line.starts_with(name))
-            .find_map(|line| line.split_once(':'))
-            .map_or("unknown", |(_, value)| value.trim())
-            .to_owned()
-    };
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kind = if processor.contains(" hypervisor") {
-        "virtual machine"
+fn seconds(duration: Duration) -> String {
+    format!("{} s", duration.as_secs())
+}
+
+fn measure(what: What, is_quick: bool) -> Result<Part> {
+    match what {
+        What::Cost => cost(is_quick),
+        What::Designs => designs(is_quick),
+        What::Forwarding => forwarding(is_quick),
+        What::Change => change(is_quick),
+        What::Scale => scale(is_quick),
+    }
+}
+
+/// Measures on a thread of its own: what it asks for (one CPU, ahead of everybody) is not for the
+/// clients of other parts.
+fn settled<T: Send>(effort: Effort, measure: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            println!(
+                "{}; {} rounds of {} packets; net nanoseconds per packet\n",
+                harness::settle()?,
+                effort.rounds,
+                effort.packets
+            );
+            measure()
+        });
+        thread
+            .join()
+            .map_err(|_| anyhow!("a measurement panicked"))?
+    })
+}
+
+const fn effort(is_quick: bool) -> Effort {
+    if is_quick {
+        Effort::QUICK
     } else {
-        "machine"
+        Effort::FULL
+    }
+}
+
+fn rows_as_json(rows: &[Row]) -> Value {
+    rows.iter().map(Row::to_json).collect()
+}
+
+fn cost(is_quick: bool) -> Result<Part> {
+    let effort = effort(is_quick);
+    let rows = settled(effort, || {
+        let mut harness = Harness::load(designs::NO_TABLES, &[])?;
+        path::measure(&mut harness, effort)
+    })?;
+    let title = format!("packet path, {}M-entry table", path::TABLE_ENTRIES >> 20);
+    let table = Table {
+        title: &title,
+        rows: &rows,
     };
-    format!(
-        "{} (family {}, model {}), {kind} with {cores} cores, Linux {}",
-        field("model name"),
-        field("cpu family"),
-        field("model\t"),
-        kernel.trim()
-    )
+    println!("{table}");
+    if !is_quick {
+        publish::plot_cost(&rows)?;
+    }
+    Ok(Part {
+        name: "cost",
+        blocks: vec![("cost", table.to_markdown())],
+        json: rows_as_json(&rows),
+    })
+}
+
+fn designs(is_quick: bool) -> Result<Part> {
+    let effort = effort(is_quick);
+    let rows = settled(effort, || designs::measure(effort))?;
+    let table = Table {
+        title: "flow table designs, lookup only",
+        rows: &rows,
+    };
+    println!("{table}");
+    Ok(Part {
+        name: "designs",
+        blocks: vec![("designs", table.to_markdown())],
+        json: rows_as_json(&rows),
+    })
+}
+
+fn forwarding(is_quick: bool) -> Result<Part> {
+    let effort = if is_quick {
+        forwarding::Effort::QUICK
+    } else {
+        forwarding::Effort::FULL
+    };
+    let rows = forwarding::measure(effort)?;
+    let table = forwarding::table(&rows);
+    println!("{table}");
+    if !is_quick {
+        publish::plot_forwarding(&rows)?;
+    }
+    Ok(Part {
+        name: "forwarding",
+        blocks: vec![("forwarding", table)],
+        json: forwarding::json(&rows),
+    })
+}
+
+fn change(is_quick: bool) -> Result<Part> {
+    let rings = disruption::measure();
+    let rows = change::measure()?;
+    let (broken, moved) = (change::table(&rows), disruption::table(&rings));
+    println!("{broken}{moved}");
+    if !is_quick {
+        publish::plot_change(&rows)?;
+    }
+    Ok(Part {
+        name: "change",
+        blocks: vec![("change", broken), ("disruption", moved)],
+        json: json!({ "connections": change::json(&rows), "rings": disruption::json(&rings) }),
+    })
+}
+
+fn scale(is_quick: bool) -> Result<Part> {
+    let report = scale::measure(is_quick)?;
+    let tables = report.tables();
+    println!("{tables}");
+    Ok(Part {
+        name: "scale",
+        blocks: vec![("scale", tables)],
+        json: report.json(),
+    })
 }

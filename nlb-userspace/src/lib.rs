@@ -22,13 +22,15 @@
 //! of a packet, [`flows`] what is remembered, [`stops`] why packets ended early; [`names`] and
 //! [`interfaces`] are what things are called.
 //!
-//! [`farewell`] has the ends of expired connections told. [`early`] keeps fragments that overtook their
+//! [`pem`] reads certificates and keys. [`farewell`] has the ends of expired connections told. [`early`] keeps fragments that overtook their
 //! first one.
 //!
 //! [`decap`] is apart: the command that runs on targets of the tunnelled modes.
 
 pub mod access;
 pub mod api;
+#[cfg(test)]
+mod authority;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -47,6 +49,7 @@ pub mod health;
 pub mod interfaces;
 pub mod names;
 pub mod next_hop;
+pub mod pem;
 pub mod plan;
 pub mod privileges;
 pub mod ring;

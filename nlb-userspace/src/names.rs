@@ -5,12 +5,14 @@ use std::{
     collections::HashMap,
     fmt,
     net::{IpAddr, SocketAddr},
-    path::Path,
 };
 
 use nlb_common::wire::protocol;
 
-use crate::{client, status::Status};
+use crate::{
+    client::{self, Endpoint},
+    status::Status,
+};
 
 /// Names by what the maps say.
 #[derive(Clone, Debug, Default)]
@@ -37,9 +39,9 @@ impl fmt::Display for Target {
 }
 
 impl Names {
-    /// What the daemon behind a socket calls things; nothing if none answers.
-    pub async fn ask(socket: &Path) -> Self {
-        let status = client::call(socket, hyper::Method::GET, "/v1/status").await;
+    /// What a daemon calls things; nothing if none answers.
+    pub async fn ask(daemon: &Endpoint) -> Self {
+        let status = client::call(daemon, hyper::Method::GET, "/v1/status").await;
         status.map_or_else(|_| Self::default(), |status: Status| Self::of(&status))
     }
 

@@ -12,7 +12,7 @@ use nlb_ebpf::{
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Failure, Pins, Socket};
+use super::{Failure, Pins, endpoint::Reach};
 use crate::{
     dataplane::{
         rehearsal::Rehearsal,
@@ -84,9 +84,9 @@ pub struct Explain {
     /// The pins of the running program
     #[command(flatten)]
     pins: Pins,
-    /// The control socket, asked for names; numbers and addresses are shown without a daemon
+    /// The daemon, asked for names; numbers and addresses are shown without one
     #[command(flatten)]
-    socket: Socket,
+    reach: Reach,
     /// Have the kernel run the packet program on the packet, too, and say whether it decides the same
     ///
     /// A second instance of the program is loaded for that, over maps of its own with copies of what the
@@ -110,7 +110,7 @@ impl Explain {
         let running = Running::attached(&self.pins.bpffs, &self.pins.directory(), wanted)?;
         let generation = Running::generation(&self.pins.directory())?;
         let routes = Routes::load()?;
-        let names = Names::ask(&self.socket.socket).await;
+        let names = Names::ask(&self.reach.endpoint()?).await;
         let mut rehearsal = self.live.then(|| Rehearsal::of(&running)).transpose()?;
         let interface = |index| interfaces.name(index);
         let mut texts = Vec::new();

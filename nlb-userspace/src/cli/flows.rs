@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use clap::Args;
 
-use super::{Failure, Pins, Socket, count};
+use super::{Failure, Pins, count, endpoint::Reach};
 use crate::{
     api::shapes::Killed,
     client::{self, Call},
@@ -44,9 +44,9 @@ pub struct Flows {
     /// The pins of the running program
     #[command(flatten)]
     pins: Pins,
-    /// The control socket
+    /// The daemon
     #[command(flatten)]
-    socket: Socket,
+    reach: Reach,
     /// Print JSON; with --follow, one object a line
     #[arg(long)]
     json: bool,
@@ -64,7 +64,7 @@ impl Flows {
         let running = Running::attached(&self.pins.bpffs, &self.pins.directory(), None)?;
         Running::generation(&self.pins.directory())?;
         let maps = running.flows()?;
-        let names = Names::ask(&self.socket.socket).await;
+        let names = Names::ask(&self.reach.endpoint()?).await;
         let table = maps.table(clock::now());
         let clock = clock::of_this_kernel();
         let selection = self.filter.resolve(&table, &names, clock)?;
@@ -91,7 +91,7 @@ impl Flows {
         self.filter.or_all()?;
         let call = Call::new(hyper::Method::POST, "/v1/flows/kill")
             .with_json(&serde_json::to_value(&self.filter)?);
-        let killed: Killed = client::send(&self.socket.socket, call).await?;
+        let killed: Killed = client::send(&self.reach.endpoint()?, call).await?;
         if self.json {
             return Ok(format!("{}\n", serde_json::to_string_pretty(&killed)?));
         }

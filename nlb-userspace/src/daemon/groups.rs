@@ -8,7 +8,9 @@ use std::{
 };
 
 use crate::{
-    config::{Desired, HealthCheck, HealthCheckPort, HealthCheckProtocol, TargetGroup},
+    config::{
+        Desired, HealthCheck, HealthCheckPort, HealthCheckProtocol, HealthCheckTls, TargetGroup,
+    },
     health::{
         Check, CheckProtocol, ProbeOutcome, probe,
         schedule::{self, Probes},
@@ -419,10 +421,7 @@ fn to_check(check: &HealthCheck) -> Check {
             HealthCheckProtocol::Http { path, matcher, tls } => CheckProtocol::Http {
                 path: path.clone(),
                 codes: matcher.ranges().to_vec(),
-                tls: tls.as_ref().map(|tls| {
-                    let ca_file = tls.ca_file.as_deref();
-                    probe::tls::Client::new(tls.server_name.as_deref(), ca_file)
-                }),
+                tls: tls.as_ref().map(|tls| to_client(tls, None)),
             },
             HealthCheckProtocol::Udp {
                 send,
@@ -433,14 +432,19 @@ fn to_check(check: &HealthCheck) -> Check {
                 expect: expect.clone(),
                 silence_passes: *silence_passes,
             },
-            HealthCheckProtocol::Grpc { service } => CheckProtocol::Grpc {
+            HealthCheckProtocol::Grpc { service, tls } => CheckProtocol::Grpc {
                 service: service.clone(),
+                tls: tls.as_ref().map(|tls| to_client(tls, Some("h2"))),
             },
             HealthCheckProtocol::Icmp => CheckProtocol::Icmp,
             HealthCheckProtocol::Command(line) => CheckProtocol::Command { line: line.clone() },
         },
         timeout: check.timeout,
     }
+}
+
+fn to_client(tls: &HealthCheckTls, protocol: Option<&str>) -> probe::tls::Client {
+    probe::tls::Client::new(tls.server_name.as_deref(), tls.ca_file.as_deref(), protocol)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod daemon_life;
 mod data_path;
 mod decap;
 mod early;
+mod explained;
 mod flow_life;
 mod forwarding;
 mod health;

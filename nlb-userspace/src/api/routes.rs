@@ -52,6 +52,8 @@ pub enum Does {
     Status,
     /// Reads the configuration file again.
     Reload,
+    /// Forgets flows.
+    KillFlows,
     /// Reads the description of this API.
     Describe,
 }
@@ -157,6 +159,7 @@ pub const ROUTES: &[Route] = &[
     route(Verb::Get, "/v1/generation", "status:read", Does::Generation, "Say which generation is live"),
     route(Verb::Get, "/v1/status", "status:read", Does::Status, "Say how everything is, with counters"),
     route(Verb::Post, "/v1/reload", "daemon:reload", Does::Reload, "Read the configuration file again, and lay what was changed over the API over it"),
+    route(Verb::Post, "/v1/flows/kill", "flows:kill", Does::KillFlows, "Forget the flows that a filter means: the next packet of each is one of no known flow"),
     route(Verb::Get, "/v1/openapi.json", "api:read", Does::Describe, "Read this description"),
 ];
 

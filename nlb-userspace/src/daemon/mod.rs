@@ -47,7 +47,7 @@ use crate::{
         directory::{self, DirectoryError},
     },
     api::tls::{self, Terms, TlsError},
-    config::{Desired, Faults, Listener, Mode, Node},
+    config::{Desired, Faults, Listener, Node},
     dataplane::{
         DataplaneError,
         early::EarlyFragments,
@@ -57,6 +57,7 @@ use crate::{
     },
     desk::{Desk, OpenError, Refused},
     early,
+    flows::filter::{Filter, FilterError},
     health::passive,
     metrics::{Changes, Snapshot},
     next_hop::{Change, NextHopError, Watch, book::Book},
@@ -137,6 +138,8 @@ pub enum Command {
     Metrics(oneshot::Sender<Snapshot>),
     /// How targets are.
     Health(oneshot::Sender<Vec<GroupHealth>>),
+    /// To forget flows; how many there were.
+    KillFlows(Filter, oneshot::Sender<Result<u64, FilterError>>),
     /// To change something.
     Change(Request, oneshot::Sender<Result<Written, DaemonError>>),
 }
@@ -473,6 +476,9 @@ impl Daemon {
             Command::Read(answer) => drop(answer.send(self.reading())),
             Command::Metrics(answer) => drop(answer.send(self.measure().await)),
             Command::Health(answer) => drop(answer.send(self.health())),
+            Command::KillFlows(filter, answer) => {
+                drop(answer.send(self.kill_flows(&filter).await));
+            }
             Command::Change(request, answer) => {
                 drop(answer.send(self.change(&request).await));
             }

@@ -17,7 +17,7 @@ use nlb_common::{
     fragment::{Disguise, FragmentKey, FragmentRecord, Identifications, Way},
     hash::Secret as _,
     listener::{Listener, ListenerId, ListenerKey},
-    maps::{Prefilter, Side},
+    maps::Side,
     stop::Stop,
     target::TargetId,
 };
@@ -25,7 +25,7 @@ use zerocopy::big_endian::U16;
 
 use crate::{
     Exit, Verdict,
-    classify::{forgotten, is_icmp},
+    classify::{admits, forgotten, is_icmp},
     emit::{UNTAGGED, emit, fits, has_a_hop_left, route},
     flows::Place,
     frame::Frame,
@@ -159,7 +159,7 @@ fn without_first<F: Frame, T: Tables>(
 ) -> Stop {
     let vip = ListenerKey::vip(packet.destination);
     let Some(listener) = tables.listener_id(&vip) else {
-        if !is_icmp(packet) && comes_from_a_target(packet, tables) {
+        if !is_icmp(packet) && admits(tables, Side::Target, packet.source, 0, U16::ZERO) {
             tables.keep_early(frame, key, Claim::Perhaps);
         }
         return Stop::NotOurs;
@@ -172,13 +172,6 @@ fn without_first<F: Frame, T: Tables>(
         tables.count_stop(Stop::EarlyLimit);
     }
     Stop::NoFirstFragment
-}
-
-/// Whether the prefilter admits a fragment's source as a translated target, whatever the port.
-#[inline(always)]
-fn comes_from_a_target<T: Tables>(packet: &Packet, tables: &T) -> bool {
-    let (word, mask) = Prefilter::bit(Side::Target, packet.source, 0, U16::ZERO);
-    tables.prefilter(word, mask)
 }
 
 /// On to the target that the first fragment went to.

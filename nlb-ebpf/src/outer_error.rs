@@ -54,6 +54,8 @@ pub fn outer_error<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Ver
     let unreadable = Stop::OuterErrorUnreadable;
     let mut outer = Outer::UNREAD;
     outer.read(frame, &packet).ok_or(unreadable)?;
+    outer.forget(&packet, tables);
+    frame.forget_ends();
     let mut quote = Quote::UNREAD;
     quote
         .read_at(frame, &packet, outer.inside, outer.inner_is_v4)
@@ -180,6 +182,19 @@ impl Outer {
             self.inside = shim.plus(8)?;
         }
         Some(())
+    }
+
+    /// VERIFIER: it would follow the rest once for each kind of headers.
+    #[inline(always)]
+    fn forget<T: Tables>(&mut self, packet: &Packet, tables: &T) {
+        let unknown = packet.source.words[1] >> 32;
+        let forget = |value: u8| {
+            let [low, ..] = tables.forget(u64::from(value), unknown).to_le_bytes();
+            low
+        };
+        self.mode = Mode(forget(self.mode.0));
+        self.inside = Offset(forget(self.inside.0));
+        self.inner_is_v4 = forget(u8::from(self.inner_is_v4)) != 0;
     }
 
     /// Whether these are the headers that packets to a target get, sent from where `packet` came.

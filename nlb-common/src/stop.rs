@@ -138,6 +138,13 @@ stops! {
     /// An ICMP error about a tunnel's outer packet of which there is nothing to tell a client; left to the
     /// host's stack.
     OuterErrorUntold "outer_error_untold" Pass,
+    /// A SYN that was answered with a cookie (`syn_cookies`); its flow begins when the cookie comes back.
+    SynCookie "syn_cookie" Answer,
+    /// A SYN that was to be answered with a cookie, which this kernel does not make (`CONFIG_SYN_COOKIES`).
+    SynCookieUnavailable "syn_cookie_unavailable" Drop,
+    /// A target's segment for a connection that began with a SYN cookie and that the target has not
+    /// accepted, such as one of an older connection; the target is answered with an RST.
+    Unaccepted "unaccepted" Drop,
 }
 
 #[cfg(test)]

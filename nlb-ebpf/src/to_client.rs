@@ -72,6 +72,10 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
     if !ALL && packet.tcp_flags & SYN != 0 {
         return Err(Exit::Go(Stage::Back));
     }
+    let progress = entry.progress();
+    if progress.state.has(FlowState::SEQUENCE_TRANSLATED) {
+        return Err(Exit::Go(Stage::SequenceBack));
+    }
     let choice = Choice::of_word(found.word);
     if is_reset && packet.protocol == protocol::TCP {
         return Err(ended::<ALL, T>(
@@ -86,7 +90,6 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
         .listener(choice.listener)
         .ok_or(Stop::UnwrittenListener)?;
     let key = listener.key().ok_or(Stop::UnwrittenListener)?;
-    let progress = entry.progress();
     let now = tables.now();
     in_time::<ALL, T>(packet, tables, choice.listener, listener, progress, now)?;
     has_a_hop_left(packet).map_err(|stop| {

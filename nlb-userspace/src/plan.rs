@@ -10,6 +10,7 @@
 
 mod actual;
 mod admission;
+mod groups;
 mod quic;
 mod retire;
 mod rings;
@@ -35,8 +36,9 @@ pub use self::rings::{ForwardShare, PlannedRing, RingSource};
 pub use self::{
     actual::Actual,
     admission::WishedAdmission,
+    groups::plan_groups,
     quic::WishedQuic,
-    retire::retire,
+    retire::{is_tidy, retire},
     wish::{Wish, WishedForward, WishedGroup, WishedListener, WishedRing, WishedTarget},
 };
 use crate::{dataplane::Step, ring::RingEntry};
@@ -131,13 +133,38 @@ fn identity(group: &WishedGroup, id: u16, address: IpAddr, port: u16) -> TargetI
 /// The steps from what is to what should be. Empty if nothing differs; otherwise the last one
 /// publishes the next generation.
 pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>, PlanError> {
+    steps(actual, wish, limits, Rings::Built)
+}
+
+/// Whether there is a plan: the same without building rings, which takes most of the time and never
+/// fails.
+pub fn fits(actual: &Actual, wish: &Wish, limits: Limits) -> Result<(), PlanError> {
+    steps(actual, wish, limits, Rings::LeftOut).map(drop)
+}
+
+/// Whether steps that replace rings are among those of a plan.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rings {
+    /// They are.
+    Built,
+    /// They are not.
+    LeftOut,
+}
+
+fn steps(
+    actual: &Actual,
+    wish: &Wish,
+    limits: Limits,
+    rings: Rings,
+) -> Result<Vec<Planned>, PlanError> {
     let mut steps: Vec<Planned> = Vec::new();
     let mut after = actual.clone();
     let mut groups = Vec::with_capacity(wish.groups.len());
     let mut target_ids = Vec::with_capacity(wish.groups.len());
     let mut controls = Vec::new();
+    let mut used = used_rings(&after);
     for group in &wish.groups {
-        let group_id = group_id(&mut after, group.fingerprint, limits)?;
+        let group_id = group_id(&mut after, &mut used, group.fingerprint, limits)?;
         // What is left of a group that had a tunnel stays: flows may still use it.
         if let Some(tunnel) = group.tunnel
             && after.tunnels.get(&group_id) != Some(&tunnel)
@@ -152,12 +179,7 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
         let mut own_ids = Vec::new();
         for target in &group.targets {
             let identity = identity(group, group_id, target.address, target.port);
-            let control = TargetControl {
-                mode: group.mode,
-                takes_new_flows: target.weight > 0,
-                resets_flows: target.weight == 0 && target.resets_flows,
-                next_hop: target.next_hop,
-            };
+            let control = wished_control(group, target);
             let id = if let Some(id) = after.target_id(group, target.address, target.port) {
                 controls.push((id, control));
                 id
@@ -175,13 +197,7 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
                 id
             };
             own_ids.push(id);
-            if target.weight > 0 {
-                entries.push(RingEntry {
-                    target_id: id.0,
-                    identity: SocketAddr::new(target.address, target.port).into(),
-                    weight: target.weight,
-                });
-            }
+            entries.extend(ring_entry(id, target));
         }
         groups.push(ResolvedGroup {
             id: group_id,
@@ -199,7 +215,9 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
         groups: groups.iter().map(|group| group.id).collect(),
         forwards: rings::forward_ids(&after, wish, limits)?,
     };
-    steps.extend(rings::changed(actual, wish, groups, &ids.forwards));
+    if rings == Rings::Built {
+        steps.extend(rings::changed(actual, wish, groups, &ids.forwards));
+    }
     sources::plan(wish, &mut after, &mut steps)?;
     for (id, control) in controls {
         control_target(&mut steps, &mut after, id, control, Ends::Now);
@@ -218,6 +236,25 @@ pub fn plan(actual: &Actual, wish: &Wish, limits: Limits) -> Result<Vec<Planned>
     Ok(steps)
 }
 
+/// What a target's record says of packets.
+const fn wished_control(group: &WishedGroup, target: &WishedTarget) -> TargetControl {
+    TargetControl {
+        mode: group.mode,
+        takes_new_flows: target.weight > 0,
+        resets_flows: target.weight == 0 && target.resets_flows,
+        next_hop: target.next_hop,
+    }
+}
+
+/// A target's part of its group's ring, if it takes new flows.
+fn ring_entry(id: TargetId, target: &WishedTarget) -> Option<RingEntry> {
+    (target.weight > 0).then(|| RingEntry {
+        target_id: id.0,
+        identity: SocketAddr::new(target.address, target.port).into(),
+        weight: target.weight,
+    })
+}
+
 /// Whether the flows of a target may be ended by a step.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ends {
@@ -225,6 +262,16 @@ enum Ends {
     Later,
     /// No ring names the target any more.
     Now,
+}
+
+impl Ends {
+    /// What may be said of a target by now.
+    const fn allow(self, wished: TargetControl, old: TargetControl) -> TargetControl {
+        TargetControl {
+            resets_flows: wished.resets_flows && (old.resets_flows || matches!(self, Self::Now)),
+            ..wished
+        }
+    }
 }
 
 /// Changes how packets get to a target, if that differs.
@@ -238,10 +285,7 @@ fn control_target(
     let Some((_, old)) = after.targets.get(&id).copied() else {
         return;
     };
-    let control = TargetControl {
-        resets_flows: control.resets_flows && (old.resets_flows || ends == Ends::Now),
-        ..control
-    };
+    let control = ends.allow(control, old);
     if control != old {
         push(steps, after, Step::ControlTarget { id, control });
     }
@@ -317,7 +361,8 @@ fn plan_listeners(
                 .with_quic(layout.is_some())
                 .with_admission(listener.admission.is_asked())
                 .with_echo(listener.answers_echo)
-                .with_pinning_on_change(rings::settles(wish, listener)),
+                .with_pinning_on_change(rings::settles(wish, listener))
+                .with_syn_cookies(listener.syn_cookies),
             stray: listener.stray,
             expired: listener.expired,
             mss_clamp_bytes: listener.mss_clamp_bytes,
@@ -383,17 +428,28 @@ fn push(steps: &mut Vec<Planned>, after: &mut Actual, step: Step) {
     steps.push(step.into());
 }
 
-fn group_id(after: &mut Actual, fingerprint: u32, limits: Limits) -> Result<u16, PlanError> {
-    if let Some(id) = after.groups.get(&fingerprint) {
-        return Ok(*id);
-    }
-    let used: BTreeSet<u16> = after
+/// The ids of rings that something names.
+fn used_rings(actual: &Actual) -> BTreeSet<u16> {
+    let of_listeners = actual.listeners.values().map(|(_, policy)| policy.group);
+    actual
         .groups
         .values()
         .copied()
-        .chain(after.listeners.values().map(|(_, policy)| policy.group))
-        .collect();
-    let id = free_ring(&used, limits)?;
+        .chain(of_listeners)
+        .collect()
+}
+
+fn group_id(
+    after: &mut Actual,
+    used: &mut BTreeSet<u16>,
+    fingerprint: u32,
+    limits: Limits,
+) -> Result<u16, PlanError> {
+    if let Some(id) = after.groups.get(&fingerprint) {
+        return Ok(*id);
+    }
+    let id = free_ring(used, limits)?;
+    used.insert(id);
     after.groups.insert(fingerprint, id);
     Ok(id)
 }

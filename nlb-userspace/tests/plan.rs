@@ -28,7 +28,8 @@ use nlb_userspace::{
     dataplane::{Dataplane as _, Step, sweep::Sweep},
     plan::{
         Actual, Limits, PlanError, Planned, Wish, WishedAdmission, WishedForward, WishedGroup,
-        WishedListener, WishedRing, WishedTarget, fingerprint, plan, retire,
+        WishedListener, WishedRing, WishedTarget, fingerprint, fits, is_tidy, plan, plan_groups,
+        retire,
     },
     source_rules::Compiler,
 };
@@ -39,6 +40,11 @@ const LIMITS: Limits = Limits {
     listeners: 64,
     targets: 64,
     groups: 8,
+};
+/// For several wishes one after the other: nothing is retired in between, so that ids are used up.
+const ROOM: Limits = Limits {
+    groups: 32,
+    ..LIMITS
 };
 const HOP: NextHopId = NextHopId(1);
 
@@ -88,6 +94,7 @@ fn listener(last: u8, group: usize) -> WishedListener {
         stray: Stranded::RESET,
         expired: Stranded::RESET,
         mss_clamp_bytes: 0,
+        syn_cookies: false,
         hash_input: HashInput::FiveTuple,
         admission: WishedAdmission::default(),
         answers_echo: true,
@@ -148,7 +155,16 @@ fn take(tables: &mut MemoryTables, actual: &mut Actual, planned: &Planned) {
 }
 
 fn apply(tables: &mut MemoryTables, actual: &mut Actual, wish: &Wish) -> usize {
-    let steps = plan(actual, wish, LIMITS).unwrap();
+    apply_within(LIMITS, tables, actual, wish)
+}
+
+fn apply_within(
+    limits: Limits,
+    tables: &mut MemoryTables,
+    actual: &mut Actual,
+    wish: &Wish,
+) -> usize {
+    let steps = plan(actual, wish, limits).unwrap();
     for planned in &steps {
         take(tables, actual, planned);
     }
@@ -423,6 +439,7 @@ fn what_does_not_fit_is_refused_whole() {
         ..Wish::default()
     };
     assert_eq!(plan(&actual, &wish, LIMITS), Err(PlanError::Targets(63)));
+    assert_eq!(fits(&actual, &wish, LIMITS), Err(PlanError::Targets(63)));
     let groups = (0..8)
         .map(|index| group(&format!("group-{index}"), &[]))
         .collect();
@@ -431,6 +448,7 @@ fn what_does_not_fit_is_refused_whole() {
         ..Wish::default()
     };
     assert_eq!(plan(&actual, &wish, LIMITS), Err(PlanError::Groups(7)));
+    assert_eq!(fits(&actual, &wish, LIMITS), Err(PlanError::Groups(7)));
     let listeners = (1..=64).map(|last| listener(last, 0)).collect();
     let wish = Wish {
         listeners,
@@ -438,6 +456,7 @@ fn what_does_not_fit_is_refused_whole() {
         ..Wish::default()
     };
     assert_eq!(plan(&actual, &wish, LIMITS), Err(PlanError::Listeners(63)));
+    assert_eq!(fits(&actual, &wish, LIMITS), Err(PlanError::Listeners(63)));
 }
 
 #[test]
@@ -538,9 +557,10 @@ fn errors_about_outer_packets_are_looked_at_where_a_tunnel_ends() {
     };
     let is_admitted = |tables: &MemoryTables, last: u8, protocol: u8, port: u16| {
         let address = Address::from(IpAddr::from([10, 0, 0, last]));
+        let port = U16::new(port);
         tables
             .prefilter
-            .admits(Side::Tunnel, address, protocol, U16::new(port))
+            .admits(Side::Tunnel, address, protocol, port)
     };
     apply(&mut tables, &mut actual, &wish);
     assert!(is_admitted(&tables, 11, protocol::UDP, 6080));
@@ -770,10 +790,9 @@ proptest! {
         let mut before = Wish::default();
         let mut port = 1024;
         for wish in &wishes {
-            // Nothing is retired in between, so that ids are used up.
-            let limits = Limits { groups: 32, ..LIMITS };
-            let steps = plan(&actual, wish, limits).unwrap();
-            prop_assert_eq!(&steps, &plan(&actual, wish, limits).unwrap());
+            fits(&actual, wish, ROOM).unwrap();
+            let steps = plan(&actual, wish, ROOM).unwrap();
+            prop_assert_eq!(&steps, &plan(&actual, wish, ROOM).unwrap());
             for planned in &steps {
                 take(&mut tables, &mut actual, planned);
                 for last in 1..5 {
@@ -805,6 +824,75 @@ proptest! {
             }
             before = wish.clone();
         }
+    }
+
+    #[test]
+    fn the_small_plan_is_the_whole_one_where_only_shares_and_ways_differ(
+        older in wishes(),
+        newer in wishes(),
+        shares in prop::collection::vec(any::<(bool, u16, bool, bool)>(), 24),
+    ) {
+        // Every ring has a listener, as it does where a configuration is behind it.
+        let with_listeners = |mut wish: Wish| {
+            wish.forwards.push(WishedForward { settles: true, ..forward(&[(1, 1)]) });
+            wish.listeners.extend((0..3).map(|index| WishedListener {
+                ring: WishedRing::Forward(index),
+                ..listener(10 + u8::try_from(index).unwrap(), 0)
+            }));
+            wish
+        };
+        let (mut tables, mut actual) = (tables(), Actual::default());
+        apply_within(ROOM, &mut tables, &mut actual, &with_listeners(older));
+        let mut wish = with_listeners(newer);
+        apply_within(ROOM, &mut tables, &mut actual, &wish);
+        let before = wish.groups.clone();
+        let targets = wish.groups.iter_mut().flat_map(|group| &mut group.targets);
+        for (target, (differs, weight, resets_flows, has_way)) in targets.zip(shares) {
+            if differs {
+                target.weight = weight % 3;
+                target.resets_flows = resets_flows;
+                target.next_hop = if has_way { HOP } else { NextHopId::NONE };
+            }
+        }
+        let pairs = || wish.groups.iter().zip(&before).enumerate();
+        prop_assert!(pairs().all(|(_, (new, old))| new.differs_in_shares_only(old)));
+        let changed = pairs().filter(|(_, (new, old))| new != old).map(|(index, _)| index).collect();
+        let small = plan_groups(&actual, &wish, &changed);
+        prop_assert_eq!(small, Some(plan(&actual, &wish, ROOM).unwrap()));
+    }
+
+    #[test]
+    fn the_small_plan_is_for_groups_whose_targets_are_all_there(
+        older in wishes(),
+        newer in wishes(),
+    ) {
+        let (mut tables, mut actual) = (tables(), Actual::default());
+        apply_within(ROOM, &mut tables, &mut actual, &older);
+        prop_assert!(is_tidy(&actual, &older));
+        for (index, (new, old)) in newer.groups.iter().zip(&older.groups).enumerate() {
+            let mut wish = older.clone();
+            wish.groups[index] = new.clone();
+            let is_new = new.mode != old.mode
+                || new.targets.iter().any(|target| !old.targets.contains(target));
+            if is_new {
+                prop_assert!(!new.differs_in_shares_only(old));
+                prop_assert!(plan_groups(&actual, &wish, &BTreeSet::from([index])).is_none());
+            }
+        }
+        apply_within(ROOM, &mut tables, &mut actual, &newer);
+        let targets = |wish: &Wish| -> BTreeSet<_> {
+            let groups = wish.groups.iter();
+            let targets = groups.flat_map(|group| {
+                group.targets.iter().map(|target| (group.fingerprint, group.mode.0, target.address))
+            });
+            targets.collect()
+        };
+        let listeners = |wish: &Wish| -> BTreeSet<_> {
+            wish.listeners.iter().map(|listener| IpAddr::from(listener.key.address)).collect()
+        };
+        let has_left_nothing = targets(&older).is_subset(&targets(&newer))
+            && listeners(&older).is_subset(&listeners(&newer));
+        prop_assert_eq!(is_tidy(&actual, &newer), has_left_nothing);
     }
 }
 

@@ -27,7 +27,7 @@ use super::{
 };
 
 /// A download that takes about ten seconds.
-struct Transfer {
+pub(crate) struct Transfer {
     vip: SocketAddr,
     target: String,
     received_bytes: Arc<AtomicU64>,
@@ -35,7 +35,7 @@ struct Transfer {
 }
 
 impl Transfer {
-    fn start(lab: &Lab, vip: SocketAddr) -> Result<Self> {
+    pub(crate) fn start(lab: &Lab, vip: SocketAddr) -> Result<Self> {
         let mut connection = HttpConnection::from(lab.client(), vip, PATIENCE)?;
         let target = connection.get("/")?.target;
         let received_bytes = Arc::new(AtomicU64::new(0));
@@ -52,7 +52,7 @@ impl Transfer {
     }
 
     /// Waits until some more has come.
-    fn goes_on(&self) -> Result<()> {
+    pub(crate) fn goes_on(&self) -> Result<()> {
         let received = || self.received_bytes.load(Ordering::Relaxed);
         let (before, vip) = (received(), self.vip);
         wait_until(&format!("the transfer from {vip} goes on"), SOON, || {
@@ -65,7 +65,7 @@ impl Transfer {
         Ok(())
     }
 
-    fn finishes(self) -> Result<()> {
+    pub(crate) fn finishes(self) -> Result<()> {
         let vip = self.vip;
         let answer = self.thread.join().expect("the transfer's thread");
         let answer = answer.with_context(|| format!("the transfer from {vip}"))?;

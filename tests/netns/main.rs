@@ -9,7 +9,9 @@ mod api;
 mod api_tcp;
 mod authority;
 mod changes;
+mod cookies;
 mod daemon_life;
+mod data_path;
 mod decap;
 mod early;
 mod flow_life;
@@ -17,6 +19,7 @@ mod forwarding;
 mod health;
 mod health_tls;
 mod icmp;
+mod metrics;
 mod next_hops;
 mod pinning;
 mod privileges;
@@ -28,6 +31,7 @@ mod snat;
 mod survival;
 mod tools;
 mod tunnels;
+mod upgrade;
 
 use std::{
     collections::BTreeSet,

@@ -24,7 +24,7 @@ use super::{
 };
 
 /// Both VIPs, and targets of one version behind them.
-fn configuration(mode: &str, target: &str) -> String {
+pub(crate) fn configuration(mode: &str, target: &str) -> String {
     behind(
         [DSR_VIP_V4.into(), DSR_VIP_V6.into()],
         HTTP_PORT,

@@ -9,6 +9,8 @@
 //! | tag | 16 bytes, 4 per 64-byte line, two choices | the hash's 64 bits; VIP by the listener's record |
 //! | lru | the kernel's `BPF_MAP_TYPE_LRU_HASH`, 16-byte values | client and VIP, as the key |
 
+use core::ops::Deref;
+
 use aya_ebpf::{
     bindings::xdp_action,
     btf_maps::{Array, LruHashMap},
@@ -28,6 +30,7 @@ use nlb_common::{
     next_hop::{NeighbourKey, NextHopId, NextHopSlot},
     quic::ServerIdKey,
     ring::Slot,
+    sequence::Sequences,
     source::{Pool, SourceBucket, Translations},
     stop::Stop,
     target::{Target, TargetId},
@@ -39,7 +42,7 @@ use nlb_ebpf::{
     flows::{self, Place},
     frame::Frame,
     parse::{Packet, parse},
-    tables::{Passage, Route, RouteQuery, Tables},
+    tables::{Cookie, Handshake, Passage, Route, RouteQuery, Tables},
 };
 use zerocopy::big_endian::U16;
 
@@ -167,8 +170,8 @@ impl Tables for FlowTables {
     }
 
     #[inline(always)]
-    fn source<R>(&self, _: &Source, _: impl FnOnce(&SourceRecord) -> R) -> Option<R> {
-        None
+    fn source(&self, _: &Source) -> Option<impl Deref<Target = SourceRecord>> {
+        None::<&SourceRecord>
     }
 
     #[inline(always)]
@@ -219,6 +222,26 @@ impl Tables for FlowTables {
     #[inline(always)]
     fn translates_sources(&self) -> bool {
         false
+    }
+
+    #[inline(always)]
+    fn makes_cookies(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn make_cookie(&self, _: &Handshake, _: u16) -> Option<Cookie> {
+        None
+    }
+
+    #[inline(always)]
+    fn is_cookie(&self, _: &Handshake, _: u32) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn sequences(&self, _: u32) -> Option<&Sequences> {
+        None
     }
 
     #[inline(always)]

@@ -206,7 +206,6 @@ impl Problem {
                 Self::faults(faults, place)
             }
             DaemonError::Refused(Refused::Edit(error)) => Self::of_edit(error),
-            DaemonError::Refused(Refused::Document(_)) => Self::invalid(detail),
             DaemonError::Refused(Refused::Precondition { .. }) => Self::new(
                 StatusCode::PRECONDITION_FAILED,
                 "changed-meanwhile",
@@ -214,7 +213,9 @@ impl Problem {
                 detail,
             ),
             DaemonError::Refused(Refused::Store(_)) => Self::not_kept(detail),
-            DaemonError::Directory(_) | DaemonError::Tls(_) => Self::invalid(detail),
+            DaemonError::Refused(Refused::Document(_))
+            | DaemonError::Directory(_)
+            | DaemonError::Tls(_) => Self::invalid(detail),
             DaemonError::NeedsRestart { .. } | DaemonError::Plan(_) => Self::conflict(detail),
             _ => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,

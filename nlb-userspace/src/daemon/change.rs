@@ -7,7 +7,9 @@ use nlb_common::next_hop::NextHopId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Daemon, DaemonError, Groups, Missing, Way, pins_on_change, plan};
+use super::{
+    Daemon, DaemonError, Groups, Missing, Stale, Way, makes_cookies, pins_on_change, plan,
+};
 use crate::{
     access::directory,
     api::tls,
@@ -95,6 +97,15 @@ impl Daemon {
     /// fit or cannot be attached to, is found before anything has changed; what fails after that is
     /// the kernel's refusal of a map write, and the next tick, change or reload goes on from there.
     pub(super) async fn change(&mut self, request: &Request) -> Result<Written, DaemonError> {
+        let result = self.try_change(request).await;
+        match &result {
+            Ok(written) => self.changes.done += u64::from(!written.dry_run),
+            Err(_) => self.changes.refused += 1,
+        }
+        result
+    }
+
+    async fn try_change(&mut self, request: &Request) -> Result<Written, DaemonError> {
         let proposal = self.desk.propose(&request.intent, &request.condition)?;
         self.check(&proposal.desired)?;
         // A change of one resource leaves the node's files alone.
@@ -146,6 +157,7 @@ impl Daemon {
             (old.hash_key != new.hash_key, "node.hash_key", ""),
             (api(old) != api(new), "node.api.tcp.address", ""),
             (old.audit_log != new.audit_log, "node.audit_log", ""),
+            (old.metrics != new.metrics, "node.metrics", ""),
             (old.user != new.user, "node.user", ""),
             (old.seccomp != new.seccomp, "node.seccomp", ""),
             (
@@ -167,6 +179,12 @@ impl Daemon {
                  running daemon may load none. Write the listener into the configuration file, and \
                  restart; from then on such listeners come and go without",
             ),
+            (
+                makes_cookies(desired) && !self.loaded.makes_cookies,
+                "load_balancer.listener.tcp.syn_cookies",
+                "; the running maps were made without such a listener and have no room for its \
+                 flows: `nlb detach` first",
+            ),
         ] {
             if differs {
                 return Err(DaemonError::NeedsRestart { field, more });
@@ -182,7 +200,7 @@ impl Daemon {
         let mut trial = Groups::default();
         trial.configure(desired, self.started.elapsed(), &BTreeMap::new(), None);
         let wish = trial.wish(desired, self.started.elapsed(), |_| NextHopId::NONE);
-        plan::plan(&self.actual, &wish, self.limits())?;
+        plan::fits(&self.actual, &wish, self.limits())?;
         Ok(())
     }
 
@@ -216,10 +234,13 @@ impl Daemon {
         let now = self.started.elapsed();
         self.groups
             .configure(&self.desired, now, &BTreeMap::new(), Some(&self.prober));
+        self.stale = Stale::Everything;
+        // The network's changes are followed as they come, so that known ways need no question.
         if only_targets {
             self.find_ways_if(|way| *way == Way::Unknown).await;
         } else {
-            self.find_ways().await;
+            self.find_ways_if(|way| !matches!(way, Way::Through { .. }))
+                .await;
         }
         let carried_out = match self.follow_network(false) {
             Ok(()) => self.reconcile(),

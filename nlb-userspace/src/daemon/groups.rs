@@ -7,15 +7,23 @@ use std::{
     time::Duration,
 };
 
+use super::wish;
 use crate::{
     config::{
-        Desired, HealthCheck, HealthCheckPort, HealthCheckProtocol, HealthCheckTls, TargetGroup,
+        Desired, HealthCheck, HealthCheckPort, HealthCheckProtocol, HealthCheckTls, Mode,
+        TargetGroup,
     },
     health::{
-        Check, CheckProtocol, ProbeOutcome, probe,
+        Check, CheckProtocol, ProbeOutcome,
+        probe::{
+            self,
+            answers::Answers,
+            data_path::{DataPath, Through},
+        },
         schedule::{self, Probes},
         state::{TargetHealth, Thresholds, Transition},
     },
+    metrics::probes::ProbeStatistics,
     next_hop::Unresolved,
     slow_start,
     target_state::{Selection, TargetState, routable},
@@ -81,6 +89,21 @@ pub(super) struct Group {
     pub(super) configured: TargetGroup,
     /// Registered and draining targets.
     pub(super) targets: BTreeMap<SocketAddr, TargetEntry>,
+    /// How packets get to its targets, if checks go the same way.
+    data_path: Option<DataPath>,
+    /// Whether time alone may change anything: delays run, or targets start slowly.
+    is_restless: bool,
+    /// What health checks found, since the group is there.
+    probes: ProbeStatistics,
+}
+
+/// What time has brought.
+#[derive(Debug, Default)]
+pub(super) struct Ticked {
+    /// Targets that have another state.
+    pub(super) transitions: Vec<(TargetKey, Transition)>,
+    /// Places of groups of which something may differ from before.
+    pub(super) stale: BTreeSet<usize>,
 }
 
 /// All target groups, in the order of the configuration.
@@ -128,29 +151,42 @@ impl Groups {
             let mut group = old.remove(&configured.name).unwrap_or_else(|| Group {
                 configured: configured.clone(),
                 targets: BTreeMap::new(),
+                data_path: None,
+                is_restless: true,
+                probes: ProbeStatistics::default(),
             });
-            group.configure(configured, in_use.contains(&index), now, adopted, prober);
+            let data_path = wish::data_path(desired, index);
+            let in_use = in_use.contains(&index);
+            group.configure(configured, data_path, in_use, now, adopted, prober);
             self.list.push(group);
         }
         let names = self.list.iter().map(|group| group.configured.name.clone());
         self.places = names.zip(0..).collect();
     }
 
-    /// Takes in what a probe found.
+    /// Takes in what a probe found: the place of its group, if the target has another state now.
     pub(super) fn observe(
         &mut self,
         key: &TargetKey,
         now: Duration,
         outcome: ProbeOutcome,
-    ) -> Option<Transition> {
+    ) -> Option<(usize, Transition)> {
         let (name, address) = key;
-        let place = self.places.get(name)?;
-        let group = self.list.get_mut(*place)?;
-        let transition = group.targets.get_mut(address)?.health.observe(now, outcome);
-        if transition.is_some() {
-            group.follow_health(address, now);
-        }
-        transition
+        let place = *self.places.get(name)?;
+        let group = self.list.get_mut(place)?;
+        let target = group.targets.get_mut(address)?;
+        group.probes.count(&outcome);
+        let transition = target.health.observe(now, outcome)?;
+        group.follow_health(address, now);
+        Some((place, transition))
+    }
+
+    /// What health checks found, by group.
+    pub(super) fn probes(&self) -> Vec<(String, ProbeStatistics)> {
+        let groups = self.list.iter();
+        groups
+            .map(|group| (group.configured.name.clone(), group.probes))
+            .collect()
     }
 
     /// Has targets checked before their time.
@@ -189,29 +225,15 @@ impl Groups {
             .collect()
     }
 
-    /// The steps that slow starts have reached: when they change, rings do.
-    pub(super) fn slow_starts(&self, now: Duration) -> Vec<u16> {
-        self.list
-            .iter()
-            .flat_map(|group| {
-                let targets = group.targets.values();
-                targets.map(move |target| group.step(target, now))
-            })
-            .collect()
-    }
-
-    /// Lets time go by: delays run out, and targets that are gone are forgotten.
-    pub(super) fn tick(&mut self, now: Duration) -> Vec<(TargetKey, Transition)> {
-        let mut transitions = Vec::new();
-        for group in &mut self.list {
-            for (address, target) in &mut group.targets {
-                if let Some(transition) = target.health.tick(now) {
-                    transitions.push(((group.configured.name.clone(), *address), transition));
-                }
+    /// Lets time go by: delays run out, slow starts go on, and targets that are gone are forgotten.
+    pub(super) fn tick(&mut self, now: Duration) -> Ticked {
+        let mut ticked = Ticked::default();
+        for (place, group) in self.list.iter_mut().enumerate() {
+            if group.is_restless {
+                group.tick(place, now, &mut ticked);
             }
-            group.targets.retain(|_, target| !target.health.is_gone());
         }
-        transitions
+        ticked
     }
 }
 
@@ -219,6 +241,7 @@ impl Group {
     fn configure(
         &mut self,
         configured: &TargetGroup,
+        data_path: Option<DataPath>,
         in_use: bool,
         now: Duration,
         adopted: &BTreeMap<TargetKey, Adopted>,
@@ -227,7 +250,9 @@ impl Group {
         let check = &configured.health_check;
         // All of them are asked the same, and certificates are read once.
         let shared = OnceLock::new();
-        let check_changed = self.configured.health_check != *check;
+        let check_changed = self.configured.health_check != *check || self.data_path != data_path;
+        self.data_path = data_path;
+        let data_path = self.data_path.as_ref();
         let is_new = self.targets.is_empty();
         let mut registered = BTreeSet::new();
         for target in &configured.targets {
@@ -261,7 +286,8 @@ impl Group {
                 && entry.health.wants_probes()
                 && let Some(prober) = prober
             {
-                let shared: &Arc<Check> = shared.get_or_init(|| Arc::new(to_check(check)));
+                let shared: &Arc<Check> =
+                    shared.get_or_init(|| Arc::new(to_check(check, data_path)));
                 entry.probes = Some(prober.spawn(
                     key,
                     Arc::clone(shared),
@@ -299,6 +325,13 @@ impl Group {
                 entry.probes = None;
             }
         }
+        if (self.configured.mode == Mode::DsrL2) != (configured.mode == Mode::DsrL2) {
+            // A way through a router is none for frames.
+            for entry in self.targets.values_mut() {
+                entry.way = Way::Unknown;
+            }
+        }
+        self.is_restless = true;
         self.configured = configured.clone();
         // A target that left health behind may have left it here.
         for entry in self.targets.values_mut() {
@@ -308,8 +341,30 @@ impl Group {
         }
     }
 
+    fn tick(&mut self, place: usize, now: Duration, ticked: &mut Ticked) {
+        let name = &self.configured.name;
+        let slow_start = self.configured.slow_start;
+        self.is_restless = false;
+        for (address, target) in &mut self.targets {
+            if let Some(transition) = target.health.tick(now) {
+                ticked
+                    .transitions
+                    .push(((name.clone(), *address), transition));
+                ticked.stale.insert(place);
+            }
+            if let Some(since) = target.ramp {
+                ticked.stale.insert(place);
+                target.ramp =
+                    (slow_start::step(since, now, slow_start) < slow_start::STEPS).then_some(since);
+            }
+            self.is_restless |= target.health.due().is_some() || target.ramp.is_some();
+        }
+        self.targets.retain(|_, target| !target.health.is_gone());
+    }
+
     /// Slow start begins and ends with a target's health.
     fn follow_health(&mut self, address: &SocketAddr, now: Duration) {
+        self.is_restless = true;
         let is_carried = self.targets.iter().any(|(other, target)| {
             other != address
                 && target.weight > 0
@@ -414,7 +469,7 @@ fn adopted_health(
     }
 }
 
-fn to_check(check: &HealthCheck) -> Check {
+fn to_check(check: &HealthCheck, data_path: Option<&DataPath>) -> Check {
     Check {
         protocol: match &check.protocol {
             HealthCheckProtocol::Tcp => CheckProtocol::Tcp,
@@ -439,6 +494,10 @@ fn to_check(check: &HealthCheck) -> Check {
             HealthCheckProtocol::Icmp => CheckProtocol::Icmp,
             HealthCheckProtocol::Command(line) => CheckProtocol::Command { line: line.clone() },
         },
+        through: data_path.map(|path| Through {
+            path: path.clone(),
+            answers: Answers::shared(),
+        }),
         timeout: check.timeout,
     }
 }

@@ -127,8 +127,10 @@ fn targets_that_start_slowly_do_not_take_each_others_place() {
     world.checks(3, 20, true);
     world.checks(4, 70, true);
     assert_eq!(world.weights(70), [10, 10, 5, 1]);
-    assert_ne!(
-        world.groups.slow_starts(Duration::from_secs(70)),
-        world.groups.slow_starts(Duration::from_secs(82)),
-    );
+    // The groups that time changes are known, as long as it does.
+    for (seconds, is_stale) in [(82, true), (170, true), (171, false)] {
+        let ticked = world.groups.tick(Duration::from_secs(seconds));
+        assert_eq!(ticked.stale.contains(&0), is_stale, "{seconds} s");
+    }
+    assert_eq!(world.weights(171), [1, 1, 1, 1]);
 }

@@ -7,6 +7,9 @@
 
 mod change;
 mod groups;
+mod interfaces;
+mod live;
+mod network;
 mod reading;
 mod report;
 mod suspicion;
@@ -16,16 +19,13 @@ mod wish;
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant, SystemTime},
 };
 
-use nlb_common::{early::EarlyFragment, next_hop::NextHopId};
+use nlb_common::early::EarlyFragment;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::MissedTickBehavior,
@@ -37,6 +37,8 @@ pub use self::{
 };
 use self::{
     groups::{Adopted, Groups, Observation, Prober, TargetKey, Way},
+    interfaces::{AttachedTo, Missing},
+    live::Stale,
     suspicion::Suspicion,
 };
 use crate::{
@@ -45,18 +47,19 @@ use crate::{
         directory::{self, DirectoryError},
     },
     api::tls::{self, Terms, TlsError},
-    config::{Desired, Faults, Mode, Node},
+    config::{Desired, Faults, Listener, Mode, Node},
     dataplane::{
-        Dataplane as _, DataplaneError, Step,
+        DataplaneError,
         early::EarlyFragments,
         events::Events,
-        load::{self, Attached, Loaded},
+        load::{self, Loaded},
         sweep::Sweep,
     },
     desk::{Desk, OpenError, Refused},
     early,
     health::passive,
-    next_hop::{Change, NextHopError, Resolution, Unresolved, Watch, book::Book},
+    metrics::{Changes, Snapshot},
+    next_hop::{Change, NextHopError, Watch, book::Book},
     plan::{self, Actual, Limits, PlanError, Wish},
     secret::{self, SecretError},
     service::ServiceManager,
@@ -130,6 +133,8 @@ pub enum Command {
     Reload(oneshot::Sender<Result<Written, DaemonError>>),
     /// What can be read of the document.
     Read(oneshot::Sender<Reading>),
+    /// What monitoring sees.
+    Metrics(oneshot::Sender<Snapshot>),
     /// How targets are.
     Health(oneshot::Sender<Vec<GroupHealth>>),
     /// To change something.
@@ -143,6 +148,12 @@ pub struct Daemon {
     desired: Desired,
     /// Whether the maps say what is desired; if not, the next tick tries again.
     is_live: bool,
+    /// What may differ from what they say.
+    stale: Stale,
+    /// Whether there are no records but those that are wished.
+    is_tidy: bool,
+    /// When the first outcome of a check came that is not live yet.
+    first_outcome: Option<Instant>,
     loaded: Loaded,
     actual: Actual,
     book: Book,
@@ -154,8 +165,6 @@ pub struct Daemon {
     attached: Vec<AttachedTo>,
     sweeps: [Sweep; 2],
     last_wish_change: Instant,
-    /// The steps of slow starts that are live.
-    slow_starts: Vec<u16>,
     /// What became of the fragments that came before their first one.
     early: early::Counts,
     /// Whether the log has it that they could not be sent in again.
@@ -164,6 +173,8 @@ pub struct Daemon {
     /// When it was last told that checks begin late.
     told_late: Option<Instant>,
     suspicion: Suspicion,
+    /// How many changes were made and refused.
+    changes: Changes,
     service: ServiceManager,
     /// Who may use the control socket.
     policy: watch::Sender<Arc<Policy>>,
@@ -171,23 +182,6 @@ pub struct Daemon {
     terms: watch::Sender<Option<Terms>>,
     /// The generation that is live, for whoever may not wait for the loop.
     generation: Arc<AtomicU64>,
-}
-
-/// What becomes of an interface of the configuration that does not exist.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Missing {
-    /// It is an error.
-    Refused,
-    /// The others are attached to; it may come back.
-    Skipped,
-}
-
-/// An interface that the program is on.
-#[derive(Clone)]
-struct AttachedTo {
-    name: String,
-    index: u32,
-    how: Attached,
 }
 
 /// What comes in from outside.
@@ -222,6 +216,7 @@ impl Daemon {
             capacity: node.capacity,
             translates_sources: !node.snat_addresses.is_empty(),
             pins_on_change: pins_on_change(&desired),
+            makes_cookies: makes_cookies(&desired),
             secret: deployment_secret.bytes(),
             table_secret,
         })?;
@@ -238,6 +233,13 @@ impl Daemon {
             tracing::error!(
                 "node.snat_addresses: the pinned maps were made without a pool and have no room \
                  for translated sources: no flow can have one until `nlb detach` and a new start"
+            );
+        }
+        if makes_cookies(&desired) && !loaded.makes_cookies {
+            tracing::error!(
+                "load_balancer.listener.tcp.syn_cookies: the pinned maps were made without such a \
+                 listener and have no room for its flows: no SYN is answered with a cookie until \
+                 `nlb detach` and a new start"
             );
         }
         loaded.forward_log();
@@ -258,17 +260,20 @@ impl Daemon {
             attached: Vec::new(),
             sweeps: Default::default(),
             last_wish_change: now,
-            slow_starts: Vec::new(),
             early: early::Counts::default(),
             has_lost_early: false,
             prober,
             told_late: None,
             suspicion: Suspicion::default(),
+            changes: Changes::default(),
             service: ServiceManager::of_the_environment(),
             policy: watch::Sender::new(Arc::new(policy)),
             terms: watch::Sender::new(terms),
             generation: Arc::default(),
             is_live: false,
+            stale: Stale::Everything,
+            is_tidy: false,
+            first_outcome: None,
             desk,
             desired,
             loaded,
@@ -281,7 +286,7 @@ impl Daemon {
             &adopted,
             Some(&daemon.prober),
         );
-        daemon.find_ways().await;
+        daemon.find_ways_if(|_| true).await;
         daemon.follow_network(true)?;
         daemon.reconcile()?;
         // Only now: the first packet that the program sees finds complete tables.
@@ -379,13 +384,11 @@ impl Daemon {
                     return self;
                 }
                 Some(observation) = inputs.observations.recv() => {
-                    let mut changed = self.on_observation(observation);
+                    self.on_observation(observation);
                     while let Ok(observation) = inputs.observations.try_recv() {
-                        changed |= self.on_observation(observation);
+                        self.on_observation(observation);
                     }
-                    if changed {
-                        self.reconcile_or_log();
-                    }
+                    self.reconcile_or_log();
                 }
                 Some(changes) = inputs.changes.recv() => self.on_changes(&changes).await,
                 wanted = inputs.events.wanted_neighbours() => match wanted {
@@ -405,26 +408,29 @@ impl Daemon {
                 _ = sweep.tick() => self.sweep(),
                 _ = tick.tick() => {
                     self.service.alive();
-                    let now = self.started.elapsed();
-                    let transitions = self.groups.tick(now);
-                    for (key, transition) in &transitions {
-                        log_transition(key, transition);
-                    }
-                    let has_more = !transitions.is_empty() || !self.is_live;
-                    if has_more || self.groups.slow_starts(now) != self.slow_starts {
-                        self.reconcile_or_log();
-                    }
+                    self.let_time_go_by();
+                    self.reconcile_or_log();
                 }
             }
         }
     }
 
-    /// Whether it changed a target's state.
-    fn on_observation(&mut self, observation: Observation) -> bool {
+    fn let_time_go_by(&mut self) {
+        let ticked = self.groups.tick(self.started.elapsed());
+        for (key, transition) in &ticked.transitions {
+            log_transition(key, transition);
+        }
+        for place in ticked.stale {
+            self.stale.group(place);
+        }
+    }
+
+    fn on_observation(&mut self, observation: Observation) {
         let Observation {
             key,
             outcome,
             lateness,
+            at,
         } = observation;
         if lateness > LATE
             && self
@@ -437,38 +443,12 @@ impl Daemon {
                 "health checks begin late: there are more than one core, or the open files that                  this process may have, can carry; lengthen intervals or raise the limit"
             );
         }
-        let transition = self.groups.observe(&key, self.started.elapsed(), outcome);
-        if let Some(transition) = &transition {
-            log_transition(&key, transition);
-            self.suspicion.changed(&key);
-        }
-        transition.is_some()
-    }
-
-    async fn on_changes(&mut self, changes: &[Change]) {
-        let routes_changed = changes
-            .iter()
-            .any(|change| matches!(change, Change::Routes));
-        let links_changed = changes
-            .iter()
-            .any(|change| matches!(change, Change::Link(_)));
-        // First what is known already: no packet goes to a MAC address that is another's now, or to
-        // nobody, for as long as it takes to ask the kernel for every target's way.
-        self.follow_network_or_log(routes_changed);
-        self.suspect_behind(changes);
-        if links_changed {
-            self.attach_again();
-        }
-        if routes_changed || links_changed {
-            self.find_ways().await;
-            self.follow_network_or_log(false);
-        }
-        self.reconcile_or_log();
-    }
-
-    fn follow_network_or_log(&mut self, routes_changed: bool) {
-        if let Err(error) = self.follow_network(routes_changed) {
-            tracing::error!("cannot follow the network's change: {error}");
+        let now = self.started.elapsed();
+        if let Some((place, transition)) = self.groups.observe(&key, now, outcome) {
+            self.first_outcome.get_or_insert(at.into_std());
+            log_transition(&key, &transition);
+            self.stale.group(place);
+            self.follow_suspicion(place, &key);
         }
     }
 
@@ -485,21 +465,13 @@ impl Daemon {
         }
     }
 
-    /// Has the kernel resolve neighbours that packets were dropped for.
-    async fn on_wanted(&mut self, wanted: Vec<(u32, IpAddr)>) {
-        for (interface, address) in wanted {
-            if let Err(error) = self.watch.request_neighbour(interface, address).await {
-                tracing::warn!(%address, "cannot have the neighbour resolved: {error}");
-            }
-        }
-    }
-
     async fn on_command(&mut self, command: Command) {
         // Whoever asked may be gone; then nobody misses the answer.
         match command {
             Command::Status(answer) => drop(answer.send(self.report().await)),
             Command::Reload(answer) => drop(answer.send(self.reload().await)),
             Command::Read(answer) => drop(answer.send(self.reading())),
+            Command::Metrics(answer) => drop(answer.send(self.measure().await)),
             Command::Health(answer) => drop(answer.send(self.health())),
             Command::Change(request, answer) => {
                 drop(answer.send(self.change(&request).await));
@@ -529,195 +501,8 @@ impl Daemon {
         Ok(written)
     }
 
-    /// Asks the kernel for the way to every target.
-    async fn find_ways(&mut self) {
-        self.find_ways_if(|_| true).await;
-    }
-
-    /// Asks the kernel for the way to the targets of which this is known.
-    async fn find_ways_if(&mut self, is_wanted: impl Fn(&Way) -> bool) {
-        let mut wanted = Vec::new();
-        for group in &mut self.groups.list {
-            let on_link_only = group.configured.mode == Mode::DsrL2;
-            let targets = group.targets.iter_mut();
-            for (address, target) in targets.filter(|(_, target)| is_wanted(&target.way)) {
-                let way = match self.watch.resolve(address.ip(), on_link_only).await {
-                    Ok(Resolution::Resolved(hop)) => Way::Through {
-                        interface: hop.interface,
-                        neighbour: hop.neighbour,
-                    },
-                    Ok(Resolution::Unresolved {
-                        reason:
-                            Unresolved::NeighbourUnknown {
-                                interface,
-                                neighbour,
-                            },
-                    }) => Way::Through {
-                        interface,
-                        neighbour,
-                    },
-                    Ok(Resolution::Unresolved { reason }) => Way::None(reason),
-                    Err(error) => Way::Failed(error.to_string()),
-                };
-                if let Way::Through {
-                    interface,
-                    neighbour,
-                } = way
-                {
-                    wanted.push((interface, neighbour));
-                }
-                if target.way != way {
-                    tracing::debug!(target = %address, ?way, "the way to a target");
-                }
-                target.way = way;
-            }
-        }
-        for (interface, neighbour) in wanted {
-            let steps = self.book.ensure(interface, neighbour);
-            if let Err(error) = self.take_all(&steps) {
-                tracing::error!("cannot note a next hop: {error}");
-            }
-            // So that the kernel keeps it resolved, also while no packet goes there.
-            if let Err(error) = self.watch.request_neighbour(interface, neighbour).await {
-                tracing::warn!(%neighbour, "cannot have the neighbour kept: {error}");
-            }
-        }
-    }
-
-    fn follow_network(&mut self, routes_changed: bool) -> Result<(), DataplaneError> {
-        let steps = self.book.follow(
-            &self.watch.links(),
-            &self.watch.neighbours(),
-            routes_changed,
-        );
-        self.take_all(&steps)
-    }
-
-    fn take_all(&mut self, steps: &[Step]) -> Result<(), DataplaneError> {
-        steps
-            .iter()
-            .try_for_each(|step| self.loaded.maps.take(step))
-    }
-
     fn limits(&self) -> Limits {
         self.loaded.maps.limits()
-    }
-
-    /// Makes the wish anew and carries out what differs; says how many steps it took.
-    fn reconcile(&mut self) -> Result<usize, DaemonError> {
-        let result = self.carry_out();
-        self.is_live = result.is_ok();
-        result
-    }
-
-    fn carry_out(&mut self) -> Result<usize, DaemonError> {
-        let book = &self.book;
-        let now = self.started.elapsed();
-        self.slow_starts = self.groups.slow_starts(now);
-        let wish = self.groups.wish(&self.desired, now, |way| match way {
-            Way::Through {
-                interface,
-                neighbour,
-            } => book
-                .get(*interface, *neighbour)
-                .map_or(NextHopId::NONE, |(id, _)| id),
-            Way::Unknown | Way::None(_) | Way::Failed(_) => NextHopId::NONE,
-        });
-        let steps = plan::plan(&self.actual, &wish, self.limits())?;
-        self.last_wish_change = if wish == self.wish {
-            self.last_wish_change
-        } else {
-            Instant::now()
-        };
-        self.wish = wish;
-        for planned in &steps {
-            self.loaded.maps.take(&planned.step)?;
-            self.actual.note(&planned.step);
-            if let Some(ring) = &planned.ring {
-                self.actual.note_ring(ring.clone());
-            }
-        }
-        self.generation
-            .store(self.actual.generation, Ordering::Relaxed);
-        if !steps.is_empty() {
-            tracing::debug!(
-                generation = self.actual.generation,
-                steps = steps.len(),
-                "live"
-            );
-        }
-        Ok(steps.len())
-    }
-
-    fn reconcile_or_log(&mut self) {
-        if let Err(error) = self.reconcile() {
-            tracing::error!("cannot bring the data plane up to date: {error}");
-        }
-    }
-
-    /// Puts the program on these interfaces, where it is not yet, and says where it then is.
-    fn attach(&mut self, node: &Node, missing: Missing) -> Result<Vec<AttachedTo>, DaemonError> {
-        let mut attached = Vec::new();
-        for name in &node.interfaces {
-            let Some(link) = self.watch.link_named(name) else {
-                if missing == Missing::Skipped {
-                    // One that was given another name is the same one still.
-                    attached.extend(
-                        self.attached
-                            .iter()
-                            .find(|to| to.name == *name)
-                            .filter(|to| self.watch.link(to.index).is_some())
-                            .cloned(),
-                    );
-                    continue;
-                }
-                return Err(DataplaneError::NoInterface(name.clone()).into());
-            };
-            let index = link.index;
-            let known = self.attached.iter().find(|to| to.index == index);
-            let how = if let Some(to) = known {
-                to.how
-            } else {
-                let how = self.loaded.attach(name, index, node.xdp_mode)?;
-                tracing::info!(interface = %name, how = how.name(), "attached");
-                how
-            };
-            attached.push(AttachedTo {
-                name: name.clone(),
-                index,
-                how,
-            });
-        }
-        Ok(attached)
-    }
-
-    /// Takes the program off every other interface.
-    fn keep_attached(&mut self, attached: Vec<AttachedTo>) -> Result<(), DaemonError> {
-        let keep: Vec<u32> = attached.iter().map(|to| to.index).collect();
-        self.loaded.detach_others(&keep)?;
-        self.attached = attached;
-        Ok(())
-    }
-
-    /// An interface that was made anew under its old name is another one to the kernel. One that went
-    /// into another namespace took the program along, and may come back with another index: its link
-    /// is given up when it leaves.
-    fn attach_again(&mut self) {
-        let node = self.desired.node.clone();
-        let is_there = |to: &AttachedTo| self.watch.link(to.index).is_some();
-        let is_attached = |name: &String| {
-            let link = self.watch.link_named(name);
-            link.is_none_or(|link| self.attached.iter().any(|to| to.index == link.index))
-        };
-        if node.interfaces.iter().all(is_attached) && self.attached.iter().all(is_there) {
-            return;
-        }
-        let result = self
-            .attach(&node, Missing::Skipped)
-            .and_then(|attached| self.keep_attached(attached));
-        if let Err(error) = result {
-            tracing::error!("cannot attach to an interface that has come back: {error}");
-        }
     }
 }
 
@@ -732,11 +517,18 @@ fn wall_clock() -> SystemTime {
 
 /// Whether any listener pins flows on change only.
 fn pins_on_change(desired: &Desired) -> bool {
-    let mut listeners = desired
-        .load_balancers
-        .iter()
-        .flat_map(|balancer| &balancer.listeners);
-    listeners.any(|listener| listener.pins_on_change)
+    listeners(desired).any(|listener| listener.pins_on_change)
+}
+
+/// Whether any listener answers with SYN cookies.
+fn makes_cookies(desired: &Desired) -> bool {
+    listeners(desired).any(|listener| listener.tcp_syn_cookies)
+}
+
+/// The listeners of all load balancers.
+fn listeners(desired: &Desired) -> impl Iterator<Item = &Listener> {
+    let balancers = desired.load_balancers.iter();
+    balancers.flat_map(|balancer| &balancer.listeners)
 }
 
 fn log_transition((group, address): &TargetKey, transition: &crate::health::state::Transition) {

@@ -1,42 +1,54 @@
 //! Who is checked before the time: where traffic looks wrong, and where the network changed.
 
+use std::net::SocketAddr;
+
 use nlb_common::target::TargetId;
 
-use super::{Daemon, groups::TargetKey};
+use super::{
+    Daemon,
+    groups::{Group, TargetEntry, TargetKey},
+};
 use crate::{
     config::Protocol,
     health::passive::{Passive, Signs},
     next_hop::{Change, Neighbour},
-    plan,
+    plan::{self, WishedGroup},
     target_state::TargetState,
 };
 
-/// What traffic says, and for which configuration it is watched.
+/// What traffic says of targets.
 #[derive(Debug, Default)]
 pub(super) struct Suspicion {
     passive: Passive<TargetKey>,
-    /// Nothing if the list of those that are watched has to be made anew.
-    generation: Option<u64>,
+    /// Whether those that are watched are those that should be.
+    is_current: bool,
 }
 
 impl Suspicion {
-    /// A target's state has changed. That need not change the generation: a group that failed open
-    /// while its targets were new has the same ring when all of them are healthy.
-    pub(super) fn changed(&mut self, key: &TargetKey) {
-        self.passive.changed(key);
-        self.generation = None;
+    /// Targets are others now, or have other ids.
+    pub(super) fn forget(&mut self) {
+        self.is_current = false;
     }
 }
 
 impl Daemon {
+    /// A target's state has changed: what was suspected of it before is no measure any more, and
+    /// only healthy ones are watched.
+    pub(super) fn follow_suspicion(&mut self, place: usize, key: &TargetKey) {
+        let watched = self.groups.list.get(place).and_then(|group| {
+            let (wished, signs) = self.watched_group(place, group)?;
+            let target = group.targets.get(&key.1)?;
+            Some((self.watched_target(wished, &key.1, target)?, signs))
+        });
+        self.suspicion.passive.changed(key, watched);
+    }
+
     /// Looks at some targets' counters, and has those that look dead checked.
     pub(super) fn look_at_traffic(&mut self) {
-        // Ids and modes change with the generation only.
-        let generation = self.actual.generation;
-        if self.suspicion.generation != Some(generation) {
+        if !self.suspicion.is_current {
             let watched = self.watched();
             self.suspicion.passive.watch(watched.into_iter());
-            self.suspicion.generation = Some(generation);
+            self.suspicion.is_current = true;
         }
         let now = self.started.elapsed();
         let mut suspects = Vec::new();
@@ -53,32 +65,40 @@ impl Daemon {
     /// The targets whose traffic may say something: those that take new flows, and are checked.
     fn watched(&self) -> Vec<(TargetKey, TargetId, Signs)> {
         let mut watched = Vec::new();
-        for group in &self.groups.list {
-            let configured = &group.configured;
-            let signs = Signs {
-                goes_on: configured.protocol == Protocol::Tcp,
-                comes_back: !configured.mode.is_dsr(),
-            };
-            if !signs.goes_on && !signs.comes_back {
-                continue;
-            }
-            let fingerprint = plan::fingerprint(&configured.name);
-            let wished = self.wish.groups.iter();
-            let Some(wished) = wished
-                .into_iter()
-                .find(|one| one.fingerprint == fingerprint)
-            else {
+        for (place, group) in self.groups.list.iter().enumerate() {
+            let Some((wished, signs)) = self.watched_group(place, group) else {
                 continue;
             };
-            for (address, target) in &group.targets {
-                if target.health.state() == TargetState::Healthy
-                    && let Some(id) = self.actual.target_id(wished, address.ip(), address.port())
-                {
-                    watched.push(((configured.name.clone(), *address), id, signs));
-                }
-            }
+            let targets = group.targets.iter().filter_map(|(address, target)| {
+                let id = self.watched_target(wished, address, target)?;
+                Some(((group.configured.name.clone(), *address), id, signs))
+            });
+            watched.extend(targets);
         }
         watched
+    }
+
+    /// What shows that targets of a group are well, if anything does.
+    fn watched_group(&self, place: usize, group: &Group) -> Option<(&WishedGroup, Signs)> {
+        let configured = &group.configured;
+        let signs = Signs {
+            goes_on: configured.protocol == Protocol::Tcp,
+            comes_back: !configured.mode.is_dsr(),
+        };
+        let wished = self.wish.groups.get(place)?;
+        let is_live = wished.fingerprint == plan::fingerprint(&configured.name);
+        (is_live && (signs.goes_on || signs.comes_back)).then_some((wished, signs))
+    }
+
+    fn watched_target(
+        &self,
+        group: &WishedGroup,
+        address: &SocketAddr,
+        target: &TargetEntry,
+    ) -> Option<TargetId> {
+        let is_healthy = target.health.state() == TargetState::Healthy;
+        let id = || self.actual.target_id(group, address.ip(), address.port());
+        is_healthy.then(id).flatten()
     }
 
     /// Has the targets checked that are behind neighbours that went.

@@ -74,7 +74,7 @@ impl Daemon {
         let [_, newer] = std::mem::take(&mut self.sweeps);
         self.sweeps = [newer, sweep];
         // Flows that began before the last change must have been seen by both sweeps.
-        if self.last_wish_change.elapsed() > SWEEP_EVERY * 3 {
+        if !self.is_tidy && self.last_wish_change.elapsed() > SWEEP_EVERY * 3 {
             let [older, newer] = &self.sweeps;
             for step in plan::retire(&self.actual, &self.wish, [older, newer]) {
                 match self.loaded.maps.take(&step) {
@@ -83,6 +83,7 @@ impl Daemon {
                 }
             }
             self.actual.forget_groups(&self.wish);
+            self.is_tidy = plan::is_tidy(&self.actual, &self.wish);
         }
     }
 }

@@ -21,9 +21,10 @@ use super::groups::{Group, Groups, Way};
 use crate::{
     clock,
     config::{
-        Desired, IpVersion, Listener, LoadBalancer, Mode, OverLimit, StrandedAction, TunnelOptions,
-        TunnelSources,
+        Desired, HealthCheckProtocol, IpVersion, Listener, LoadBalancer, Mode, OverLimit, Protocol,
+        StrandedAction, TargetGroup, TunnelOptions, TunnelSources,
     },
+    health::probe::data_path::DataPath,
     plan::{
         Wish, WishedAdmission, WishedForward, WishedGroup, WishedListener, WishedQuic, WishedRing,
         WishedTarget, fingerprint,
@@ -78,7 +79,8 @@ impl Groups {
 }
 
 impl Group {
-    fn wish(
+    /// What of it should be in the maps.
+    pub(super) fn wish(
         &self,
         now: Duration,
         sources: &TunnelSources,
@@ -87,19 +89,8 @@ impl Group {
         let weights = self.weights(&self.selection(), now);
         WishedGroup {
             fingerprint: fingerprint(&self.configured.name),
-            mode: match self.configured.mode {
-                Mode::Nat => WireMode::NAT,
-                Mode::DsrL2 => WireMode::DSR_L2,
-                Mode::DsrIpip => WireMode::DSR_IPIP,
-                Mode::DsrGue => WireMode::DSR_GUE,
-                Mode::DsrGeneve => WireMode::DSR_GENEVE,
-                Mode::FullNat => WireMode::FULL_NAT,
-            },
-            tunnel: self
-                .configured
-                .mode
-                .is_tunnel()
-                .then(|| tunnel(self.configured.tunnel, sources)),
+            mode: wire_mode(self.configured.mode),
+            tunnel: tunnel_of(&self.configured, sources),
             terminates_removed: self.configured.terminates_deregistered,
             targets: self
                 .targets
@@ -142,6 +133,54 @@ impl Group {
             .collect();
         Some(WishedQuic { layout, server_ids })
     }
+}
+
+const fn wire_mode(mode: Mode) -> WireMode {
+    match mode {
+        Mode::Nat => WireMode::NAT,
+        Mode::DsrL2 => WireMode::DSR_L2,
+        Mode::DsrIpip => WireMode::DSR_IPIP,
+        Mode::DsrGue => WireMode::DSR_GUE,
+        Mode::DsrGeneve => WireMode::DSR_GENEVE,
+        Mode::FullNat => WireMode::FULL_NAT,
+    }
+}
+
+/// How packets get to a group's targets, for checks that go the same way; nothing if none does.
+pub(super) fn data_path(desired: &Desired, index: usize) -> Option<DataPath> {
+    let group = desired.target_groups.get(index)?;
+    let check = &group.health_check;
+    if !check.through_data_path {
+        return None;
+    }
+    let asks = match check.protocol {
+        HealthCheckProtocol::Udp { .. } => Protocol::has_udp,
+        _ => Protocol::has_tcp,
+    };
+    let balancers = desired.load_balancers.iter();
+    let vips: BTreeSet<SocketAddr> = balancers
+        .flat_map(|balancer| &balancer.listeners)
+        .filter(|listener| asks(listener.protocol))
+        .filter(|listener| {
+            listener
+                .forward
+                .iter()
+                .any(|share| share.target_group == index)
+        })
+        .flat_map(|listener| {
+            let addresses = listener.addresses.iter();
+            addresses.map(|address| SocketAddr::new(*address, listener.port))
+        })
+        .collect();
+    Some(DataPath {
+        vips: vips.into_iter().collect(),
+        mode: wire_mode(group.mode),
+        tunnel: tunnel_of(group, &desired.node.tunnel_sources),
+    })
+}
+
+fn tunnel_of(group: &TargetGroup, sources: &TunnelSources) -> Option<Tunnel> {
+    (group.mode.is_tunnel()).then(|| tunnel(group.tunnel, sources))
 }
 
 /// What the outer headers of a group's packets say on this node.
@@ -223,6 +262,7 @@ fn wished_listeners(
                 stray: stranded(listener.tcp_stray_action),
                 expired: stranded(listener.tcp_idle_timeout_action),
                 mss_clamp_bytes: listener.tcp_mss_clamp_bytes.unwrap_or(0),
+                syn_cookies: listener.tcp_syn_cookies && key.protocol == protocol::TCP,
                 hash_input: listener.hash_input,
                 admission: wished_admission(listener, &key),
                 answers_echo: balancer.icmp_echo,

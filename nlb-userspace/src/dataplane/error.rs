@@ -48,6 +48,20 @@ pub enum DataplaneError {
         /// How many flow entries would be lost; an estimate where the layout is unknown.
         flows: u64,
     },
+    /// A map is too large for this machine, or for what the process may have of it.
+    #[error(
+        "cannot make map {map}, which has its size from node.capacity.{key}: {source}; lower \
+         node.capacity.{key}, or let the daemon have more memory (the unit's MemoryMax, and before \
+         Linux 5.11 LimitMEMLOCK)"
+    )]
+    TooLarge {
+        /// Which map.
+        map: String,
+        /// The key of the configuration.
+        key: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
     /// The object could not be loaded.
     #[error("cannot load the kernel program and its maps: {0}")]
     Load(#[from] EbpfError),

@@ -5,9 +5,11 @@
 //! The first two do I/O; the others are pure. What stands here is what they hand to each other, so
 //! that neither half needs the other.
 
-use std::{io, ops::RangeInclusive, time::Duration};
+use std::{io, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use serde::{Serialize, Serializer};
+
+use self::probe::data_path::Through;
 
 pub mod passive;
 pub mod probe;
@@ -20,6 +22,8 @@ pub mod state;
 pub struct Check {
     /// What to ask.
     pub protocol: CheckProtocol,
+    /// If set, VIPs are asked through the target, and not the target itself.
+    pub through: Option<Through>,
     /// How long the whole exchange may take, from the first SYN to the last byte of the answer
     /// (`HealthCheckTimeoutSeconds`).
     pub timeout: Duration,
@@ -119,6 +123,21 @@ pub enum ProbeFailure {
     /// A datagram that does not begin as `udp.expect` says.
     #[error("the answer does not begin with what the health check expects")]
     AnswerMismatch,
+    /// Nothing came back from a VIP through the target.
+    #[error(
+        "no answer from the VIP {0} through this target: it must have the VIP on its loopback \
+         interface, unwrap what comes in the group's tunnel, and have a way back to this node"
+    )]
+    SilentVip(SocketAddr),
+    /// The target has the VIP, and nothing listens there.
+    #[error("the target refuses connections to the VIP {0}: nothing listens on that port")]
+    RefusedVip(SocketAddr),
+    /// There is no VIP to ask through the target.
+    #[error(
+        "there is no VIP of the target's IP version to ask: no listener of the health check's \
+         protocol forwards to the group"
+    )]
+    NoVip,
     /// Something that is not a gRPC response.
     #[error("the answer is not gRPC over HTTP/2, is this the right port and protocol?")]
     NotGrpc,

@@ -17,7 +17,11 @@
 //! Looking at a target is a system call, so there is a budget: targets that had traffic a moment ago
 //! are looked at every time, all others in turn. Pure; time comes in as an argument.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    time::Duration,
+};
 
 use nlb_common::{counter::Traffic, target::TargetId};
 
@@ -67,6 +71,8 @@ impl Doubt {
 #[derive(Debug)]
 pub struct Passive<K> {
     targets: BTreeMap<K, Watched>,
+    /// Those that had traffic a moment ago, and perhaps some for which it is longer ago.
+    busy: BTreeSet<K>,
     /// Behind whom the turn of the others goes on.
     turn: Option<K>,
 }
@@ -75,6 +81,7 @@ impl<K> Default for Passive<K> {
     fn default() -> Self {
         Self {
             targets: BTreeMap::new(),
+            busy: BTreeSet::new(),
             turn: None,
         }
     }
@@ -92,6 +99,20 @@ struct Watched {
     peace: Duration,
 }
 
+impl Watched {
+    const fn new(id: TargetId, signs: Signs) -> Self {
+        Self {
+            id,
+            signs,
+            last: None,
+            doubt: None,
+            busy_until: Duration::ZERO,
+            peace_until: Duration::ZERO,
+            peace: PEACE.0,
+        }
+    }
+}
+
 impl<K: Ord + Clone> Passive<K> {
     /// Watches these targets and no others. Those that stay keep what is known of them.
     pub fn watch(&mut self, targets: impl Iterator<Item = (K, TargetId, Signs)>) {
@@ -99,41 +120,39 @@ impl<K: Ord + Clone> Passive<K> {
         self.targets = targets
             .map(|(key, id, signs)| {
                 let known = old.remove(&key).filter(|known| known.id == id);
-                let watched = known.unwrap_or(Watched {
-                    id,
-                    signs,
-                    last: None,
-                    doubt: None,
-                    busy_until: Duration::ZERO,
-                    peace_until: Duration::ZERO,
-                    peace: PEACE.0,
-                });
+                let watched = known.unwrap_or(Watched::new(id, signs));
                 (key, Watched { signs, ..watched })
             })
             .collect();
+        self.busy.retain(|key| self.targets.contains_key(key));
     }
 
     /// Whom to look at now.
     pub fn due(&mut self, now: Duration) -> Vec<(K, TargetId)> {
-        let is_busy = |watched: &Watched| now < watched.busy_until;
-        let mut due: Vec<_> = self
-            .targets
+        let targets = &self.targets;
+        let busy_until = |key: &K| targets.get(key).map(|watched| watched.busy_until);
+        self.busy
+            .retain(|key| busy_until(key).is_some_and(|until| now < until));
+        let busy = &self.busy;
+        let due = busy
             .iter()
-            .filter(|(_, watched)| is_busy(watched))
             .take(BUDGET.0)
+            .filter_map(|key| targets.get_key_value(key));
+        let behind = self.turn.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let up_to = self.turn.as_ref().map(Bound::Included);
+        let after = targets.range((behind, Bound::Unbounded));
+        let before = up_to.map(|turn| targets.range((Bound::Unbounded, turn)));
+        let others = after
+            .chain(before.into_iter().flatten())
+            .filter(|(key, _)| !busy.contains(*key))
+            .take(BUDGET.1);
+        let others: Vec<_> = others.collect();
+        let turn = others.last().map(|(key, _)| (*key).clone());
+        let due = due
+            .chain(others)
             .map(|(key, watched)| (key.clone(), watched.id))
             .collect();
-        let behind = |key: &&K| self.turn.as_ref().is_none_or(|turn| *key > turn);
-        let after = self.targets.iter().filter(|(key, _)| behind(key));
-        let before = self.targets.iter().filter(|(key, _)| !behind(key));
-        let others: Vec<_> = after
-            .chain(before)
-            .filter(|(_, watched)| !is_busy(watched))
-            .take(BUDGET.1)
-            .map(|(key, watched)| (key.clone(), watched.id))
-            .collect();
-        self.turn = others.last().map(|(key, _)| key.clone());
-        due.extend(others);
+        self.turn = turn;
         due
     }
 
@@ -149,6 +168,9 @@ impl<K: Ord + Clone> Passive<K> {
         let begun = traffic.new_flows.saturating_sub(last.new_flows);
         if packets > 0 {
             target.busy_until = now + BUSY;
+            if !self.busy.contains(key) {
+                self.busy.insert(key.clone());
+            }
         }
         if begun == 0 && target.doubt.is_none() {
             return false;
@@ -178,11 +200,19 @@ impl<K: Ord + Clone> Passive<K> {
         true
     }
 
-    /// A target's state has changed: what was suspected of it before is no measure any more.
-    pub fn changed(&mut self, key: &K) {
-        if let Some(target) = self.targets.get_mut(key) {
-            target.doubt = None;
-            target.peace = PEACE.0;
+    /// A target's state has changed: what was suspected of it before is no measure any more. From now
+    /// on it is watched as this says, or not at all.
+    pub fn changed(&mut self, key: &K, watched: Option<(TargetId, Signs)>) {
+        let Some((id, signs)) = watched else {
+            self.targets.remove(key);
+            return;
+        };
+        let known = self.targets.get_mut(key).filter(|known| known.id == id);
+        if let Some(known) = known {
+            known.doubt = None;
+            known.peace = PEACE.0;
+        } else {
+            self.targets.insert(key.clone(), Watched::new(id, signs));
         }
     }
 }
@@ -321,7 +351,7 @@ mod tests {
             peace = (peace * 2).min(PEACE.1);
         }
         assert_eq!(alarms.len(), 12);
-        passive.changed(&"a");
+        passive.changed(&"a", Some((ID, NAT)));
         assert_eq!(passive.targets["a"].peace, PEACE.0);
     }
 

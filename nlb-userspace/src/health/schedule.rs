@@ -54,6 +54,8 @@ pub struct Observation<K> {
     pub outcome: ProbeOutcome,
     /// How much later than planned the probe began.
     pub lateness: Duration,
+    /// When it came out.
+    pub at: Instant,
 }
 
 /// The thread that probes. It ends, with all its probes, when this is dropped.
@@ -306,6 +308,7 @@ impl<K: Clone> Subject<K> {
             key: self.key.clone(),
             outcome,
             lateness,
+            at: Instant::now(),
         };
         self.outcomes.send(observation).await.ok()?;
         Some(latency.is_some())

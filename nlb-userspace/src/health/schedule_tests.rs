@@ -16,6 +16,7 @@ const LONG: Duration = Duration::from_secs(30);
 fn tcp() -> Arc<Check> {
     Arc::new(Check {
         protocol: CheckProtocol::Tcp,
+        through: None,
         timeout: LONG,
     })
 }

@@ -13,6 +13,19 @@ use crate::{
     settling::Settling,
 };
 
+/// Whether there is nothing but what is wished: then no sweep can find anything to take away.
+pub fn is_tidy(actual: &Actual, wish: &Wish) -> bool {
+    let targets: usize = wish.groups.iter().map(|group| group.targets.len()).sum();
+    let rules = wish.listeners.iter();
+    let rules = rules.filter(|listener| listener.admission.rules.is_some());
+    // What is wished is there, so whatever else there is makes more of it.
+    actual.targets.len() == targets
+        && actual.listeners.len() == wish.listeners.len()
+        && actual.sources.len() == wish.sources.len()
+        && actual.rules.len() == rules.count()
+        && actual.groups.len() == wish.groups.len()
+}
+
 /// The steps that take away records which neither the configuration nor, as two sweeps have seen,
 /// any flow needs. Two, because a flow may have begun while the first was under way.
 pub fn retire(actual: &Actual, wish: &Wish, sweeps: [&Sweep; 2]) -> Vec<Step> {

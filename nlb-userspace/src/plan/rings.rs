@@ -6,7 +6,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZeroUsize,
     sync::Arc,
+    thread,
 };
 
 use nlb_common::{
@@ -14,7 +16,7 @@ use nlb_common::{
     maps::{Prefilter, Side},
 };
 
-use super::{Actual, Limits, PlanError, Planned, Wish, WishedListener, WishedRing};
+use super::{Actual, Limits, PlanError, Planned, Wish, WishedForward, WishedListener, WishedRing};
 use crate::{
     dataplane::{RingSlots, Step},
     forward,
@@ -109,6 +111,9 @@ pub(super) fn forward_ids(
         .collect()
 }
 
+/// A ring that should be: its id, what it is built from, and whether it settles.
+pub(super) type WishedSource = (u16, RingSource, bool);
+
 /// The rings that differ from what is there, groups first.
 pub(super) fn changed(
     actual: &Actual,
@@ -116,41 +121,60 @@ pub(super) fn changed(
     groups: Vec<ResolvedGroup>,
     forward_ids: &[u16],
 ) -> Vec<Planned> {
-    let forwards: Vec<(u16, RingSource, bool)> = wish
+    let forwards: Vec<WishedSource> = wish
         .forwards
         .iter()
         .zip(forward_ids)
         .map(|(forward, id)| {
-            let shares = forward
-                .shares
-                .iter()
-                .filter(|(_, weight)| *weight > 0)
-                .filter_map(|(index, weight)| {
-                    let group = groups.get(*index)?;
-                    Some(ForwardShare {
-                        fingerprint: group.fingerprint,
-                        weight: *weight,
-                        entries: group.entries.clone(),
-                    })
-                })
-                .collect();
-            (*id, RingSource::Forward(shares), forward.settles)
+            let source = forward_source(forward, |index| groups.get(index));
+            (*id, source, forward.settles)
         })
         .collect();
-    let rings = groups.into_iter().map(|group| {
-        let source = RingSource::Group {
-            fingerprint: group.fingerprint,
-            entries: group.entries,
-        };
-        (group.id, source, false)
-    });
-    let mut builder = Builder::default();
-    rings
-        .chain(forwards)
+    let groups = groups.into_iter().map(group_source);
+    replaced(actual, groups.chain(forwards))
+}
+
+/// The ring of a group.
+pub(super) fn group_source(group: ResolvedGroup) -> WishedSource {
+    let source = RingSource::Group {
+        fingerprint: group.fingerprint,
+        entries: group.entries,
+    };
+    (group.id, source, false)
+}
+
+/// The ring of several groups, of which `group` says what they are.
+pub(super) fn forward_source<'g>(
+    forward: &WishedForward,
+    group: impl Fn(usize) -> Option<&'g ResolvedGroup>,
+) -> RingSource {
+    let shares = forward
+        .shares
+        .iter()
+        .filter(|(_, weight)| *weight > 0)
+        .filter_map(|(index, weight)| {
+            let group = group(*index)?;
+            Some(ForwardShare {
+                fingerprint: group.fingerprint,
+                weight: *weight,
+                entries: group.entries.clone(),
+            })
+        })
+        .collect();
+    RingSource::Forward(shares)
+}
+
+/// Those of these rings that differ from what is there.
+pub(super) fn replaced(actual: &Actual, rings: impl Iterator<Item = WishedSource>) -> Vec<Planned> {
+    let changed: Vec<WishedSource> = rings
         .filter(|(group, source, settles)| {
             actual.rings.get(group) != Some(source)
                 || actual.settling.contains_key(group) != *settles
         })
+        .collect();
+    let mut builder = Builder::for_all(changed.iter().map(|(_, source, _)| source));
+    changed
+        .into_iter()
         .map(|(group, source, settles)| {
             let targets = builder.build(&source);
             let settling = settles.then(|| match actual.settling.get(&group) {
@@ -218,8 +242,10 @@ pub(super) fn hints(wish: &Wish, after: &mut Actual, steps: &mut Vec<Planned>) {
     }
 }
 
+/// So many rings are built on several processors.
+const WORTH_A_THREAD: usize = 8;
+
 /// Builds rings, each group's once.
-#[derive(Default)]
 struct Builder {
     groups: BTreeMap<u32, Arc<[u32]>>,
     /// Listeners of one load balancer often forward alike.
@@ -227,6 +253,52 @@ struct Builder {
 }
 
 impl Builder {
+    /// With the groups' rings that these need already built, on all processors: one takes a
+    /// millisecond or two, and at a start there may be a thousand.
+    fn for_all<'s>(sources: impl Iterator<Item = &'s RingSource>) -> Self {
+        let mut wanted: BTreeMap<u32, &[RingEntry]> = BTreeMap::new();
+        for source in sources {
+            match source {
+                RingSource::Group {
+                    fingerprint,
+                    entries,
+                } => {
+                    wanted.insert(*fingerprint, entries);
+                }
+                RingSource::Forward(shares) => {
+                    wanted.extend(
+                        shares
+                            .iter()
+                            .map(|share| (share.fingerprint, &*share.entries)),
+                    );
+                }
+            }
+        }
+        let wanted: Vec<(u32, &[RingEntry])> = wanted.into_iter().collect();
+        let build = |(fingerprint, entries): &(u32, &[RingEntry])| {
+            (*fingerprint, ring::build(entries, ring::SLOTS).into())
+        };
+        let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let share = wanted.len().div_ceil(workers).max(1);
+        let groups = if wanted.len() < WORTH_A_THREAD {
+            wanted.iter().map(build).collect()
+        } else {
+            thread::scope(|scope| {
+                let parts = wanted.chunks(share);
+                let threads: Vec<_> = parts
+                    .map(|part| scope.spawn(|| part.iter().map(build).collect::<Vec<_>>()))
+                    .collect();
+                // What a thread could not build is built when it is asked for.
+                let rings = threads.into_iter().filter_map(|thread| thread.join().ok());
+                rings.flatten().collect()
+            })
+        };
+        Self {
+            groups,
+            forwards: Vec::new(),
+        }
+    }
+
     fn build(&mut self, source: &RingSource) -> Arc<[u32]> {
         match source {
             RingSource::Group {
@@ -267,7 +339,7 @@ impl Builder {
 
 impl Actual {
     /// The ring that a listener names.
-    fn named_ring(&self, key: &ListenerKey) -> Option<u16> {
+    pub(super) fn named_ring(&self, key: &ListenerKey) -> Option<u16> {
         let id = self.listener_ids.get(key)?;
         self.listeners.get(id).map(|(_, policy)| policy.group)
     }

@@ -62,6 +62,7 @@ fn main() -> Result<()> {
     prober.begin()?;
     let check = Arc::new(Check {
         protocol: CheckProtocol::Tcp,
+        through: None,
         timeout: plan.interval,
     });
     let start = Instant::now();

@@ -18,6 +18,7 @@
 pub mod addresses;
 mod beyond;
 pub mod bpf;
+pub mod cgroup;
 pub mod daemon;
 pub mod host;
 pub mod http;
@@ -236,7 +237,20 @@ impl Lab {
 
     /// Starts a daemon that may well not come up: waits for nothing.
     pub fn spawn_nlb(&self) -> Result<Daemon> {
-        Daemon::spawn(self, &daemon::binary()?, |_| {})
+        self.spawn_nlb_with(|_| {})
+    }
+
+    /// [`Lab::spawn_nlb`] with this program.
+    pub fn spawn_nlb_binary(&self, binary: &Path) -> Result<Daemon> {
+        Daemon::spawn(self, binary, |_| {})
+    }
+
+    /// [`Lab::spawn_nlb`] with another environment, or other limits.
+    pub fn spawn_nlb_with(
+        &self,
+        prepare: impl FnOnce(&mut std::process::Command),
+    ) -> Result<Daemon> {
+        Daemon::spawn(self, &daemon::binary()?, prepare)
     }
 
     /// Leaves the lab and its web servers running when this process ends. Datagram servers, which

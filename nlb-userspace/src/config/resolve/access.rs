@@ -8,10 +8,7 @@ use super::super::{
     reader::Field,
     report::{At, Report},
 };
-use crate::access::{
-    Role,
-    certificate::{CertificateName, NotAName},
-};
+use crate::access::{Role, certificate::CertificateName};
 
 pub(super) fn resolve(
     roles: &[RawRole],
@@ -75,12 +72,11 @@ fn statement(raw: &RawStatement, report: &mut Report<'_>) -> AccessStatement {
 fn certificates(field: &Field<Vec<At<String>>>, report: &mut Report<'_>) -> Vec<CertificateName> {
     let mut names = Vec::new();
     for at in written(field) {
-        match at.value.parse() {
-            Ok(name) => names.push(name),
-            Err(NotAName) => {
-                let problem = Problem::CertificateName;
-                report.fault(&at.spot, problem, Remedy::WriteCertificateName);
-            }
+        if let Ok(name) = at.value.parse() {
+            names.push(name);
+        } else {
+            let problem = Problem::CertificateName;
+            report.fault(&at.spot, problem, Remedy::WriteCertificateName);
         }
     }
     names

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use rustls::pki_types::DnsName;
 
 use super::super::{
-    desired::{HealthCheck, HealthCheckPort, HealthCheckProtocol, HealthCheckTls, HttpCodes},
+    desired::{HealthCheck, HealthCheckPort, HealthCheckProtocol, HealthCheckTls, HttpCodes, Mode},
     error::{Problem, Remedy},
     raw::RawHealthCheck,
     reader::{Field, PortChoice},
@@ -44,6 +44,7 @@ pub(super) fn resolve(raw: &RawHealthCheck, report: &mut Report<'_>) -> HealthCh
     HealthCheck {
         enabled: raw.enabled.copied().unwrap_or(true),
         protocol: protocol(word, raw, report),
+        through_data_path: is_through_data_path(raw),
         port: match raw.port.copied() {
             Some(PortChoice::Number(port)) => {
                 HealthCheckPort::Port(port.try_into().unwrap_or(u16::MAX))
@@ -57,6 +58,20 @@ pub(super) fn resolve(raw: &RawHealthCheck, report: &mut Report<'_>) -> HealthCh
     }
 }
 
+fn is_through_data_path(raw: &RawHealthCheck) -> bool {
+    (raw.through.value()).is_some_and(|at| at.value == "data_path")
+}
+
+/// The data path is another one than the kernel's where packets keep the VIP.
+pub(super) fn check_mode(raw: &RawHealthCheck, mode: Option<Mode>, report: &mut Report<'_>) {
+    if let (Some(at), Some(mode)) = (raw.through.value(), mode)
+        && at.value == "data_path"
+        && !mode.is_dsr()
+    {
+        report.fault(&at.spot, Problem::DataPathOfMode(mode), Remedy::Remove);
+    }
+}
+
 /// Keys that mean something with some protocols only.
 fn refuse_keys_of_others(raw: &RawHealthCheck, report: &mut Report<'_>) {
     let Some(protocol) = raw.protocol.value() else {
@@ -65,7 +80,12 @@ fn refuse_keys_of_others(raw: &RawHealthCheck, report: &mut Report<'_>) {
     let spot_of = |field: &Field<String>| field.value().map(|at| at.spot.clone());
     let silence = raw.udp_silence.value().filter(|at| at.written);
     let port = raw.port.value().filter(|at| at.written);
-    let keys: [(Option<Spot>, &[&'static str]); 10] = [
+    let through = raw.through.value().filter(|_| is_through_data_path(raw));
+    if let (Some(_), Some(port)) = (through, port) {
+        report.fault(&port.spot, Problem::PortOfDataPath, Remedy::Remove);
+    }
+    let keys: [(Option<Spot>, &[&'static str]); 11] = [
+        (through.map(|at| at.spot.clone()), &["TCP", "UDP"]),
         (spot_of(&raw.path), &["HTTP", "HTTPS"]),
         (spot_of(&raw.http_code), &["HTTP", "HTTPS"]),
         (spot_of(&raw.tls_server_name), &["HTTPS", "GRPCS"]),

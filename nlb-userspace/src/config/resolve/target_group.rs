@@ -129,6 +129,7 @@ fn resolve_one(
         _ => Mode::Nat,
     });
     check_client_ip(raw, mode, report);
+    health_check::check_mode(&raw.health_check, mode, report);
     let quic = quic::layout(raw, protocol, report);
     let targets = Targets::resolve(raw, vips, protocol, quic, report);
     if let (Some(at), Some(mode), Versions::One(version), Some(node)) =

@@ -57,7 +57,7 @@ async fn exchange(target: IpAddr) -> io::Result<()> {
 }
 
 /// Names one request among all of this host's.
-fn nonce() -> u64 {
+pub(super) fn nonce() -> u64 {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     static NEXT: AtomicU64 = AtomicU64::new(0);
     KEY.hash_one(NEXT.fetch_add(1, Ordering::Relaxed))

@@ -3,7 +3,9 @@
 //! Every probe uses a connection, socket or process of its own and ends within the check's timeout
 //! whatever the target does; dropping its future drops them all. One file for each kind.
 
+pub mod answers;
 mod command;
+pub mod data_path;
 mod grpc;
 mod http;
 mod icmp;
@@ -30,35 +32,46 @@ pub async fn probe(check: &Check, target: SocketAddr) -> ProbeOutcome {
 
 /// The same within another time than the check's own.
 pub async fn probe_within(check: &Check, target: SocketAddr, within: Duration) -> ProbeOutcome {
-    let exchange = async {
-        match &check.protocol {
-            CheckProtocol::Tcp => accepts(target).await,
-            CheckProtocol::Http { path, codes, tls } => {
-                // These futures are large, and most checks are TCP.
-                Box::pin(http::answers(target, path, codes, tls.as_ref())).await
-            }
-            CheckProtocol::Udp { send, expect, .. } => udp::answers(target, send, expect).await,
-            CheckProtocol::Grpc { service, tls } => {
-                Box::pin(grpc::serves(target, service, tls.as_ref())).await
-            }
-            CheckProtocol::Icmp => icmp::echoes(target.ip()).await,
-            CheckProtocol::Command { line } => Box::pin(command::succeeds(line, target)).await,
-        }
-    };
-    let silence_passes = matches!(
-        check.protocol,
-        CheckProtocol::Udp {
-            silence_passes: true,
-            ..
-        }
-    );
-    match timeout(within, exchange).await {
-        Ok(Ok(latency)) => ProbeOutcome::Passed { latency },
-        Ok(Err(reason)) => ProbeOutcome::Failed { reason },
-        Err(_elapsed) if silence_passes => ProbeOutcome::Passed { latency: within },
-        Err(_elapsed) => ProbeOutcome::Failed {
-            reason: ProbeFailure::TimedOut,
+    let result = match &check.through {
+        // These futures are large, and most checks are TCP to the target.
+        Some(through) => Box::pin(through.ask(&check.protocol, target.ip(), within)).await,
+        None => match timeout(within, exchange(&check.protocol, target)).await {
+            Ok(result) => result,
+            Err(_elapsed) if check.protocol.takes_silence() => Ok(within),
+            Err(_elapsed) => Err(ProbeFailure::TimedOut),
         },
+    };
+    match result {
+        Ok(latency) => ProbeOutcome::Passed { latency },
+        Err(reason) => ProbeOutcome::Failed { reason },
+    }
+}
+
+impl CheckProtocol {
+    /// Whether no answer is as good as one.
+    const fn takes_silence(&self) -> bool {
+        matches!(
+            self,
+            Self::Udp {
+                silence_passes: true,
+                ..
+            }
+        )
+    }
+}
+
+async fn exchange(protocol: &CheckProtocol, target: SocketAddr) -> Result<Duration, ProbeFailure> {
+    match protocol {
+        CheckProtocol::Tcp => accepts(target).await,
+        CheckProtocol::Http { path, codes, tls } => {
+            Box::pin(http::answers(target, path, codes, tls.as_ref())).await
+        }
+        CheckProtocol::Udp { send, expect, .. } => udp::answers(target, send, expect).await,
+        CheckProtocol::Grpc { service, tls } => {
+            Box::pin(grpc::serves(target, service, tls.as_ref())).await
+        }
+        CheckProtocol::Icmp => icmp::echoes(target.ip()).await,
+        CheckProtocol::Command { line } => Box::pin(command::succeeds(line, target)).await,
     }
 }
 

@@ -27,7 +27,11 @@ pub(super) async fn listen(ip: IpAddr) -> (TcpListener, SocketAddr) {
 }
 
 pub(super) const fn check(protocol: CheckProtocol, timeout: Duration) -> Check {
-    Check { protocol, timeout }
+    Check {
+        protocol,
+        through: None,
+        timeout,
+    }
 }
 
 pub(super) fn failed(reason: ProbeFailure) -> ProbeOutcome {

@@ -87,7 +87,7 @@ fn config(ca_file: Option<&Path>, protocol: Option<&str>) -> Result<ClientConfig
             .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
             .with_no_client_auth(),
     };
-    config.alpn_protocols = protocol.map(|name| name.into()).into_iter().collect();
+    config.alpn_protocols = protocol.map(Into::into).into_iter().collect();
     // A resumed session would show that the target was well once.
     config.resumption = Resumption::disabled();
     Ok(config)

@@ -159,7 +159,7 @@ fn without_first<F: Frame, T: Tables>(
 ) -> Stop {
     let vip = ListenerKey::vip(packet.destination);
     let Some(listener) = tables.listener_id(&vip) else {
-        if !is_icmp(packet) && comes_from_a_target(packet, tables) {
+        if !is_icmp(packet) && admits(tables, Side::Target, packet.source, 0, U16::ZERO) {
             tables.keep_early(frame, key, Claim::Perhaps);
         }
         return Stop::NotOurs;
@@ -172,12 +172,6 @@ fn without_first<F: Frame, T: Tables>(
         tables.count_stop(Stop::EarlyLimit);
     }
     Stop::NoFirstFragment
-}
-
-/// Whether the prefilter admits a fragment's source as a translated target, whatever the port.
-#[inline(always)]
-fn comes_from_a_target<T: Tables>(packet: &Packet, tables: &T) -> bool {
-    admits(tables, Side::Target, packet.source, 0, U16::ZERO)
 }
 
 /// On to the target that the first fragment went to.

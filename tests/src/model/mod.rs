@@ -96,7 +96,6 @@ impl Model {
         let named = segment.server(listener, group);
         let named = named.filter(|target| !self.ending.contains(target));
         let now = self.now;
-        let side = Side::of(segment.source.0);
         let slot = SETTLING
             .contains(&group)
             .then(|| SettlingSlot::of(segment, tables));
@@ -127,42 +126,30 @@ impl Model {
             return Fate::Dropped;
         }
         if is_tcp && !segment.opens() {
-            let (stray, expired) = self.stranded.get(&listener).copied().unwrap_or_default();
-            let policy = match (known, alive) {
-                (_, Some(index)) if self.ending.contains(&self.flows[index].target) => {
-                    Stranded::RESET
-                }
-                (_, Some(_)) => Stranded::FORWARD,
+            let policy = match alive {
                 // It may be of a connection that nobody remembers.
-                _ if slot.is_some() => Stranded::FORWARD,
-                (Some(_), None) => expired,
-                (None, None) => stray,
+                None if slot.is_some() => Stranded::FORWARD,
+                _ => self.without_opening(listener, known, alive),
             };
             match policy {
                 Stranded::FORWARD => {}
-                Stranded::RESET => return segment.reset(side),
+                Stranded::RESET => return segment.reset(Side::of(segment.source.0)),
                 _ => return Fate::Dropped,
             }
         }
-        let id = if let Some(index) = alive {
-            self.flows[index].target
-        } else if let Some(id) = named {
-            id
-        } else if let Some(slot) = slot {
-            match slot.target(segment, &self.closed) {
-                Some(id) => id,
-                None => return Fate::Dropped,
-            }
-        } else if let Some(id) = chosen_by(
-            tables,
-            segment.source,
-            segment.destination,
-            segment.protocol,
-            // Only a SYN's sequence number means anything.
-            if segment.opens() { SEQUENCE } else { 0 },
-        ) {
-            id
-        } else {
+        let chosen = || match slot {
+            Some(slot) => slot.target(segment, &self.closed),
+            None => chosen_by(
+                tables,
+                segment.source,
+                segment.destination,
+                segment.protocol,
+                // Only a SYN's sequence number means anything.
+                if segment.opens() { SEQUENCE } else { 0 },
+            ),
+        };
+        let remembered = alive.map(|index| self.flows[index].target);
+        let Some(id) = remembered.or(named).or_else(chosen) else {
             return Fate::Dropped;
         };
         // A packet that is stopped leaves no trace in its flow.
@@ -198,6 +185,22 @@ impl Model {
             ..*segment
         };
         Fate::Sent(ETH1, on_its_way(&seen, tables, id).build())
+    }
+
+    /// What becomes of a segment that opens nothing, of a flow that is `known`, and perhaps `alive`.
+    fn without_opening(
+        &self,
+        listener: u16,
+        known: Option<usize>,
+        alive: Option<usize>,
+    ) -> Stranded {
+        let (stray, expired) = self.stranded.get(&listener).copied().unwrap_or_default();
+        match (known, alive) {
+            (_, Some(index)) if self.ending.contains(&self.flows[index].target) => Stranded::RESET,
+            (_, Some(_)) => Stranded::FORWARD,
+            (Some(_), None) => expired,
+            (None, None) => stray,
+        }
     }
 
     /// Notes a packet of a flow that is sent on; what its target sees as its source, if not the client.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use nlb_common::wire::protocol::UDP;
 use nlb_ebpf::memory::MemoryTables;
 
 use super::segment::Segment;
@@ -39,9 +40,7 @@ impl SettlingSlot {
         match self {
             Self::Settled(target) => target,
             Self::Changed { target, base } => {
-                let is_new = segment.opens()
-                    || segment.protocol == nlb_common::wire::protocol::UDP
-                        && closed.contains(&base);
+                let is_new = segment.opens() || segment.protocol == UDP && closed.contains(&base);
                 if is_new { target } else { Some(base) }
             }
         }

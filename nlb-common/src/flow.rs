@@ -81,6 +81,9 @@ impl FlowState {
     /// The flow began before it was remembered, so that it is not half-open; what proves it is its
     /// next packet.
     pub const RESUMED: Self = Self(64);
+    /// The client counts the target's bytes from a SYN cookie; the difference stands in
+    /// [`crate::sequence`]'s array.
+    pub const SEQUENCE_TRANSLATED: Self = Self(128);
 
     /// Both.
     #[inline(always)]

@@ -36,15 +36,16 @@ pub enum Way {
     Echo,
 }
 
-/// What becomes of the fragments of a datagram whose source is translated, besides what their way
-/// says.
+/// What becomes of the fragments of a datagram that is translated, besides what their way says.
 ///
-/// Such datagrams have, for their receiver, one sender, and are told apart by their numbers only. Those
-/// that their senders chose may be the same, and two would be put together as one; so all fragments of
-/// a datagram get another number (RFC 6864 §5.3).
+/// What several senders sent, or what one sender sent to several, has one sender and one receiver then:
+/// the answers of a VIP's targets to one client, all clients' datagrams behind a source of ours, one
+/// client's to several VIPs of one target. It is told apart by its numbers only. Those that the senders
+/// chose may be the same, and two datagrams would be put together as one; so all fragments of a datagram
+/// get another number (RFC 6864 §5.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disguise {
-    /// To the target the source becomes this, to the client the destination.
+    /// To the target the source becomes this, to the client the destination; perhaps what it was.
     pub address: Address,
     /// What the identification becomes: 16 bits in IPv4, 32 in IPv6.
     pub identification: u32,

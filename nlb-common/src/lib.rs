@@ -40,6 +40,7 @@ pub mod next_hop;
 pub mod plain;
 pub mod quic;
 pub mod ring;
+pub mod sequence;
 pub mod settings;
 pub mod source;
 pub mod stage;

@@ -130,6 +130,21 @@ impl ListenerFlags {
     const HAS_ADMISSION: u16 = 1 << 7;
     const NO_ECHO: u16 = 1 << 8;
     const PINS_ON_CHANGE: u16 = 1 << 9;
+    const SYN_COOKIES: u16 = 1 << 10;
+
+    /// Answering SYNs with cookies, or not.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_syn_cookies(self, is_on: bool) -> Self {
+        let bit = if is_on { Self::SYN_COOKIES } else { 0 };
+        Self(self.0 & !Self::SYN_COOKIES | bit)
+    }
+
+    /// Whether a SYN is answered with a cookie, and its flow begins when that has come back.
+    #[inline(always)]
+    pub const fn has_syn_cookies(self) -> bool {
+        self.0 & Self::SYN_COOKIES != 0
+    }
 
     /// Remembering flows always, or only while their ring changes.
     #[inline(always)]

@@ -22,6 +22,7 @@
 //! | `IDENTIFICATIONS` | – → [`Identifications`](crate::fragment::Identifications) | packet | a fragment with a translated source |
 //! | `TRANSLATIONS` | the same → [`Translations`](crate::source::Translations) | packet | packet, daemon |
 //! | `SOURCES` | hash of what a flow owns → [`SourceBucket`](crate::source::SourceBucket) | packet | packet |
+//! | `SEQUENCES` | bucket → [`Sequences`](crate::sequence::Sequences) | packet | packet |
 //! | `SNAT_POOL` | – → [`Pool`](crate::source::Pool) | daemon | packet |
 //! | `LISTENER_COUNTERS`, `TARGET_COUNTERS` | id → [`Traffic`](crate::counter::Traffic) per CPU | packet | daemon |
 //! | `STOP_COUNTERS` | [`Stop`](crate::stop::Stop) → u64 per CPU | packet | daemon |
@@ -102,7 +103,12 @@ impl AddressBits {
     /// Their word's index, below [`PREFILTER_WORDS`].
     #[inline(always)]
     pub const fn word(self) -> usize {
-        (self.0 >> (u64::BITS - PREFILTER_WORDS.ilog2())) as usize
+        self.number_of_word() as usize
+    }
+
+    #[inline(always)]
+    const fn number_of_word(self) -> u16 {
+        (self.0 >> 48) as u16 >> (u16::BITS - PREFILTER_WORDS.ilog2())
     }
 
     /// The bit of an endpoint with this address.
@@ -113,9 +119,9 @@ impl AddressBits {
 
     /// The bit's place in its word.
     #[inline(always)]
-    const fn bit(self, protocol: u8, port: U16) -> u64 {
+    const fn bit(self, protocol: u8, port: U16) -> u16 {
         let meta = u16::from_ne_bytes(port.to_bytes()) as u64 | (protocol as u64) << 16;
-        (self.0 ^ meta).wrapping_mul(0x9E37_79B1_85EB_CA87) >> (u64::BITS - 6)
+        ((self.0 ^ meta).wrapping_mul(0x9E37_79B1_85EB_CA87) >> 58) as u16
     }
 }
 
@@ -135,7 +141,7 @@ impl Prefilter {
     #[inline(always)]
     pub const fn number(side: Side, address: Address, protocol: u8, port: U16) -> u16 {
         let bits = AddressBits::of(side, address);
-        (bits.word() as u64 * 64 + bits.bit(protocol, port)) as u16
+        bits.number_of_word() << 6 | bits.bit(protocol, port)
     }
 
     /// The word of an address; zero if nothing of it may be ours.

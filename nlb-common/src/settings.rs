@@ -26,6 +26,7 @@ pub struct Settings {
     /// Not 0: there may be listeners that pin flows on change. Where it is 0 the verifier removes
     /// the code.
     pub pins_on_change: u32,
-    /// Zero.
-    pub zero: u32,
+    /// Not 0: there may be listeners that answer with SYN cookies, and room for what that takes
+    /// ([`crate::sequence`]). Where it is 0 the verifier removes the code.
+    pub makes_cookies: u32,
 }

@@ -36,6 +36,19 @@ pub enum Stage {
     SnatFirst,
     /// It is an ICMP error about a packet that a tunnel carried.
     OuterError,
+    /// It is a SYN that is answered with a cookie.
+    Cookie,
+    /// It is an acknowledgement of no flow: does it bring a cookie back?
+    CookieReturn,
+    /// It brought a cookie back: its flow begins, and its target gets a SYN; which target, the stage
+    /// before hands over.
+    CookieBegin,
+    /// It is addressed to a listener, and of a flow that began with a SYN cookie.
+    SequenceKnown,
+    /// It comes from a target, and is of a flow that began with a SYN cookie.
+    SequenceBack,
+    /// It is an ICMP error to a VIP about a flow that began with a SYN cookie.
+    SequenceIcmp,
     /// The packet was stopped by a fault of the daemon, which is to be logged; which, the stage
     /// before hands over as a [`Stop`](crate::stop::Stop).
     Fault,
@@ -58,6 +71,12 @@ impl Stage {
         Self::SnatIcmp,
         Self::SnatFirst,
         Self::OuterError,
+        Self::Cookie,
+        Self::CookieReturn,
+        Self::CookieBegin,
+        Self::SequenceKnown,
+        Self::SequenceBack,
+        Self::SequenceIcmp,
         Self::Fault,
     ];
 
@@ -73,8 +92,15 @@ impl Stage {
             Self::Classify => 1,
             Self::Begin | Self::Icmp | Self::Fragment => 2,
             Self::Back | Self::Quic | Self::OuterError => 3,
-            Self::Depart | Self::SnatKnown | Self::SnatBack | Self::SnatIcmp => 4,
-            Self::SnatBegin => 5,
+            Self::Depart
+            | Self::SnatKnown
+            | Self::SnatBack
+            | Self::SnatIcmp
+            | Self::CookieReturn
+            | Self::SequenceKnown
+            | Self::SequenceBack
+            | Self::SequenceIcmp => 4,
+            Self::SnatBegin | Self::Cookie | Self::CookieBegin => 5,
             Self::SnatFirst => 6,
             Self::Answer => 7,
             Self::Fault => 8,
@@ -103,6 +129,12 @@ impl Stage {
             Self::SnatIcmp => "nlb_snat_icmp",
             Self::SnatFirst => "nlb_snat_first",
             Self::OuterError => "nlb_outer_error",
+            Self::Cookie => "nlb_cookie",
+            Self::CookieReturn => "nlb_cookie_return",
+            Self::CookieBegin => "nlb_cookie_begin",
+            Self::SequenceKnown => "nlb_sequence_known",
+            Self::SequenceBack => "nlb_sequence_back",
+            Self::SequenceIcmp => "nlb_sequence_icmp",
             Self::Fault => "nlb_fault",
         }
     }

@@ -124,7 +124,8 @@ stops! {
     HairpinWithoutPool "hairpin_without_pool" Drop,
     /// The client's port has a flow to the same target through another listener, and there is no pool (`node.snat_addresses`) to tell both apart.
     CollisionWithoutPool "collision_without_pool" Drop,
-    /// An RST of no remembered flow to a target that would have to see a source of ours.
+    /// An RST of no remembered flow to a target that would have to see a source of ours, or, in mode `nat`, in
+    /// fragments.
     ResetWithoutFlow "reset_without_flow" Drop,
     /// The flow of the packet, whose source is translated, gave way to another while the packet was looked at.
     FlowReplaced "flow_replaced" Drop,
@@ -137,6 +138,13 @@ stops! {
     /// An ICMP error about a tunnel's outer packet of which there is nothing to tell a client; left to the
     /// host's stack.
     OuterErrorUntold "outer_error_untold" Pass,
+    /// A SYN that was answered with a cookie (`syn_cookies`); its flow begins when the cookie comes back.
+    SynCookie "syn_cookie" Answer,
+    /// A SYN that was to be answered with a cookie, which this kernel does not make (`CONFIG_SYN_COOKIES`).
+    SynCookieUnavailable "syn_cookie_unavailable" Drop,
+    /// A target's segment for a connection that began with a SYN cookie and that the target has not
+    /// accepted, such as one of an older connection; the target is answered with an RST.
+    Unaccepted "unaccepted" Drop,
 }
 
 #[cfg(test)]

@@ -84,11 +84,8 @@ fn count<T: Tables>(
     }
     if policy.limits_sources() {
         let source = Source::of(listener, packet.source, policy.source_bits);
-        let counted = tables.source(&source, |record| {
-            count_of_source(tables, record, now, policy)
-        });
-        if let Some(Err(stop)) = counted {
-            return Err(stop);
+        if let Some(record) = tables.source(&source) {
+            count_of_source(tables, &record, now, policy)?;
         }
     }
     if policy.flows_per_tick != 0 && !begin(tables, &record.window, now, policy.flows_per_tick) {

@@ -35,6 +35,7 @@ use crate::{
     classify::forgotten,
     frame::{Frame, Offset},
     parse::{Kind, Packet, parse},
+    segment::{Segment, Tail},
     tables::Tables,
 };
 
@@ -77,7 +78,7 @@ pub fn answer<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict,
 
 /// Whether there is one sender, and it meant one receiver.
 #[inline(always)]
-fn may_be_answered<F: Frame>(frame: &F, packet: &Packet) -> bool {
+pub(crate) fn may_be_answered<F: Frame>(frame: &F, packet: &Packet) -> bool {
     let Some(ethernet) = frame.get::<Ethernet>(Offset(0)) else {
         return false;
     };
@@ -111,42 +112,19 @@ fn reset<F: Frame>(frame: &mut F, packet: &Packet) -> Result<bool, Stop> {
         let next = U32::new(tcp.sequence.get().wrapping_add(length));
         (U32::ZERO, next, RST | ACK)
     };
-    let header = if packet.is_v4 { 20 } else { 40 };
-    let at = packet.network.plus(header).ok_or(Stop::Malformed)?;
     // VERIFIER: before the frame's ends move; after that, LLVM keeps the pointer and its bounds check
     // apart ("invalid access to packet, off=0 size=1"; Linux 6.18, rustc 1.96).
     swap_macs(frame, Offset(0))?;
-    end_at(frame, u16::from(at.0) + 20)?;
-    let mut segment = Tcp {
-        source_port: packet.destination_port,
-        destination_port: packet.source_port,
+    let segment = Segment {
+        source: packet.receiver(),
+        destination: packet.sender(),
         sequence,
         acknowledgement,
-        data_offset: 5 << 4,
         flags,
         window: U16::ZERO,
-        checksum: U16::ZERO,
-        urgent: U16::ZERO,
+        tail: Tail::Nothing,
     };
-    segment.checksum = Sum::default()
-        .pseudo_header(packet.destination, packet.source, protocol::TCP, 20)
-        .word(segment.source_port)
-        .word(segment.destination_port)
-        .long(sequence)
-        .long(acknowledgement)
-        .word(U16::from_bytes([segment.data_offset, flags]))
-        .finish();
-    *frame.get_mut::<Tcp>(at).ok_or(Stop::Malformed)? = segment;
-    write_ip(
-        frame,
-        packet,
-        packet.destination,
-        &Upper {
-            protocol: protocol::TCP,
-            class: 0,
-            length_bytes: 20,
-        },
-    )?;
+    segment.write(frame, packet)?;
     Ok(true)
 }
 
@@ -294,6 +272,7 @@ pub(crate) fn write_error<F: Frame, T: Tables>(
         frame,
         packet,
         source,
+        packet.source,
         &Upper {
             protocol: number,
             class: if packet.is_v4 { ERROR_CLASS } else { 0 },
@@ -302,14 +281,12 @@ pub(crate) fn write_error<F: Frame, T: Tables>(
     )
 }
 
-/// Cuts the frame off after so many bytes.
+/// Makes the frame end after so many bytes.
 #[inline(always)]
 pub(crate) fn end_at<F: Frame>(frame: &mut F, length_bytes: u16) -> Result<(), Stop> {
-    let surplus = frame
-        .length_bytes()
-        .saturating_sub(usize::from(length_bytes));
-    let surplus = i16::try_from(surplus).map_err(|_| Stop::NoRoom)?;
-    frame.move_end(-surplus)
+    let missing = usize::from(length_bytes).wrapping_sub(frame.length_bytes());
+    let missing = i16::try_from(missing.cast_signed()).map_err(|_| Stop::NoRoom)?;
+    frame.move_end(missing)
 }
 
 /// Copies the Ethernet header and its VLAN tags from `from` to the frame's start.
@@ -332,7 +309,7 @@ fn move_link_header<F: Frame>(frame: &mut F, from: Offset, packet: &Packet) -> R
 
 /// Addresses the frame to whoever sent it.
 #[inline(always)]
-fn swap_macs<F: Frame>(frame: &mut F, at: Offset) -> Result<(), Stop> {
+pub(crate) fn swap_macs<F: Frame>(frame: &mut F, at: Offset) -> Result<(), Stop> {
     let macs = frame.get_mut::<Macs>(at).ok_or(Stop::Malformed)?;
     let [a, b, c, d, e, f, g, h] = macs.head.to_bytes();
     let [i, j, k, l] = macs.tail.to_bytes();
@@ -342,18 +319,19 @@ fn swap_macs<F: Frame>(frame: &mut F, at: Offset) -> Result<(), Stop> {
 }
 
 /// What our IP header says about what follows it.
-struct Upper {
-    protocol: u8,
-    class: u8,
-    length_bytes: u16,
+pub(crate) struct Upper {
+    pub(crate) protocol: u8,
+    pub(crate) class: u8,
+    pub(crate) length_bytes: u16,
 }
 
-/// Writes the IP header of an answer where the packet's own stood.
+/// Writes the IP header of a packet of our own where the packet's own stood.
 #[inline(always)]
-fn write_ip<F: Frame>(
+pub(crate) fn write_ip<F: Frame>(
     frame: &mut F,
     packet: &Packet,
     source: Address,
+    destination: Address,
     upper: &Upper,
 ) -> Result<(), Stop> {
     if packet.is_v4 {
@@ -368,7 +346,7 @@ fn write_ip<F: Frame>(
             protocol: upper.protocol,
             checksum: U16::ZERO,
             source: source.v4_bytes(),
-            destination: packet.source.v4_bytes(),
+            destination: destination.v4_bytes(),
         };
         header.checksum = Sum::default()
             .word(U16::from_bytes([0x45, upper.class]))
@@ -376,7 +354,7 @@ fn write_ip<F: Frame>(
             .word(header.fragment)
             .word(U16::from_bytes([TTL, upper.protocol]))
             .address(source)
-            .address(packet.source)
+            .address(destination)
             .finish();
         *frame
             .get_mut::<Ipv4>(packet.network)
@@ -388,7 +366,7 @@ fn write_ip<F: Frame>(
             next_header: upper.protocol,
             hop_limit: TTL,
             source: source.v6_bytes(),
-            destination: packet.source.v6_bytes(),
+            destination: destination.v6_bytes(),
         };
         *frame
             .get_mut::<Ipv6>(packet.network)

@@ -1,17 +1,22 @@
 //! From the client to a listener, for packets whose flow is not simply forwarded: the first of a
 //! flow, above all. What is decided here is done in [`crate::depart`].
 
-use nlb_common::{flow::FlowState, stop::Stop, target::TargetId};
+use nlb_common::{
+    flow::FlowState,
+    stop::Stop,
+    target::{Mode, TargetId},
+};
 
 use crate::{
     Exit, Stage, Verdict,
     classify::{forgotten, may_be_an_answer},
+    cookie::answer,
     depart::{Begins, Decided},
     frame::Frame,
     parse::{Packet, parse},
     snat,
     tables::Tables,
-    to_target::{Arrival, UNNAMED, decide},
+    to_target::{Arrival, Decision, UNNAMED, decide, opens},
 };
 
 /// The stage of packets that may be for a listener and need more than forwarding.
@@ -54,11 +59,29 @@ fn decided<const QUIC: bool, F: Frame, T: Tables>(
     if tables.translates_sources() && decision.state.has(FlowState::SOURCE_TRANSLATED) {
         return Err(Exit::Go(Stage::SnatKnown));
     }
+    if decision.state.has(FlowState::SEQUENCE_TRANSLATED) {
+        return Err(Exit::Go(Stage::SequenceKnown));
+    }
     let needs_source = decision.begins && snat::needs_source(packet, tables, &arrival, &decision)?;
+    // What needs a source of ours begins without: the stages of either know nothing of the other's.
+    if !needs_source && decision.begins && opens(packet) && has_cookies(tables, &decision) {
+        return Err(answer::go(tables, decision.listener, decision.target.id));
+    }
     Ok(Decided {
         listener: decision.listener,
         target: decision.target.id,
         begins: Begins::of(&decision),
         needs_source,
     })
+}
+
+/// Whether a flow to this target begins with a SYN cookie.
+#[inline(always)]
+fn has_cookies<T: Tables>(tables: &T, decision: &Decision<'_>) -> bool {
+    tables.makes_cookies()
+        && decision.target.control.mode == Mode::NAT
+        && match tables.listener(decision.listener) {
+            Some(listener) => listener.policy().flags.has_syn_cookies(),
+            None => false,
+        }
 }

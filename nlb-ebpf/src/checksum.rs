@@ -28,6 +28,14 @@ impl Change {
         Self(self.0 + u64::from(!raw(old)) + u64::from(raw(new)))
     }
 
+    /// One 32-bit word became another.
+    #[inline(always)]
+    #[must_use]
+    pub fn long(self, old: U32, new: U32) -> Self {
+        let raw = |long: U32| u32::from_ne_bytes(long.to_bytes());
+        Self(self.0 + u64::from(!raw(old)) + u64::from(raw(new)))
+    }
+
     /// One address became another; both of one version.
     #[inline(always)]
     #[must_use]

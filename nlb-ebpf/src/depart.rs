@@ -193,6 +193,16 @@ pub fn depart<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict,
         )?;
         network = UNTAGGED;
     }
+    if mode == Mode::NAT && packet.kind == Kind::FirstFragment {
+        // A number is given to what is remembered.
+        if decision.begins && resets(&packet) {
+            return Err(Exit::Stop(Stop::ResetWithoutFlow));
+        }
+        if decision.begins {
+            pin(&packet, tables, &arrival, &decision, is_remembered)?;
+        }
+        return Err(snat::known::go_first(tables, decision.begins));
+    }
     remember(&packet, tables, &arrival, &decision, is_remembered)?;
     if mode == Mode::NAT {
         let record = decision.target.record;

@@ -3,21 +3,23 @@
 //! The first fragment takes the way of all packets and leaves a record ([`remember`]). A later one
 //! finds it by what the fragments of a datagram have in common. What comes before its first
 //! fragment cannot be kept here: a client's is stopped and counted, and the daemon is asked to keep it
-//! and to send it in once more when the first one has come; a target's may be its own traffic and
-//! passes.
+//! and to send it in once more when the first one has come; a target's may be its own traffic, so it
+//! passes, and only a copy of it is kept.
 //!
-//! Datagrams of several senders that arrive as one's get numbers of ours ([`remember_disguised`]).
+//! Datagrams that are translated get numbers of ours ([`remember_disguised`]).
 //!
 //! Fragments of an echo request to a VIP go back where they came from, as the first one did.
 
 use nlb_common::{
     address::Address,
+    early::Claim,
     flow::Client,
     fragment::{Disguise, FragmentKey, FragmentRecord, Identifications, Way},
     hash::Secret as _,
     listener::{Listener, ListenerId, ListenerKey},
+    maps::{Prefilter, Side},
     stop::Stop,
-    target::{Mode, TargetId},
+    target::TargetId,
 };
 use zerocopy::big_endian::U16;
 
@@ -50,11 +52,7 @@ pub fn fragment<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdic
         .fragment(&key)
         .filter(|record| record.is_for(&key, tables.now()))
     else {
-        let stop = without_first(&packet, tables);
-        if stop == Stop::NoFirstFragment && !tables.keep_early(frame, &key) {
-            tables.count_stop(Stop::EarlyLimit);
-        }
-        return Err(Exit::Stop(stop));
+        return Err(Exit::Stop(without_first(frame, &packet, tables, &key)));
     };
     match record.way() {
         Way::ToTarget => to_target(frame, &packet, tables, &record),
@@ -82,8 +80,8 @@ pub fn remember<T: Tables>(
     tables.remember_fragment(&key, &record);
 }
 
-/// The same for a datagram that is sent on from `source` to `destination`, both of which are others than
-/// its own; says what number its fragments get.
+/// The same for a datagram whose ends become `source` and `destination`; says what number its fragments
+/// get.
 ///
 /// A first fragment that comes twice is one datagram's, and gets the same number.
 #[inline(always)]
@@ -151,18 +149,36 @@ fn key<T: Tables>(packet: &Packet, tables: &T) -> FragmentKey {
     }
 }
 
-/// What to do with a fragment whose first one is not remembered.
+/// What to do with a fragment whose first one is not remembered: it may still come.
 #[inline(always)]
-fn without_first<T: Tables>(packet: &Packet, tables: &T) -> Stop {
+fn without_first<F: Frame, T: Tables>(
+    frame: &F,
+    packet: &Packet,
+    tables: &T,
+    key: &FragmentKey,
+) -> Stop {
     let vip = ListenerKey::vip(packet.destination);
     let Some(listener) = tables.listener_id(&vip) else {
+        if !is_icmp(packet) && comes_from_a_target(packet, tables) {
+            tables.keep_early(frame, key, Claim::Perhaps);
+        }
         return Stop::NotOurs;
     };
     if is_icmp(packet) && !answers_echo(tables, listener) {
         // Where its first fragment went, too.
         return Stop::Icmp;
     }
+    if !tables.keep_early(frame, key, Claim::Ours) {
+        tables.count_stop(Stop::EarlyLimit);
+    }
     Stop::NoFirstFragment
+}
+
+/// Whether the prefilter admits a fragment's source as a translated target, whatever the port.
+#[inline(always)]
+fn comes_from_a_target<T: Tables>(packet: &Packet, tables: &T) -> bool {
+    let (word, mask) = Prefilter::bit(Side::Target, packet.source, 0, U16::ZERO);
+    tables.prefilter(word, mask)
 }
 
 /// On to the target that the first fragment went to.
@@ -183,16 +199,11 @@ fn to_target<F: Frame, T: Tables>(
     fits(packet, overhead_bytes(&target), &next_hop)?;
     let mode = target.control.mode;
     if mode.is_translated() {
+        let disguise = disguise.ok_or(Stop::NoFirstFragment)?;
         has_a_hop_left(packet)?;
         let address = Some(target.record.address());
-        if let Some(disguise) = disguise {
-            translate_addresses(frame, packet, Some(source), address)?;
-            renumber(frame, packet, disguise.identification)?;
-        } else if mode == Mode::NAT {
-            translate_addresses(frame, packet, None, address)?;
-        } else {
-            return Err(Exit::Stop(Stop::NoFirstFragment));
-        }
+        translate_addresses(frame, packet, Some(source), address)?;
+        renumber(frame, packet, disguise.identification)?;
     }
     count(packet, tables, record, PassageKind::Known);
     let mut network = packet.network;
@@ -228,19 +239,12 @@ fn to_client<F: Frame, T: Tables>(
         .and_then(Listener::key)
         .ok_or(Stop::UnwrittenListener)?;
     has_a_hop_left(packet)?;
-    let disguise = record.disguise();
-    let destination = match disguise {
-        Some(disguise) => disguise.address,
-        None => packet.destination,
-    };
+    let disguise = record.disguise().ok_or(Stop::NotOurs)?;
+    let destination = disguise.address;
     let route = route(frame, tables, packet, packet.source, destination)?;
     fits(packet, 0, &route.next_hop)?;
-    if let Some(disguise) = disguise {
-        translate_addresses(frame, packet, Some(listener.address), Some(destination))?;
-        renumber(frame, packet, disguise.identification)?;
-    } else {
-        translate_addresses(frame, packet, Some(listener.address), None)?;
-    }
+    translate_addresses(frame, packet, Some(listener.address), Some(destination))?;
+    renumber(frame, packet, disguise.identification)?;
     count(packet, tables, record, PassageKind::Return);
     Ok(emit(frame, packet.network, &route.next_hop)?)
 }

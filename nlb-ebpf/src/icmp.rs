@@ -11,7 +11,7 @@
 
 use nlb_common::{
     address::Address,
-    flow::{Choice, Client},
+    flow::{Choice, Client, FlowState},
     fragment::Way,
     listener::{ListenerId, ListenerKey},
     maps::Side,
@@ -233,15 +233,7 @@ fn error_to_target<F: Frame, T: Tables>(
     if quote.source != packet.destination {
         return Err(Exit::Stop(Stop::IcmpUnreadable));
     }
-    // The flow's packets as they come from the client: the quoted one, the other way round.
-    let forth = Packet {
-        source: quote.destination,
-        destination: quote.source,
-        source_port: quote.destination_port,
-        destination_port: quote.source_port,
-        protocol: quote.protocol,
-        ..*packet
-    };
+    let forth = quote.forth(packet);
     let client = Client {
         address: forth.source,
         port: forth.source_port,
@@ -258,6 +250,12 @@ fn error_to_target<F: Frame, T: Tables>(
     });
     if tables.translates_sources() && found.entry.is_some_and(is_source_translated) {
         return Err(snat::icmp::go(tables, Addressee::Vip));
+    }
+    if found
+        .entry
+        .is_some_and(|entry| entry.progress().state.has(FlowState::SEQUENCE_TRANSLATED))
+    {
+        return Err(Exit::Go(Stage::SequenceIcmp));
     }
     let (listener, target, kind) = destined(frame, &forth, tables, &found)?;
     let next_hop = to_target::way(frame, packet, packet.source, tables, &target)?;

@@ -22,6 +22,9 @@
 //! Flows whose source is translated, too, have stages of their own ([`snat`]): for packets of known
 //! flows, for the first one, and for answers, which come to an address of the pool.
 //!
+//! Where a listener answers SYNs with cookies, what opens a connection and what belongs to one that
+//! was opened so have stages of their own, too ([`cookie`]).
+//!
 //! A packet for a QUIC listener leaves the way to the target for one more stage, [`quic`], before
 //! anything is decided, and comes back to the same way with what its connection ID says.
 //!
@@ -57,6 +60,7 @@ pub mod answer;
 pub mod begin;
 pub mod checksum;
 pub mod classify;
+pub mod cookie;
 pub mod decap;
 pub mod depart;
 pub mod emit;
@@ -72,6 +76,7 @@ pub mod parse;
 pub mod quic;
 pub mod quote;
 pub mod rewrite;
+mod segment;
 pub mod segment_size;
 pub mod select;
 pub mod settled;
@@ -170,6 +175,12 @@ pub fn follow<F: Frame, T: Tables>(
             Stage::SnatIcmp => snat::icmp::icmp(frame, tables),
             Stage::SnatFirst => snat::known::first(frame, tables),
             Stage::OuterError => outer_error::outer_error(frame, tables),
+            Stage::Cookie => cookie::answer::answer(frame, tables),
+            Stage::CookieReturn => cookie::check::check(frame, tables),
+            Stage::CookieBegin => cookie::begin::begin(frame, tables),
+            Stage::SequenceKnown => cookie::known::known(frame, tables),
+            Stage::SequenceBack => cookie::back::back(frame, tables),
+            Stage::SequenceIcmp => cookie::icmp::icmp(frame, tables),
             // Only the kernel has it, behind a stop.
             Stage::Fault => break,
         };

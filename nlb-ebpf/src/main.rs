@@ -16,6 +16,10 @@ use nlb_ebpf::{
     answer::answer,
     begin::begin,
     classify::{back, classify},
+    cookie::{
+        answer::answer as cookie, back::back as sequence_back, begin::begin as cookie_begin,
+        check::check as cookie_return, icmp::icmp as sequence_icmp, known::known as sequence_known,
+    },
     depart::depart,
     fragment::fragment,
     front::front,
@@ -158,6 +162,48 @@ fn nlb_snat_first(context: XdpContext) -> u32 {
 #[inline(always)]
 fn nlb_outer_error(context: XdpContext) -> u32 {
     run!(outer_error, context)
+}
+
+/// [`nlb_ebpf::Stage::Cookie`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_cookie(context: XdpContext) -> u32 {
+    run!(cookie, context)
+}
+
+/// [`nlb_ebpf::Stage::CookieReturn`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_cookie_return(context: XdpContext) -> u32 {
+    run!(cookie_return, context)
+}
+
+/// [`nlb_ebpf::Stage::CookieBegin`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_cookie_begin(context: XdpContext) -> u32 {
+    run!(cookie_begin, context)
+}
+
+/// [`nlb_ebpf::Stage::SequenceKnown`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_sequence_known(context: XdpContext) -> u32 {
+    run!(sequence_known, context)
+}
+
+/// [`nlb_ebpf::Stage::SequenceBack`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_sequence_back(context: XdpContext) -> u32 {
+    run!(sequence_back, context)
+}
+
+/// [`nlb_ebpf::Stage::SequenceIcmp`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_sequence_icmp(context: XdpContext) -> u32 {
+    run!(sequence_icmp, context)
 }
 
 /// [`nlb_ebpf::Stage::Quic`].

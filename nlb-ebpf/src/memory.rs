@@ -3,14 +3,17 @@
 //! The records are the very types that the kernel's maps hold.
 extern crate std;
 
-use core::cell::{Cell, RefCell};
+use core::{
+    cell::{Cell, RefCell, RefMut},
+    ops::Deref,
+};
 use std::{boxed::Box, collections::HashMap, vec::Vec};
 
 use nlb_common::{
     address::Address,
     admission::{ALLOW, Admission, AdmissionPolicy, Source, SourceRecord},
     counter::Traffic,
-    early::{EarlyFragment, FRAME_BYTES},
+    early::{Claim, EarlyFragment, FRAME_BYTES},
     event::Event,
     flow::Bucket,
     fragment::{FragmentKey, FragmentRecord, Identifications},
@@ -20,18 +23,20 @@ use nlb_common::{
     next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
     quic::ServerIdKey,
     ring::Slot,
+    sequence::Sequences,
     source::{Pool, SourceBucket, SourceId, Translations},
     stop::Stop,
     target::{Target, TargetControl, TargetId, TargetIdentity},
     tick::Tick,
     tunnel::TunnelSlot,
+    wire::protocol::TCP,
     word::Word,
 };
 use zerocopy::{FromZeros as _, big_endian::U16};
 
 use crate::{
     frame::{Frame, Header, Offset},
-    tables::{Passage, PassageKind, Route, RouteQuery, Tables},
+    tables::{Cookie, Handshake, Passage, PassageKind, Route, RouteQuery, Tables},
 };
 
 /// A frame in a vector.
@@ -173,6 +178,10 @@ pub struct MemoryTables {
     pub identifications: Identifications,
     /// Whether there is room to translate sources.
     pub translates_sources: bool,
+    /// Whether there may be listeners that answer with SYN cookies.
+    pub makes_cookies: bool,
+    /// Sequence numbers; as many as buckets.
+    pub sequences: Vec<Sequences>,
     /// Our addresses that sources are translated to.
     pub pool: Pool,
     /// What sources become; as many as buckets.
@@ -226,6 +235,8 @@ impl MemoryTables {
             early: RefCell::default(),
             identifications: Identifications::default(),
             translates_sources: true,
+            makes_cookies: true,
+            sequences: records(buckets.next_power_of_two()),
             pool: Pool::default(),
             translations: records(buckets.next_power_of_two()),
             sources: records(buckets.next_power_of_two()),
@@ -335,6 +346,27 @@ impl MemoryTables {
         }
     }
 
+    /// About a minute, as a number: the time for which cookies are the same.
+    fn minute(&self) -> u16 {
+        self.now.get() >> 6
+    }
+
+    /// The cookie for a handshake in a minute, with the segment size under this index in its two
+    /// lowest bits. The kernel's are other numbers, of which the same is true.
+    #[expect(clippy::cast_possible_truncation, reason = "half a hash is enough")]
+    fn cookie(&self, handshake: &Handshake, minute: u16, index: usize) -> u32 {
+        let Handshake { client, vip, .. } = handshake;
+        let hash = self.table_key.select_with_sequence(
+            client.address,
+            client.port,
+            vip.address,
+            vip.port,
+            TCP,
+            handshake.sequence ^ u32::from(minute) << 20,
+        );
+        (hash as u32 & !3) | index as u32
+    }
+
     /// How often a stop was counted.
     pub fn stops(&self, stop: Stop) -> u64 {
         self.stop_counters
@@ -382,13 +414,11 @@ impl Tables for MemoryTables {
             .is_some_and(|(_, _, verdict)| *verdict == ALLOW)
     }
 
-    fn source<R>(&self, source: &Source, look: impl FnOnce(&SourceRecord) -> R) -> Option<R> {
-        Some(look(
-            self.admission_sources
-                .borrow_mut()
-                .entry(*source)
-                .or_default(),
-        ))
+    fn source(&self, source: &Source) -> Option<impl Deref<Target = SourceRecord>> {
+        let sources = self.admission_sources.borrow_mut();
+        Some(RefMut::map(sources, |sources| {
+            sources.entry(*source).or_default()
+        }))
     }
 
     fn target(&self, id: TargetId) -> Option<&Target> {
@@ -430,6 +460,33 @@ impl Tables for MemoryTables {
 
     fn translates_sources(&self) -> bool {
         self.translates_sources
+    }
+
+    fn makes_cookies(&self) -> bool {
+        self.makes_cookies
+    }
+
+    fn make_cookie(&self, handshake: &Handshake, segment_bytes: u16) -> Option<Cookie> {
+        let sizes = segment_sizes(handshake);
+        let index = sizes.iter().rposition(|size| *size <= segment_bytes);
+        let index = index.unwrap_or(0);
+        Some(Cookie {
+            number: self.cookie(handshake, self.minute(), index),
+            segment_bytes: *sizes.get(index)?,
+        })
+    }
+
+    fn is_cookie(&self, handshake: &Handshake, number: u32) -> bool {
+        let now = self.minute();
+        [now, now.wrapping_sub(1)].iter().any(|minute| {
+            (0..segment_sizes(handshake).len())
+                .any(|index| self.cookie(handshake, *minute, index) == number)
+        })
+    }
+
+    fn sequences(&self, bucket: u32) -> Option<&Sequences> {
+        self.sequences
+            .get(bucket as usize & (self.sequences.len() - 1))
     }
 
     fn pool(&self) -> Option<&Pool> {
@@ -484,7 +541,7 @@ impl Tables for MemoryTables {
         fragments.insert(*key, *record);
     }
 
-    fn keep_early<F: Frame>(&self, frame: &F, key: &FragmentKey) -> bool {
+    fn keep_early<F: Frame>(&self, frame: &F, key: &FragmentKey, claim: Claim) -> bool {
         let mut bytes = [0; FRAME_BYTES];
         let Some(length_bytes) = frame.copy_to(&mut bytes) else {
             return false;
@@ -493,6 +550,7 @@ impl Tables for MemoryTables {
             key: *key,
             interface: frame.interface(),
             length_bytes,
+            is_copy: u64::from(claim == Claim::Perhaps),
             bytes,
         });
         true
@@ -564,6 +622,15 @@ impl Tables for MemoryTables {
 
     fn tell(&self, event: &Event) {
         self.events.borrow_mut().push(*event);
+    }
+}
+
+/// The segment sizes that cookies tell apart: the kernel's.
+fn segment_sizes(handshake: &Handshake) -> &'static [u16] {
+    if handshake.client.address.is_v4() {
+        &[536, 1300, 1440, 1460]
+    } else {
+        &[1220, 1420, 1440, 8940]
     }
 }
 

@@ -17,7 +17,10 @@ use nlb_common::{
 };
 use zerocopy::big_endian::U16;
 
-use crate::frame::{Frame, Offset};
+use crate::{
+    frame::{Frame, Offset},
+    rewrite::Endpoint,
+};
 
 /// What was found behind the IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +98,24 @@ impl Packet {
         identification: 0,
         fragment_header: Offset(0),
     };
+
+    /// The end that it comes from.
+    #[inline(always)]
+    pub(crate) const fn sender(&self) -> Endpoint {
+        Endpoint {
+            address: self.source,
+            port: self.source_port,
+        }
+    }
+
+    /// The end that it goes to.
+    #[inline(always)]
+    pub(crate) const fn receiver(&self) -> Endpoint {
+        Endpoint {
+            address: self.destination,
+            port: self.destination_port,
+        }
+    }
 
     /// Whether so many bytes at this offset of the frame lie in the IP packet, and not behind it.
     #[inline(always)]

@@ -15,7 +15,7 @@ use nlb_common::{
         udp::Udp,
     },
 };
-use zerocopy::big_endian::U16;
+use zerocopy::big_endian::{U16, U32};
 
 use crate::{
     checksum::Change,
@@ -47,6 +47,8 @@ pub struct Quote {
 
 /// Bytes of ICMP's header, and of the transport header that every quote has.
 const HEAD_BYTES: u16 = 8;
+/// Where a TCP header has its sequence number.
+const TCP_SEQUENCE: u16 = 4;
 /// Where a TCP header has its checksum.
 const TCP_CHECKSUM: u16 = 16;
 
@@ -157,6 +159,19 @@ impl Quote {
         Some(())
     }
 
+    /// A packet of the flow as it comes from the client: the quoted one, the other way round.
+    #[inline(always)]
+    pub(crate) const fn forth(&self, packet: &Packet) -> Packet {
+        Packet {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol: self.protocol,
+            ..*packet
+        }
+    }
+
     /// Translates one end of the quote, and the error's own opposite end if it has the same address;
     /// takes one hop off the error. The caller has made sure that a hop is left.
     ///
@@ -250,6 +265,34 @@ impl Quote {
             if destination.is_some() {
                 header.source = outer_source.v6_bytes();
             }
+        }
+        let icmp = frame
+            .get_mut::<Icmp>(packet.transport)
+            .ok_or(Stop::Malformed)?;
+        icmp.checksum = covered.apply(icmp.checksum);
+        Ok(())
+    }
+
+    /// Adds to the sequence number of a quoted TCP segment, modulo 2³².
+    #[inline(always)]
+    pub fn shift_sequence<F: Frame>(
+        &self,
+        frame: &mut F,
+        packet: &Packet,
+        shift: u32,
+    ) -> Result<(), Stop> {
+        let at = self.transport.plus(TCP_SEQUENCE).ok_or(Stop::Malformed)?;
+        let number = frame.get_mut::<U32>(at).ok_or(Stop::Malformed)?;
+        let old = *number;
+        *number = U32::new(old.get().wrapping_add(shift));
+        let change = Change::default().long(old, *number);
+        let mut covered = change;
+        if self.has_tcp_checksum {
+            let at = self.transport.plus(TCP_CHECKSUM).ok_or(Stop::Malformed)?;
+            let checksum = frame.get_mut::<U16>(at).ok_or(Stop::Malformed)?;
+            let old = *checksum;
+            *checksum = change.apply(old);
+            covered = covered.word(old, *checksum);
         }
         let icmp = frame
             .get_mut::<Icmp>(packet.transport)

@@ -40,6 +40,24 @@ pub fn clamp<F: Frame, T: Tables>(
     }
 }
 
+/// The segment size that a SYN names, in bytes, if it names one.
+#[inline(always)]
+pub(crate) fn of<F: Frame, T: Tables>(frame: &F, transport: Offset, tables: &T) -> Option<u16> {
+    let (at, _) = find(frame, transport, tables)?;
+    Some(frame.get::<U16>(at)?.get())
+}
+
+/// A segment size of our own, as large as the listener wants it.
+#[inline(always)]
+pub(crate) fn clamped<T: Tables>(bytes: u16, listener: ListenerId, tables: &T) -> u16 {
+    match tables.listener(listener) {
+        Some(record) if record.policy().mss_clamp_bytes != 0 => {
+            bytes.min(record.policy().mss_clamp_bytes)
+        }
+        _ => bytes,
+    }
+}
+
 /// Where the option's number stands, and whether that is an odd number of bytes into the header.
 ///
 /// VERIFIER: the place is forgotten after each option, and then bounded anew, or each way through

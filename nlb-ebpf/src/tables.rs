@@ -1,8 +1,11 @@
 //! Everything that a packet may ask or tell: maps in the kernel, collections in memory.
 
+use core::ops::Deref;
+
 use nlb_common::{
     address::Address,
     admission::{Admission, Source, SourceRecord},
+    early::Claim,
     event::Event,
     flow::Bucket,
     fragment::{FragmentKey, FragmentRecord},
@@ -12,6 +15,7 @@ use nlb_common::{
     next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot},
     quic::ServerIdKey,
     ring::Slot,
+    sequence::Sequences,
     source::{Pool, SourceBucket, Translations},
     stop::Stop,
     target::{Target, TargetId},
@@ -20,7 +24,7 @@ use nlb_common::{
     word::Word,
 };
 
-use crate::frame::Frame;
+use crate::{frame::Frame, rewrite::Endpoint};
 
 /// A question to the kernel's routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +51,28 @@ pub struct Route {
     /// The index of the interface that the neighbour is on: a VLAN's own, where `next_hop` has that
     /// of its carrier.
     pub interface: u32,
+}
+
+/// A connection that a client asks for: all that a SYN cookie depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    /// The client's end.
+    pub client: Endpoint,
+    /// The listener's.
+    pub vip: Endpoint,
+    /// The client's first sequence number, which its SYN has.
+    pub sequence: u32,
+}
+
+/// A SYN cookie (D. J. Bernstein, 1996): a first sequence number that only we can tell from others,
+/// so that whoever sends it back has seen it, and nothing needs to be remembered until then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cookie {
+    /// The number.
+    pub number: u32,
+    /// The size of segments, in bytes, that the number stands for: the one that was asked for, or the
+    /// next smaller of a few.
+    pub segment_bytes: u16,
 }
 
 /// What is counted about a packet that was sent on.
@@ -101,8 +127,11 @@ pub trait Tables {
     /// Whether the longest prefix of a source in a listener's rules admits it; not without one.
     fn admits(&self, listener: ListenerId, source: Address) -> bool;
 
-    /// Shows `look` what was counted of a source, if anything; `None` if there is no room for it.
-    fn source<R>(&self, source: &Source, look: impl FnOnce(&SourceRecord) -> R) -> Option<R>;
+    /// What was counted of a source, if anything; `None` if there is no room for it.
+    ///
+    /// Not shown to a closure: one that two stages call is not inlined, and a call between BPF
+    /// functions passes everything through the stack.
+    fn source(&self, source: &Source) -> Option<impl Deref<Target = SourceRecord>>;
 
     /// A target's record.
     fn target(&self, id: TargetId) -> Option<&Target>;
@@ -134,6 +163,19 @@ pub trait Tables {
 
     /// Whether there is room to translate sources; constant.
     fn translates_sources(&self) -> bool;
+
+    /// Whether there may be listeners that answer with SYN cookies; constant.
+    fn makes_cookies(&self) -> bool;
+
+    /// The cookie for a handshake with a client that takes segments of this size; nothing if none can
+    /// be made. Within a minute or so the same question has the same answer.
+    fn make_cookie(&self, handshake: &Handshake, segment_bytes: u16) -> Option<Cookie>;
+
+    /// Whether a number is a cookie that was made for this handshake within the last minutes.
+    fn is_cookie(&self, handshake: &Handshake, number: u32) -> bool;
+
+    /// The sequence numbers of a bucket's flows.
+    fn sequences(&self, bucket: u32) -> Option<&Sequences>;
 
     /// Our addresses that sources are translated to.
     fn pool(&self) -> Option<&Pool>;
@@ -177,7 +219,7 @@ pub trait Tables {
 
     /// Asks the daemon to keep a fragment until its datagram's first one comes; says whether there was
     /// room to ask.
-    fn keep_early<F: Frame>(&self, frame: &F, key: &FragmentKey) -> bool;
+    fn keep_early<F: Frame>(&self, frame: &F, key: &FragmentKey, claim: Claim) -> bool;
 
     /// How many numbers the counter that a hash leads to had given before; now it is one more.
     fn next_identification(&self, hash: u32) -> u32;

@@ -22,11 +22,11 @@ use crate::{
     answer::tell,
     emit::{emit, fits, has_a_hop_left, route},
     flows::{self, Place},
-    fragment,
     frame::Frame,
-    parse::{Kind, Packet},
+    parse::Packet,
     rewrite::{End, translate},
     segment_size,
+    snat::disguise,
     tables::{Passage, PassageKind, Tables},
 };
 
@@ -72,6 +72,10 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
     if !ALL && packet.tcp_flags & SYN != 0 {
         return Err(Exit::Go(Stage::Back));
     }
+    let progress = entry.progress();
+    if progress.state.has(FlowState::SEQUENCE_TRANSLATED) {
+        return Err(Exit::Go(Stage::SequenceBack));
+    }
     let choice = Choice::of_word(found.word);
     if is_reset && packet.protocol == protocol::TCP {
         return Err(ended::<ALL, T>(
@@ -86,7 +90,6 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
         .listener(choice.listener)
         .ok_or(Stop::UnwrittenListener)?;
     let key = listener.key().ok_or(Stop::UnwrittenListener)?;
-    let progress = entry.progress();
     let now = tables.now();
     in_time::<ALL, T>(packet, tables, choice.listener, listener, progress, now)?;
     has_a_hop_left(packet).map_err(|stop| {
@@ -107,16 +110,12 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
     })?;
     let state = advance(progress.state, packet);
     flows::note(tables, entry, progress, progress.after(state, now, epoch));
-    if ALL && packet.kind == Kind::FirstFragment {
-        fragment::remember(
-            packet,
-            tables,
-            choice.listener,
-            choice.target,
-            Way::ToClient,
-        );
-    }
     translate(frame, packet, End::Source, key.address, key.port)?;
+    if ALL {
+        let ids = (choice.listener, choice.target);
+        let ends = (key.address, packet.destination);
+        disguise(frame, packet, tables, ids, Way::ToClient, ends)?;
+    }
     if ALL && packet.tcp_flags & SYN != 0 {
         segment_size::clamp(frame, packet.transport, choice.listener, tables);
     }

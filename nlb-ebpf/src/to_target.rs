@@ -19,6 +19,7 @@ use nlb_common::{
 use crate::{
     Exit, Stage, Verdict, admission,
     answer::tell,
+    cookie::check,
     emit::{UNTAGGED, emit, fits, has_a_hop_left},
     flows::{self, Found, Place},
     frame::Frame,
@@ -89,6 +90,9 @@ pub fn to_target<F: Frame, T: Tables>(
     let decision = decide::<false, false, F, T>(frame, packet, tables, &arrival, UNNAMED)?;
     if tables.translates_sources() && decision.state.has(FlowState::SOURCE_TRANSLATED) {
         return Err(Exit::Go(Stage::SnatKnown));
+    }
+    if decision.state.has(FlowState::SEQUENCE_TRANSLATED) {
+        return Err(Exit::Go(Stage::SequenceKnown));
     }
     let begin = |_| Exit::Go(Stage::Begin);
     let next_hop = known_way(tables, &decision.target).ok_or(Exit::Go(Stage::Begin))?;
@@ -229,6 +233,7 @@ pub(crate) fn decide<'t, const ALL: bool, const QUIC: bool, F: Frame, T: Tables>
         if found.entry.is_some() {
             stranded(packet, tables, listener, policy.expired, Stop::IdleExpired)?;
         } else {
+            check::divert(packet, tables, listener, policy)?;
             stranded(packet, tables, listener, policy.stray, Stop::Stray)?;
         }
     }

@@ -5,6 +5,9 @@
 //! it waits here until its datagram's first one has left a record, and is then sent in again as if it
 //! had just arrived ([`Loaded::send_in`](crate::dataplane::load::Loaded::send_in)). What waits, how long,
 //! and how much goes in again are bounded, and nothing goes in twice; see docs/adr/0010-early-fragments.md.
+//!
+//! A target's fragment may be of its own business, and has gone on: what waits is a copy, for a shorter
+//! time and in fewer places, and counts only if its first one comes.
 
 use std::{
     collections::VecDeque,
@@ -19,8 +22,13 @@ use serde::{Deserialize, Serialize};
 /// other, and much shorter than a receiver waits for all of them.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// The same for a copy, so that those that wait for nothing make room soon.
+const COPIES_PATIENCE: Duration = Duration::from_millis(100);
+
 /// How many wait at a time.
 const PLACES: usize = 256;
+/// How many of them may be copies.
+const COPIES_PLACES: usize = 64;
 
 /// How many go in again within [`PATIENCE`].
 const SENT: usize = 4096;
@@ -60,11 +68,12 @@ impl Waiting {
 
     /// Lets a fragment wait, unless it waited before: then its record is one that packets do not find.
     pub fn keep(&mut self, fragment: &EarlyFragment, now: Instant) {
-        self.counts.kept += 1;
+        let is_copy = fragment.is_copy != 0;
+        self.counts.kept += u64::from(!is_copy);
         let digest = self.digest(fragment);
         let is_back = self.sent.iter().any(|(_, sent)| *sent == digest);
-        if is_back || self.fragments.len() >= PLACES {
-            self.counts.given_up += 1;
+        if is_back || !self.has_room(is_copy) {
+            self.counts.given_up += u64::from(!is_copy);
         } else {
             self.fragments.push_back((now, Box::new(*fragment)));
         }
@@ -76,23 +85,32 @@ impl Waiting {
         now: Instant,
         mut has_come: impl FnMut(&FragmentKey) -> bool,
     ) -> Vec<EarlyFragment> {
-        let is_past = |since: Instant| now.saturating_duration_since(since) >= PATIENCE;
-        while self.sent.front().is_some_and(|(at, _)| is_past(*at)) {
+        let is_past = |since, patience| now.saturating_duration_since(since) >= patience;
+        while (self.sent.front()).is_some_and(|(at, _)| is_past(*at, PATIENCE)) {
             self.sent.pop_front();
         }
         let mut leaving = Vec::new();
         for (since, fragment) in std::mem::take(&mut self.fragments) {
+            let is_copy = fragment.is_copy != 0;
+            let patience = if is_copy { COPIES_PATIENCE } else { PATIENCE };
             if self.sent.len() < SENT && has_come(&fragment.key) {
+                self.counts.kept += u64::from(is_copy);
                 self.counts.sent_on += 1;
                 self.sent.push_back((now, self.digest(&fragment)));
                 leaving.push(*fragment);
-            } else if is_past(since) {
-                self.counts.given_up += 1;
+            } else if is_past(since, patience) {
+                self.counts.given_up += u64::from(!is_copy);
             } else {
                 self.fragments.push_back((since, fragment));
             }
         }
         leaving
+    }
+
+    fn has_room(&self, is_copy: bool) -> bool {
+        let waiting = &self.fragments;
+        let copies = || waiting.iter().filter(|(_, it)| it.is_copy != 0).count();
+        waiting.len() < PLACES && !(is_copy && copies() >= COPIES_PLACES)
     }
 
     fn digest(&self, fragment: &EarlyFragment) -> u64 {
@@ -117,6 +135,7 @@ mod tests {
             },
             interface: 2,
             length_bytes: 60,
+            is_copy: 0,
             bytes: [content; FRAME_BYTES],
         }
     }
@@ -138,6 +157,43 @@ mod tests {
         assert!(waiting.is_empty());
         let counts = waiting.counts();
         assert_eq!((counts.kept, counts.sent_on, counts.given_up), (3, 3, 0));
+    }
+
+    fn copy(identification: u32) -> EarlyFragment {
+        EarlyFragment {
+            is_copy: 1,
+            ..fragment(identification, 0)
+        }
+    }
+
+    #[test]
+    fn a_copy_counts_only_if_its_first_one_comes_and_waits_less() {
+        let (mut waiting, start) = (Waiting::default(), Instant::now());
+        for identification in [1, 2] {
+            waiting.keep(&copy(identification), start);
+        }
+        assert_eq!(waiting.counts(), Counts::default());
+        assert_eq!(
+            waiting.leave(start, |key| key.identification == 1),
+            [copy(1)]
+        );
+        assert!(waiting.leave(start + COPIES_PATIENCE, |_| false).is_empty());
+        assert!(waiting.is_empty());
+        let counts = waiting.counts();
+        assert_eq!((counts.kept, counts.sent_on, counts.given_up), (1, 1, 0));
+    }
+
+    #[test]
+    fn copies_leave_room_for_what_waits_for_us_alone() {
+        let (mut waiting, start) = (Waiting::default(), Instant::now());
+        for identification in (0..).take(2 * PLACES) {
+            waiting.keep(&copy(identification), start);
+        }
+        for identification in (0..).take(PLACES - COPIES_PLACES) {
+            waiting.keep(&fragment(identification, 1), start);
+        }
+        assert_eq!(waiting.counts().given_up, 0);
+        assert_eq!(waiting.leave(start, |_| true).len(), PLACES);
     }
 
     #[test]

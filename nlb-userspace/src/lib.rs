@@ -21,6 +21,8 @@
 //! [`pem`] reads certificates and keys. [`farewell`] has the ends of expired connections told. [`early`] keeps fragments that overtook their
 //! first one.
 //!
+//! [`metrics`] is what monitoring sees of all that.
+//!
 //! [`decap`] is apart: the command that runs on targets of the tunnelled modes.
 
 pub mod access;
@@ -40,6 +42,7 @@ pub mod early;
 pub mod farewell;
 pub mod forward;
 pub mod health;
+pub mod metrics;
 pub mod next_hop;
 pub mod pem;
 pub mod plan;

@@ -3,8 +3,11 @@
 use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::Parser as _;
-use nlb_userspace::cli::{self, Cli};
-use tracing_subscriber::EnvFilter;
+use nlb_userspace::{
+    cli::{self, Cli},
+    metrics::log::Counting,
+};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -13,11 +16,14 @@ fn main() -> ExitCode {
     // https://no-color.org: set and not empty means none.
     let colours = std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(colours)
-        .with_target(false)
+        .with_target(false);
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .with(Counting)
         .init();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -361,7 +361,8 @@ fn plan_listeners(
                 .with_quic(layout.is_some())
                 .with_admission(listener.admission.is_asked())
                 .with_echo(listener.answers_echo)
-                .with_pinning_on_change(rings::settles(wish, listener)),
+                .with_pinning_on_change(rings::settles(wish, listener))
+                .with_syn_cookies(listener.syn_cookies),
             stray: listener.stray,
             expired: listener.expired,
             mss_clamp_bytes: listener.mss_clamp_bytes,

@@ -27,9 +27,10 @@ use crate::{
         self, Api, ApiError,
         network::{Network, NetworkError},
     },
-    config::{self, Faults, OnExit},
+    config::{self, Endpoint, Faults, OnExit},
     daemon::{Daemon, DaemonError},
     dataplane::{DataplaneError, load},
+    metrics::{self, server::MetricsError},
     privileges::{self, PrivilegesError},
     secret, service,
     store::{StoreError, keys::KeyLog},
@@ -75,6 +76,9 @@ pub enum RunError {
     /// What the service manager hands over cannot be used.
     #[error("cannot use the socket that the service manager hands over: {0}")]
     HandedOver(#[source] io::Error),
+    /// Metrics cannot be read where they should be.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// There is no audit log.
     #[error("node.audit_log: {0}")]
     Audit(#[from] AuditError),
@@ -110,6 +114,10 @@ pub async fn run(config: &Path) -> Result<(), RunError> {
     // While root can: a port may be one of those that are root's. Nobody is answered yet.
     let tcp_api = desired.node.tcp_api.as_ref();
     let network = tcp_api.map(|api| Network::bind(api.address)).transpose()?;
+    let metrics = match &desired.node.metrics {
+        Some(endpoint) => Some(metrics::server::bind(endpoint).await?),
+        None => None,
+    };
     let mut terminate = wait_for(SignalKind::terminate())?;
     let mut interrupt = wait_for(SignalKind::interrupt())?;
     let mut hang_up = wait_for(SignalKind::hangup())?;
@@ -120,6 +128,9 @@ pub async fn run(config: &Path) -> Result<(), RunError> {
     let key = folder.join("hash.key");
     let mut files = vec![node.socket.as_path(), &key];
     files.extend(node.audit_log.as_deref());
+    if let Some(Endpoint::Socket(path)) = &node.metrics {
+        files.push(path);
+    }
     privileges::narrow(node, &files)?;
     let audit = node.audit_log.as_deref().map(AuditLog::open).transpose()?;
     let (mut daemon, inputs) = Daemon::start(&config).await?;
@@ -142,6 +153,9 @@ pub async fn run(config: &Path) -> Result<(), RunError> {
         open_up(&node.socket, &guard.policy);
     }
     let policy = guard.policy.clone();
+    if let Some(listener) = metrics {
+        tokio::spawn(metrics::server::serve(listener, commands.clone()));
+    }
     let api = Api::new(commands, guard, KeyLog::open(&node.state_directory)?);
     serve(listener, api.clone());
     if let Some(network) = network {
@@ -164,6 +178,9 @@ pub async fn run(config: &Path) -> Result<(), RunError> {
     // Its maps, and its lock on them.
     drop(daemon);
     // One that is gone already is as well.
+    if let Some(Endpoint::Socket(path)) = &node.metrics {
+        drop(std::fs::remove_file(path));
+    }
     if is_ours {
         drop(std::fs::remove_file(&node.socket));
     }

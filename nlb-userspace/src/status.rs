@@ -91,6 +91,9 @@ pub struct Listener {
     /// What a new flow's choice depends on: `five_tuple`, `five_tuple_and_sequence`, or `source_ip`
     /// with stickiness.
     pub hash: String,
+    /// Flows that are remembered.
+    #[serde(default)]
+    pub active_flows: u64,
     /// What was counted.
     #[serde(flatten)]
     pub counters: Counters,
@@ -150,6 +153,9 @@ pub struct Target {
     /// Flows to it whose source is an address of `node.snat_addresses`: each has a port of its own.
     #[serde(default)]
     pub snat_ports_in_use: u64,
+    /// Flows that are remembered.
+    #[serde(default)]
+    pub active_flows: u64,
     /// What was counted.
     #[serde(flatten)]
     pub counters: Counters,

@@ -10,7 +10,7 @@ use std::{
 
 use nlb_common::listener::HashInput;
 use nlb_userspace::config::{
-    self, Access, Capacity, Desired, FlowLimits, HashKey, HashKeySource, HealthCheck,
+    self, Access, Capacity, Desired, Endpoint, FlowLimits, HashKey, HashKeySource, HealthCheck,
     HealthCheckPort, HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Minimum,
     Mode, Node, OnExit, OverLimit, Protocol, Seccomp, Share, StrandedAction, Suspicion, Target,
     TargetGroup, TcpApi, TunnelOptions, TunnelSource, TunnelSources, XdpMode,
@@ -50,6 +50,7 @@ api.tcp.address = "[2001:db8::5]:8443"
 api.tcp.certificate_file = "/etc/nlb/node.pem"
 api.tcp.key_file = "/etc/nlb/node.key"
 api.tcp.client_ca_file = "/etc/nlb/clients.pem"
+metrics = "127.0.0.1:9118"
 on_exit = "detach"
 user = "nlb"
 seccomp = "log"
@@ -204,6 +205,7 @@ fn a_minimal_file_gets_every_default() {
             socket: PathBuf::from("/run/nlb/nlb.sock"),
             tcp_api: None,
             audit_log: None,
+            metrics: None,
             on_exit: OnExit::Keep,
             user: None,
             seccomp: Seccomp::Enforce,
@@ -240,6 +242,7 @@ fn a_minimal_file_gets_every_default() {
                 tcp_idle_timeout_action: StrandedAction::Reset,
                 tcp_stray_action: StrandedAction::Reset,
                 tcp_mss_clamp_bytes: None,
+                tcp_syn_cookies: false,
             }],
         }],
         target_groups: vec![TargetGroup {
@@ -450,6 +453,7 @@ fn a_full_node_is_taken_as_written() {
             client_ca_file: PathBuf::from("/etc/nlb/clients.pem"),
         }),
         audit_log: None,
+        metrics: Some(Endpoint::Address(([127, 0, 0, 1], 9118).into())),
         on_exit: OnExit::Detach,
         user: Some("nlb".to_owned()),
         seccomp: Seccomp::Log,

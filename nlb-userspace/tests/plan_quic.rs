@@ -62,6 +62,7 @@ fn listener(protocol: u8, ring: WishedRing) -> WishedListener {
         stray: Stranded::FORWARD,
         expired: Stranded::FORWARD,
         mss_clamp_bytes: 0,
+        syn_cookies: false,
     }
 }
 

@@ -8,6 +8,7 @@ use nlb_tests::bench::{
     feature::Feature,
     frames,
     kind::LISTENER_PORT,
+    markdown::Markdown,
     scene::{Path, Scene, Who},
 };
 
@@ -75,19 +76,27 @@ fn row(feature: Feature) -> Result<Row> {
 
 /// The rows as they stand in the documentation.
 pub(crate) fn table(rows: &[Row]) -> String {
-    let head = "\n| feature | established: nobody | another | own | new: nobody | another | own |\n\
-                |---|---:|---:|---:|---:|---:|---:|\n";
-    let cells = |costs: &Costs| {
-        let Costs { nobody, other, own } = *costs;
-        let more = |count: u64| format!("{:+}", count.cast_signed() - nobody.cast_signed());
-        format!("{nobody} | {} | {}", more(other), more(own))
-    };
-    let lines = rows.iter().map(|row| {
-        let name = row.feature.name();
-        format!("| {name} | {} | {} |\n", cells(&row.known), cells(&row.new))
-    });
-    std::iter::once(head.to_owned())
-        .chain(lines)
-        .chain(["\n".to_owned()])
-        .collect()
+    let mut table = Markdown::new([
+        "feature",
+        "established: nobody",
+        "another",
+        "own",
+        "new: nobody",
+        "another",
+        "own",
+    ]);
+    for row in rows {
+        let [nobody, other, own] = cells(&row.known);
+        let [new_nobody, new_other, new_own] = cells(&row.new);
+        let name = row.feature.name().into();
+        table.row([name, nobody, other, own, new_nobody, new_other, new_own]);
+    }
+    table.finish()
+}
+
+/// What it is where nobody has the feature, and how much more otherwise.
+fn cells(costs: &Costs) -> [String; 3] {
+    let Costs { nobody, other, own } = *costs;
+    let more = |count: u64| format!("{:+}", count.cast_signed() - nobody.cast_signed());
+    [nobody.to_string(), more(other), more(own)]
 }

@@ -9,6 +9,7 @@ use nlb_tests::{
         feature::Feature,
         frames,
         kind::{Kind, LISTENER_PORT},
+        markdown::Markdown,
         scene::{Path, Scene, Who},
     },
     machine::Work,
@@ -135,18 +136,14 @@ fn fragments(kind: Kind) -> Result<[Row; 2]> {
 
 /// The rows as they stand in the documentation.
 pub(crate) fn table(rows: &[Row]) -> String {
-    let head = "\n| packet | instructions | helpers | programs |\n|---|---:|---:|---:|\n";
-    let lines = rows.iter().map(|(name, work)| {
-        let programs = work.tail_calls + 1;
-        let Work {
-            instructions,
-            helper_calls,
-            ..
-        } = work;
-        format!("| {name} | {instructions} | {helper_calls} | {programs} |\n")
-    });
-    std::iter::once(head.to_owned())
-        .chain(lines)
-        .chain(["\n".to_owned()])
-        .collect()
+    let mut table = Markdown::new(["packet", "instructions", "helpers", "programs"]);
+    for (name, work) in rows {
+        table.row([
+            name.clone(),
+            work.instructions.to_string(),
+            work.helper_calls.to_string(),
+            (work.tail_calls + 1).to_string(),
+        ]);
+    }
+    table.finish()
 }

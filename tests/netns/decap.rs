@@ -104,7 +104,7 @@ impl Drop for Wrapper {
     }
 }
 
-fn raw(family: AddressFamily, protocol: u32) -> io::Result<OwnedFd> {
+pub(crate) fn raw(family: AddressFamily, protocol: u32) -> io::Result<OwnedFd> {
     let protocol = NonZeroU32::new(protocol).map(Protocol::from_raw);
     Ok(socket_with(
         family,

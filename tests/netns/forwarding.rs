@@ -116,6 +116,13 @@ fn large_transfers_arrive_whole_in_every_mode() -> Result<()> {
 
 /// The client is on the targets' link, and so is the only interface that nlb has: what comes in by it
 /// leaves by it. In `full-nat` answers return through nlb all the same, in `dsr-l2` they never do.
+/// The client's routes, where it reaches the gateway by the targets' side.
+pub(crate) const TO_ONE_ARM: &str = "route replace 10.2.0.0/24 dev eth1\n\
+     route del fd00:2::/64 via fd00:1::1\n\
+     route add fd00:2::/64 dev eth1\n\
+     route replace 192.0.2.0/24 via 10.2.0.1 src 10.2.0.100\n\
+     route replace 2001:db8::/64 via fd00:2::1 src fd00:2::100\n";
+
 #[test]
 fn one_interface_is_enough() -> Result<()> {
     let one_arm = with_pool(&configuration())
@@ -125,11 +132,7 @@ fn one_interface_is_enough() -> Result<()> {
             "interfaces = [\"eth1\"]",
         );
     with_configuration("one_arm", &one_arm, |lab, daemon| {
-        lab.client().ip("route replace 10.2.0.0/24 dev eth1\n\
-             route del fd00:2::/64 via fd00:1::1\n\
-             route add fd00:2::/64 dev eth1\n\
-             route replace 192.0.2.0/24 via 10.2.0.1 src 10.2.0.100\n\
-             route replace 2001:db8::/64 via fd00:2::1 src fd00:2::100\n")?;
+        lab.client().ip(TO_ONE_ARM)?;
         for target in lab.targets() {
             target
                 .host

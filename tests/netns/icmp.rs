@@ -144,7 +144,7 @@ fn packets_of(daemon: &Daemon) -> Result<u64> {
 }
 
 /// How often a stop was counted.
-fn stops_of(daemon: &Daemon, name: &str) -> Result<u64> {
+pub(crate) fn stops_of(daemon: &Daemon, name: &str) -> Result<u64> {
     let status = daemon.status()?;
     let stops = status["stops"].as_array().into_iter().flatten();
     stops

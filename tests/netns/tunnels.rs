@@ -18,6 +18,7 @@ use nlb_tests::lab::{
 use super::{
     PATIENCE, ask_http, ask_udp,
     decap::{ALL, Decap, FROM},
+    forwarding::TO_ONE_ARM,
     icmp::{COUNTER_PORT, FAR_VIPS, UPLOAD_BYTES, serve_counts, upload},
     listeners, text,
 };
@@ -141,6 +142,40 @@ fn gue_carries_both_versions_in_both_versions() -> Result<()> {
 #[test]
 fn geneve_carries_both_versions_in_both_versions() -> Result<()> {
     through("dsr-geneve", "geneve")
+}
+
+#[test]
+fn one_interface_is_enough_for_tunnels_too() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED tunnel_arm: not root");
+        return Ok(());
+    }
+    let lab = Lab::new("tunnel_arm")?;
+    lab.client().ip(TO_ONE_ARM)?;
+    let configure = |mode, target: IpAddr| {
+        let two_arms = configuration(mode, &target.to_string());
+        lab.write_config(&two_arms.replace("\"eth0\", \"eth1\"", "\"eth1\""))
+    };
+    configure("dsr-ipip", target_v4(0).into())?;
+    let daemon = lab.start_nlb()?;
+    let decap = Decap::start(&lab, &format!("{ALL} {FROM}"))?;
+    for mode in ["dsr-ipip", "dsr-gue", "dsr-geneve"] {
+        for target in [target_v4(0).into(), target_v6(0).into()] {
+            configure(mode, target)?;
+            ensure!(daemon.reload()?.status.success(), "{mode}");
+            for vip in [IpAddr::V4(DSR_VIP_V4), IpAddr::V6(DSR_VIP_V6)] {
+                let way = || format!("{vip} by {mode} to {target}");
+                ensure!(ask_udp(&lab, (vip, UDP_PORT).into()).with_context(way)? == "target1");
+                ensure!(ask_http(&lab, (vip, HTTP_PORT).into()).with_context(way)? == "target1");
+            }
+        }
+    }
+    let status = daemon.status()?;
+    ensure!(
+        status["interfaces"].as_array().map(Vec::len) == Some(1),
+        "{status}"
+    );
+    decap.end()
 }
 
 /// Answers of no target in these modes, and so errors that were told to clients.

@@ -2,7 +2,8 @@
 //! is taken for either.
 
 use nlb_common::{
-    fragment::LIFE_TICKS,
+    fragment::{Identifications, LIFE_TICKS},
+    hash::Secret as _,
     stop::Stop,
     wire::protocol::{TCP, UDP},
 };
@@ -10,10 +11,11 @@ use nlb_ebpf::tables::PassageKind::{Known, New, Return};
 use nlb_tests::{
     packet::{Sentence, fragments::split},
     world::{
-        CLIENT, CLIENT_V6, DSR_VIP, DSR_VIP_V6, FAR_CLIENT, VIP, VIP_V6, from_client, from_target,
-        on_to, port_to, tables,
+        CLIENT, CLIENT_V6, DSR_VIP, DSR_VIP_V6, FAR_CLIENT, VIP, VIP_V6, address, from_client,
+        from_target, on_to, port_to, tables,
     },
 };
+use zerocopy::big_endian::U16;
 
 use crate::row::{Row, row};
 
@@ -139,18 +141,38 @@ impl Flow {
         ]
     }
 
+    /// What a datagram's number becomes: of those that are translated, one after another.
+    fn given(&self, number: u16, ends: [&str; 2]) -> u32 {
+        if !self.is_nat {
+            return number.into();
+        }
+        let nth = u32::from(number - NUMBER);
+        given(nth, (ends[0], ends[1], self.protocol))
+    }
+
+    /// The pieces of what a client sends, and of what arrives.
+    fn pieces(&self, number: u16, with: impl Fn(Sentence) -> Sentence) -> [Vec<Vec<u8>>; 2] {
+        let [sent, arrives] = self.whole().map(|whole| with(whole).build());
+        let given = self.given(number, [self.client, self.target.0]);
+        [split(&sent, &CUTS, number), split(&arrives, &CUTS, given)]
+    }
+
     /// A row's end: this piece of a datagram is sent on.
     fn goes(&self, row: Row, number: u16, piece: usize, is_new: bool) -> Row {
-        let [sent, arrives] = self
-            .whole()
-            .map(|whole| split(&whole.build(), &CUTS, number));
+        let [sent, arrives] = self.pieces(number, |whole| whole);
         let kind = if is_new { New } else { Known };
         row.sends_bytes(sent[piece].clone(), arrives[piece].clone(), self.ids, kind)
     }
 
+    /// The pieces of what a target answers, and of what arrives as the client's `nth`.
+    fn answered(&self, number: u16, nth: u16) -> [Vec<Vec<u8>>; 2] {
+        let [sent, arrives] = self.whole_answer().map(|whole| whole.build());
+        let given = self.given(NUMBER + nth, [self.vip.0, self.client]);
+        [split(&sent, &CUTS, number), split(&arrives, &CUTS, given)]
+    }
+
     fn returns(&self, row: Row, number: u16, piece: usize) -> Row {
-        let [sent, arrives] = self.whole_answer();
-        let [sent, arrives] = [sent, arrives].map(|whole| split(&whole.build(), &CUTS, number));
+        let [sent, arrives] = self.answered(number, 0);
         row.sends_bytes(
             sent[piece].clone(),
             arrives[piece].clone(),
@@ -159,11 +181,32 @@ impl Flow {
         )
     }
 
+    /// A small datagram goes.
+    fn begins(&self, row: Row) -> Row {
+        let [sent, arrives] = self.whole().map(|whole| whole.payload(b"small"));
+        row.sends(&sent, &arrives, self.ids, New)
+    }
+
     /// This piece of a datagram is stopped.
     fn stops(&self, row: Row, number: u16, piece: usize, stop: Stop) -> Row {
         let [sent, _] = self.whole();
         row.stops_bytes(split(&sent.build(), &CUTS, number)[piece].clone(), stop)
     }
+}
+
+/// The number that the `nth` datagram between these ends gets, by the protocol.
+pub(crate) fn given(nth: u32, (source, destination, protocol): (&str, &str, u8)) -> u32 {
+    let is_v4 = !source.contains(':');
+    // IPv6 fragments need not agree about it.
+    let protocol = if is_v4 { protocol } else { 0 };
+    let hash = tables().table_key.source(
+        address(destination),
+        U16::ZERO,
+        address(source),
+        U16::ZERO,
+        protocol,
+    );
+    Identifications::number(nth, hash, is_v4)
 }
 
 /// What an untagged packet has besides.
@@ -321,8 +364,10 @@ fn not_followed() -> Vec<Row> {
         ids: (16, 36),
         ..TCP_V4
     };
-    let cut = |whole: Sentence| split(&whole.build(), &[400, 1480], NUMBER);
-    let [sent, arrives] = small.whole().map(cut);
+    let cut = |whole: &Sentence, number| split(&whole.build(), &[400, 1480], number);
+    let [sent, arrives] = small.whole();
+    let number = small.given(NUMBER, [CLIENT, "10.0.0.41"]);
+    let (sent, arrives) = (cut(&sent, NUMBER.into()), cut(&arrives, number));
     rows.push(
         row("a later fragment that the link does not take is stopped")
             .sends_bytes(sent[0].clone(), arrives[0].clone(), small.ids, New)
@@ -336,9 +381,7 @@ fn tagged() -> Vec<Row> {
         &FLOWS,
         "fragments in a vlan are followed, too",
         |flow, row| {
-            let [sent, arrives] = flow
-                .whole()
-                .map(|whole| split(&whole.build(), &CUTS, NUMBER));
+            let [sent, arrives] = flow.pieces(NUMBER, |whole| whole);
             let with_tag = |piece: &[u8]| [&piece[..12], &[0x81, 0, 0, 5], &piece[12..]].concat();
             row.sends_bytes(with_tag(&sent[0]), arrives[0].clone(), flow.ids, New)
                 .sends_bytes(with_tag(&sent[1]), arrives[1].clone(), flow.ids, Known)
@@ -399,18 +442,65 @@ fn never_anothers() -> Vec<Row> {
             .stops_bytes(other(CLIENT, VIP, NUMBER)[1].clone(), Stop::NoFirstFragment),
         begun("a target's own fragments pass")
             .passes_bytes(backup[0].clone())
-            .passes_bytes(backup[1].clone())
-            .passes_bytes(elsewhere[1].clone()),
-        begun("a target's fragment before its first passes: it may be its own")
-            .passes_bytes(split(&own.build(), &CUTS, NUMBER)[1].clone()),
+            .passes_and_is_copied(backup[1].clone())
+            .passes_and_is_copied(elsewhere[1].clone()),
+        UDP_V4.returns(
+            UDP_V4.returns(
+                begun(
+                    "a target's fragment before its first passes, but its copy goes to the client",
+                )
+                .passes_and_is_copied(split(&own.build(), &CUTS, NUMBER)[1].clone()),
+                NUMBER,
+                0,
+            ),
+            NUMBER,
+            1,
+        ),
         UDP_V4
             .returns(
                 begun("a target's answer does not lend its way to others"),
                 NUMBER,
                 0,
             )
-            .passes_bytes(elsewhere[1].clone()),
+            .passes_and_is_copied(elsewhere[1].clone()),
+        row("a reset in fragments that ends no flow is stopped")
+            .stops_bytes(
+                split(&TCP_V4.whole()[0].clone().rst().build(), &CUTS, NUMBER)[0].clone(),
+                Stop::ResetWithoutFlow,
+            )
+            .remembers(0),
+        two_targets(
+            "two targets' datagrams of one number to one client get two",
+            UDP_V4,
+            Flow {
+                target: ("10.0.0.11", 5353),
+                ids: (2, 14),
+                ..UDP_V4
+            },
+        ),
+        two_targets(
+            "so do those over ipv6",
+            UDP_V6,
+            Flow {
+                target: ("fd00::11", 5353),
+                ids: (4, 19),
+                ..UDP_V6
+            },
+        ),
     ]
+}
+
+/// The answers of two flows of one client, whose numbers are the same.
+fn two_targets(claim: &'static str, one: Flow, other: Flow) -> Row {
+    let mut row = other.begins(one.goes(row(claim), NUMBER, 0, true));
+    for piece in [0, 1, 2] {
+        for (nth, flow) in [(0, one), (1, other)] {
+            let [sent, arrives] = flow.answered(NUMBER, nth);
+            let (sent, arrives) = (sent[piece].clone(), arrives[piece].clone());
+            row = row.sends_bytes(sent, arrives, flow.ids, Return);
+        }
+    }
+    row
 }
 
 fn contradictions() -> Vec<Row> {
@@ -516,26 +606,19 @@ fn whole_after_all() -> Vec<Row> {
                 .change(|tables| assert!(tables.fragments.borrow().is_empty()))
         })
         .collect();
-    let with = |whole: Sentence| {
-        let whole = whole.hop_by_hop().destination_options();
-        split(&whole.build(), &CUTS, NUMBER)
-    };
-    let [sent, arrives] = flow.whole().map(with);
+    let [sent, arrives] = flow.pieces(NUMBER, |whole| whole.hop_by_hop().destination_options());
     rows.push(
         row("ipv6 options before and behind the fragment header are stepped over")
             .sends_bytes(sent[0].clone(), arrives[0].clone(), flow.ids, New)
             .sends_bytes(sent[1].clone(), arrives[1].clone(), flow.ids, Known),
     );
-    let with = |whole: Sentence| split(&whole.options(&[1; 8]).build(), &CUTS, NUMBER);
-    let [sent, arrives] = UDP_V4.whole().map(with);
+    let [sent, arrives] = UDP_V4.pieces(NUMBER, |whole| whole.options(&[1; 8]));
     rows.push(
         row("ipv4 options of a fragment stay")
             .sends_bytes(sent[0].clone(), arrives[0].clone(), UDP_V4.ids, New)
             .sends_bytes(sent[1].clone(), arrives[1].clone(), UDP_V4.ids, Known),
     );
-    let [sent, arrives] = UDP_V4
-        .whole()
-        .map(|whole| split(&whole.no_checksum().build(), &CUTS, NUMBER));
+    let [sent, arrives] = UDP_V4.pieces(NUMBER, Sentence::no_checksum);
     rows.push(
         row("a datagram without a checksum gets none by being cut")
             .sends_bytes(sent[0].clone(), arrives[0].clone(), UDP_V4.ids, New)

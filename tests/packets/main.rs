@@ -4,6 +4,7 @@
 mod admission;
 mod answers;
 mod connection;
+mod cookies;
 mod decap;
 mod dsr;
 mod echo;
@@ -62,6 +63,7 @@ fn table() -> Vec<Row> {
     rows.extend(snat_fragments::rows());
     rows.extend(snat_icmp::rows());
     rows.extend(snat_told::rows());
+    rows.extend(cookies::rows());
     rows.extend(quic::rows());
     rows.extend(admission::rows());
     rows

@@ -4,10 +4,12 @@
 use nlb_common::wire::protocol::UDP;
 use nlb_ebpf::tables::PassageKind::{self, Known, New, Return};
 use nlb_tests::{
+    outer::wrapped,
     packet::Sentence,
     world::{
-        CLIENT, CLIENT_V6, DSR_VIP, DSR_VIP_V6, FAR_CLIENT, FAR_CLIENT_V6, VIP, VIP_V6,
-        from_client, from_target, on_to, port_to, tables,
+        CLIENT, CLIENT_V6, DSR_VIP, DSR_VIP_V6, FAR_CLIENT, FAR_CLIENT_V6, FULL_VIP, FULL_VIP_V6,
+        TUNNEL_VIP, TUNNEL_VIP_V6, VIP, VIP_V6, from_client, from_target, on_to, port_to,
+        source_of, tables,
     },
 };
 
@@ -29,6 +31,19 @@ const fn server(id: u32, address: &'static str, number: u64) -> Server {
     }
 }
 
+/// What becomes of packets on their way to a server.
+#[derive(Clone, Copy)]
+enum Way {
+    /// They go to this port of it.
+    Nat(u16),
+    /// So they do, from a source of ours.
+    FullNat(u16),
+    /// They stay what they are.
+    Dsr,
+    /// So they do, inside of others.
+    Tunnel,
+}
+
 /// A listener, who comes to it, and two of its targets.
 #[derive(Clone, Copy)]
 struct Place {
@@ -39,8 +54,7 @@ struct Place {
     far: &'static str,
     /// Who gives the far client its packets.
     router: &'static str,
-    /// None in DSR mode.
-    target_port: Option<u16>,
+    way: Way,
     servers: [Server; 2],
 }
 
@@ -49,7 +63,7 @@ const PORT: u16 = 4433;
 /// A number that no server has.
 const NOBODY: u64 = 0xdead;
 
-const PLACES: [Place; 4] = [
+const PLACES: [Place; 8] = [
     Place {
         name: "nat",
         listener: 54,
@@ -57,7 +71,7 @@ const PLACES: [Place; 4] = [
         client: CLIENT,
         far: FAR_CLIENT,
         router: "198.51.100.254",
-        target_port: Some(4443),
+        way: Way::Nat(4443),
         servers: [
             server(1, "10.0.0.11", 0xa1),
             server(2, "10.0.0.12", 0xffff_ffff_ffff_ff03),
@@ -70,7 +84,7 @@ const PLACES: [Place; 4] = [
         client: CLIENT_V6,
         far: FAR_CLIENT_V6,
         router: "2001:db8:c::fe",
-        target_port: Some(4443),
+        way: Way::Nat(4443),
         servers: [
             server(4, "fd00::11", 0xa1),
             server(5, "fd00::12", 0x5a5a_5a5a_5a5a_5a5a),
@@ -83,7 +97,7 @@ const PLACES: [Place; 4] = [
         client: CLIENT,
         far: FAR_CLIENT,
         router: "198.51.100.254",
-        target_port: None,
+        way: Way::Dsr,
         servers: [
             server(6, "10.0.0.21", 0xa1),
             server(7, "10.0.0.22", 0x5a5a_5a5a_5a5a_5a5a),
@@ -96,10 +110,62 @@ const PLACES: [Place; 4] = [
         client: CLIENT_V6,
         far: FAR_CLIENT_V6,
         router: "2001:db8:c::fe",
-        target_port: None,
+        way: Way::Dsr,
         servers: [
             server(8, "fd00::21", 0xa1),
             server(9, "fd00::22", 0x5a5a_5a5a_5a5a_5a5a),
+        ],
+    },
+    Place {
+        name: "dsr-gue over ipv4",
+        listener: 117,
+        vip: TUNNEL_VIP,
+        client: CLIENT,
+        far: FAR_CLIENT,
+        router: "198.51.100.254",
+        way: Way::Tunnel,
+        servers: [
+            server(98, "10.0.0.21", 0xa1),
+            server(99, "10.0.0.22", 0x5a5a_5a5a_5a5a_5a5a),
+        ],
+    },
+    Place {
+        name: "dsr-ipip over ipv6",
+        listener: 118,
+        vip: TUNNEL_VIP_V6,
+        client: CLIENT_V6,
+        far: FAR_CLIENT_V6,
+        router: "2001:db8:c::fe",
+        way: Way::Tunnel,
+        servers: [
+            server(100, "fd00::21", 0xa1),
+            server(101, "fd00::22", 0x5a5a_5a5a_5a5a_5a5a),
+        ],
+    },
+    Place {
+        name: "full-nat",
+        listener: 119,
+        vip: FULL_VIP,
+        client: CLIENT,
+        far: FAR_CLIENT,
+        router: "198.51.100.254",
+        way: Way::FullNat(4443),
+        servers: [
+            server(102, "10.0.0.11", 0xa1),
+            server(103, "10.0.0.12", 0x5a5a_5a5a_5a5a_5a5a),
+        ],
+    },
+    Place {
+        name: "full-nat over ipv6",
+        listener: 120,
+        vip: FULL_VIP_V6,
+        client: CLIENT_V6,
+        far: FAR_CLIENT_V6,
+        router: "2001:db8:c::fe",
+        way: Way::FullNat(4443),
+        servers: [
+            server(104, "fd00::11", 0xa1),
+            server(105, "fd00::12", 0x5a5a_5a5a_5a5a_5a5a),
         ],
     },
 ];
@@ -155,20 +221,30 @@ impl Place {
         finish: impl Fn(Sentence) -> Sentence,
     ) -> Row {
         let sent = finish(ip(from_client(), client, self.vip).udp(port, PORT));
-        let out = match self.target_port {
-            Some(target_port) => {
-                let on = ip(on_to(server.address), client, server.address).ttl(63);
-                finish(on.udp(port, target_port))
+        let on = |(source, port), (destination, to)| {
+            finish(ip(on_to(server.address), source, destination).udp(port, to))
+        };
+        let out = match self.way {
+            Way::Nat(to) => on((client, port), (server.address, to)).ttl(63),
+            Way::FullNat(to) => {
+                let source = source_of(&tables(), (client, port), UDP, 0);
+                on(source, (server.address, to)).ttl(63)
             }
-            None => finish(ip(on_to(server.address), client, self.vip).udp(port, PORT)),
+            Way::Dsr => on((client, port), (self.vip, PORT)),
+            Way::Tunnel => {
+                let flow = ((client, port, UDP), 0);
+                wrapped(&tables(), &sent.build(), flow, server.id, server.address)
+            }
         };
         row.sends(&sent, &out, (self.listener, server.id), kind)
     }
 
     /// A server's answer reaches the client, if it comes through here.
     fn answers(&self, row: Row, client: (&str, u16), server: Server) -> Row {
-        let Some(target_port) = self.target_port else {
-            return row;
+        let (target_port, seen) = match self.way {
+            Way::Nat(port) => (port, client),
+            Way::FullNat(port) => (port, source_of(&tables(), client, UDP, 0)),
+            Way::Dsr | Way::Tunnel => return row,
         };
         let (client, port) = client;
         let receiver = if client == self.far {
@@ -176,10 +252,10 @@ impl Place {
         } else {
             client
         };
-        let sent = ip(from_target(server.address), server.address, client);
+        let sent = ip(from_target(server.address), server.address, seen.0);
         let out = ip(on_to(receiver), self.vip, client).ttl(63);
         row.sends(
-            &sent.udp(target_port, port),
+            &sent.udp(target_port, seen.1),
             &out.udp(PORT, port),
             (self.listener, server.id),
             Return,
@@ -306,7 +382,7 @@ pub(crate) fn rows() -> Vec<Row> {
         .flat_map(|place| [handshake(place), migration(place), older_flow(place)])
         .collect();
     let right = id_of(NAT.servers[0].number);
-    for place in &PLACES[..2] {
+    for place in &PLACES {
         rows.extend([
             nameless(
                 "a number that no server has names nobody",

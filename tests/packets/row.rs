@@ -41,6 +41,12 @@ enum Step {
         out: Vec<u8>,
         counts: Counts,
     },
+    /// A frame that passes, and of which a copy is kept.
+    Copied(Vec<u8>),
+    Cookie {
+        make: Box<dyn Fn(Row, u32) -> Row>,
+        is_made: bool,
+    },
     NoRoom(Vec<u8>),
     Change(Box<dyn Fn(&mut MemoryTables)>),
     Silence(u16),
@@ -99,6 +105,11 @@ impl Row {
             verdict: Verdict::Pass,
             counts: Counts::default(),
         })
+    }
+
+    /// The same, and a copy of the frame is to be kept.
+    pub(crate) fn passes_and_is_copied(self, bytes: Vec<u8>) -> Self {
+        self.step(Step::Copied(bytes))
     }
 
     /// The frame is stopped, untouched.
@@ -178,6 +189,23 @@ impl Row {
                 stops: BTreeMap::from([(stop.name(), 1)]),
                 ..Counts::default()
             },
+        })
+    }
+
+    /// A SYN is answered with a cookie: a step that is told the number, which each body makes for
+    /// itself.
+    pub(crate) fn makes_cookie(self, make: impl Fn(Row, u32) -> Row + 'static) -> Self {
+        self.step(Step::Cookie {
+            make: Box::new(make),
+            is_made: true,
+        })
+    }
+
+    /// A step with the number of the cookie that was made last.
+    pub(crate) fn with_cookie(self, make: impl Fn(Row, u32) -> Row + 'static) -> Self {
+        self.step(Step::Cookie {
+            make: Box::new(make),
+            is_made: false,
         })
     }
 
@@ -356,6 +384,7 @@ pub(crate) fn run(row: &Row, kernel: Option<&mut Kernel>) -> Result<Vec<String>>
         faults: Vec::new(),
         is_forwarding_off: false,
         changed_macs: Vec::new(),
+        cookies: (0, 0),
     };
     run.write()?;
     for (number, step) in row.steps.iter().enumerate() {
@@ -382,7 +411,18 @@ struct Run<'k> {
     faults: Vec<String>,
     is_forwarding_off: bool,
     changed_macs: Vec<&'static str>,
+    /// The cookie that was made last: in memory, and by the kernel.
+    cookies: (u32, u32),
 }
+
+/// The sequence number of a TCP segment behind plain headers.
+fn sequence(frame: &[u8]) -> u32 {
+    let at = if frame[14] >> 4 == 4 { 38 } else { 58 };
+    u32::from_be_bytes(frame[at..at + 4].try_into().expect("four bytes"))
+}
+
+/// What became of a frame.
+type Outcome = (Answer, Vec<u8>, Counts);
 
 impl Run<'_> {
     fn write(&mut self) -> Result<()> {
@@ -401,7 +441,15 @@ impl Run<'_> {
                 verdict,
                 out,
                 counts,
-            } => return self.frame(number, bytes, *verdict, out, counts),
+            } => {
+                let is_early = counts.stops.contains_key(Stop::NoFirstFragment.name());
+                return self.frame(number, bytes, (*verdict, out), counts, is_early);
+            }
+            Step::Copied(bytes) => {
+                let passes = (Verdict::Pass, &bytes[..]);
+                return self.frame(number, bytes, passes, &Counts::default(), true);
+            }
+            Step::Cookie { make, is_made } => return self.cookie(number, make, *is_made),
             Step::NoRoom(bytes) => {
                 let mut frame = MemoryFrame::new(bytes.clone(), interface(bytes));
                 frame.headroom_bytes = 19;
@@ -459,64 +507,118 @@ impl Run<'_> {
         &mut self,
         number: usize,
         bytes: &[u8],
-        verdict: Verdict,
-        out: &[u8],
+        (verdict, out): (Verdict, &[u8]),
         counts: &Counts,
+        is_early: bool,
     ) -> Result<()> {
-        let interface = interface(bytes);
-        let mut frame = MemoryFrame::new(bytes.to_vec(), interface);
-        if self.kernel.is_some() {
-            self.tables.now.set(Kernel::now().0);
-        }
-        let before = Counts::of_memory(&self.tables)?;
-        let found = handle(&mut frame, &self.tables);
-        let counted = Counts::of_memory(&self.tables)?.since(&before);
+        let (found, told) = self.in_memory(bytes)?;
         let early = self.tables.early.take();
-        self.judge_early(number, bytes, counts, &early);
+        self.judge_early((number, bytes), counts, is_early, &early);
         if found != verdict {
             self.faults.push(format!(
                 "step {number}: memory: expected {verdict:?}, found {found:?}"
             ));
         }
         let expected = (Answer::from(verdict), out, counts);
-        let told = (Answer::from(found), &frame.bytes[..], &counted);
-        if let Some(wrong) = judge(expected, told) {
-            self.faults.push(format!("step {number}: memory:\n{wrong}"));
-        }
-        let Some(kernel) = &mut self.kernel else {
+        self.judge(number, "memory", expected, &told);
+        let Some(told) = self.in_kernel(bytes)? else {
             return Ok(());
         };
-        if bytes.len() < SHORTEST_FRAME_BYTES {
-            return Ok(());
-        }
-        let before = Counts::of_kernel(kernel)?;
-        let (answer, bytes) = kernel.run(bytes, interface)?;
-        let counted = Counts::of_kernel(kernel)?.since(&before);
-        let found = kernel.take_early();
-        if let Some(wrong) = judge(expected, (answer, &bytes, &counted)) {
-            self.faults.push(format!("step {number}: kernel:\n{wrong}"));
-        }
+        let found = self.kernel.as_mut().map(|kernel| kernel.take_early());
+        self.judge(number, "kernel", expected, &told);
         let kept = |of: &[EarlyFragment]| -> Vec<(FragmentKey, u32, Vec<u8>)> {
             let kept = of.iter();
             kept.map(|it| (it.key, it.interface, it.frame().to_vec()))
                 .collect()
         };
-        if kept(&found) != kept(&early) {
+        if found.is_some_and(|found| kept(&found) != kept(&early)) {
             self.faults
                 .push(format!("step {number}: kernel: others are kept"));
         }
         Ok(())
     }
 
-    /// A client's fragment without its first one, and nothing else, is to be kept as it came.
-    fn judge_early(
+    /// A step that each body runs with its own cookie.
+    fn cookie(
         &mut self,
         number: usize,
-        bytes: &[u8],
+        make: &dyn Fn(Row, u32) -> Row,
+        is_made: bool,
+    ) -> Result<()> {
+        let step = |cookie| match make(row(""), cookie).steps.pop() {
+            Some(Step::Frame {
+                bytes,
+                verdict,
+                out,
+                counts,
+            }) => Ok((bytes, Answer::from(verdict), out, counts)),
+            _ => anyhow::bail!("no frame"),
+        };
+        let (bytes, ..) = step(self.cookies.0)?;
+        let (_, told) = self.in_memory(&bytes)?;
+        if is_made {
+            self.cookies.0 = sequence(&told.1);
+        }
+        let (_, verdict, out, counts) = step(self.cookies.0)?;
+        self.judge(number, "memory", (verdict, &out, &counts), &told);
+        let (bytes, ..) = step(self.cookies.1)?;
+        let Some(told) = self.in_kernel(&bytes)? else {
+            return Ok(());
+        };
+        if is_made {
+            self.cookies.1 = sequence(&told.1);
+        }
+        let (_, verdict, out, counts) = step(self.cookies.1)?;
+        self.judge(number, "kernel", (verdict, &out, &counts), &told);
+        Ok(())
+    }
+
+    fn judge(
+        &mut self,
+        number: usize,
+        body: &str,
+        expected: (Answer, &[u8], &Counts),
+        (answer, out, counts): &Outcome,
+    ) {
+        if let Some(wrong) = judge(expected, (*answer, out, counts)) {
+            self.faults.push(format!("step {number}: {body}:\n{wrong}"));
+        }
+    }
+
+    fn in_memory(&mut self, bytes: &[u8]) -> Result<(Verdict, Outcome)> {
+        let mut frame = MemoryFrame::new(bytes.to_vec(), interface(bytes));
+        if self.kernel.is_some() {
+            self.tables.now.set(Kernel::now().0);
+        }
+        let before = Counts::of_memory(&self.tables)?;
+        let found = handle(&mut frame, &self.tables);
+        let counted = Counts::of_memory(&self.tables)?.since(&before);
+        Ok((found, (Answer::from(found), frame.bytes, counted)))
+    }
+
+    /// What the kernel makes of a frame; nothing without a kernel, or of a frame that is shorter than
+    /// it takes.
+    fn in_kernel(&mut self, bytes: &[u8]) -> Result<Option<Outcome>> {
+        let Some(kernel) = &mut self.kernel else {
+            return Ok(None);
+        };
+        if bytes.len() < SHORTEST_FRAME_BYTES {
+            return Ok(None);
+        }
+        let before = Counts::of_kernel(kernel)?;
+        let (answer, out) = kernel.run(bytes, interface(bytes))?;
+        let counted = Counts::of_kernel(kernel)?.since(&before);
+        Ok(Some((answer, out, counted)))
+    }
+
+    /// A fragment without its first one, and nothing else, is to be kept as it came.
+    fn judge_early(
+        &mut self,
+        (number, bytes): (usize, &[u8]),
         counts: &Counts,
+        is_early: bool,
         early: &[EarlyFragment],
     ) {
-        let is_early = counts.stops.contains_key(Stop::NoFirstFragment.name());
         let is_kept = match early {
             [] => !is_early || counts.stops.contains_key(Stop::EarlyLimit.name()),
             [one] => is_early && one.frame() == bytes && one.interface == interface(bytes),

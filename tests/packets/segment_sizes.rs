@@ -3,13 +3,18 @@
 use nlb_common::wire::protocol::TCP;
 use nlb_ebpf::tables::PassageKind::{Known, New, Return};
 use nlb_tests::{
+    outer::wrapped,
     packet::Sentence,
     world::{
-        CLIENT, CLIENT_V6, DSR_VIP, VIP, VIP_V6, from_client, from_target, on_to, port_to, tables,
+        CLIENT, CLIENT_V6, DSR_VIP, DSR_VIP_V6, VIP, VIP_V6, from_client, from_target, on_to,
+        port_to, tables,
     },
 };
 
-use crate::row::{Row, row};
+use crate::{
+    row::{Row, row},
+    tunnels::{Case, V4, V6, case},
+};
 
 /// The segment size that the listeners of these rows allow.
 const MOST_BYTES: u16 = 1360;
@@ -119,8 +124,37 @@ pub(crate) fn rows() -> Vec<Row> {
         ),
         connection("both ends' segment sizes are lowered, also when they are repeated"),
         connection_v6("segment sizes over ipv6 are lowered"),
-        dsr("a dsr client's segment size is lowered"),
+        dsr(
+            "a dsr client's segment size is lowered",
+            (CLIENT, DSR_VIP),
+            (5, 21, "10.0.0.21"),
+        ),
+        dsr(
+            "a dsr client's segment size is lowered over ipv6, too",
+            (CLIENT_V6, DSR_VIP_V6),
+            (7, 23, "fd00::21"),
+        ),
+        tunnel(
+            "a segment size is lowered inside of a tunnel",
+            case(V4, TCP, 3),
+        ),
+        tunnel(
+            "a segment size over ipv6 is lowered inside of a tunnel",
+            case(V6, TCP, 2),
+        ),
     ]
+}
+
+/// What goes around the packet is what goes around one that says so itself.
+fn tunnel(claim: &'static str, case: Case) -> Row {
+    let (listener, _) = case.listener();
+    let (target, at) = case.target();
+    let syn = |bytes| case.packet(0).syn().tcp_options(&size(bytes));
+    let client = ((case.ends().0, case.client_port(0), TCP), 0);
+    let out = wrapped(&tables(), &syn(1360).build(), client, target, at);
+    clamped(claim, usize::from(listener.0))
+        .sends(&syn(1460), &out, (listener.0, target), New)
+        .sends(&syn(1460), &out, (listener.0, target), Known)
 }
 
 fn connection(claim: &'static str) -> Row {
@@ -196,26 +230,22 @@ fn connection_v6(claim: &'static str) -> Row {
         )
 }
 
-fn dsr(claim: &'static str) -> Row {
-    let port = port_to(&tables(), CLIENT, (DSR_VIP, 80), TCP, 21, 0);
+fn dsr(
+    claim: &'static str,
+    (client, vip): (&str, &str),
+    (listener, target, at): (u16, u32, &str),
+) -> Row {
+    let port = port_to(&tables(), client, (vip, 80), TCP, target, 0);
+    let parse = |text: &str| text.parse().expect("an address of the world");
     let whole = |sentence: Sentence, bytes| {
         sentence
-            .ipv4(CLIENT, DSR_VIP)
+            .ip(parse(client), parse(vip))
             .tcp(port, 80)
             .syn()
             .tcp_options(&size(bytes))
     };
-    clamped(claim, 5)
-        .sends(
-            &whole(from_client(), 1460),
-            &whole(on_to("10.0.0.21"), 1360),
-            (5, 21),
-            New,
-        )
-        .sends(
-            &whole(from_client(), 1460),
-            &whole(on_to("10.0.0.21"), 1360),
-            (5, 21),
-            Known,
-        )
+    let (sent, arrives) = (whole(from_client(), 1460), whole(on_to(at), 1360));
+    clamped(claim, usize::from(listener))
+        .sends(&sent, &arrives, (listener, target), New)
+        .sends(&sent, &arrives, (listener, target), Known)
 }

@@ -2,19 +2,18 @@
 //! several senders arrives as one's.
 
 use nlb_common::{
-    fragment::{Identifications, LIFE_TICKS},
-    hash::Secret as _,
+    fragment::LIFE_TICKS,
     stop::Stop,
     wire::protocol::{TCP, UDP},
 };
 use nlb_ebpf::tables::PassageKind::{Known, New, Return};
 use nlb_tests::{
     packet::{Sentence, fragments::split},
-    world::{CLIENT, VIP, address, from_client, from_target, on_to, source_of, tables},
+    world::{CLIENT, VIP, from_client, from_target, on_to, source_of, tables},
 };
-use zerocopy::big_endian::U16;
 
 use crate::{
+    fragments::given,
     row::{Row, row},
     snat::{Collision, Flow, Hairpin, segment},
 };
@@ -39,27 +38,11 @@ struct Way {
 }
 
 impl Way {
-    /// The number that the `nth` datagram is given.
-    fn number(&self, nth: u32) -> u32 {
-        let (source, destination, protocol) = self.ends;
-        let is_v4 = !source.contains(':');
-        // IPv6 fragments need not agree about it.
-        let protocol = if is_v4 { protocol } else { 0 };
-        let hash = tables().table_key.source(
-            address(destination),
-            U16::ZERO,
-            address(source),
-            U16::ZERO,
-            protocol,
-        );
-        Identifications::number(nth, hash, is_v4)
-    }
-
     /// A row's end: this piece of the `nth` datagram of this way is sent on.
     fn goes(&self, row: Row, theirs: u16, nth: u32, piece: usize, is_new: bool) -> Row {
         let whole = |sentence: &Sentence| sentence.clone().payload(&payload()).build();
         let sent = split(&whole(&self.sent), &CUTS, theirs);
-        let arrives = split(&whole(&self.arrives), &CUTS, self.number(nth));
+        let arrives = split(&whole(&self.arrives), &CUTS, given(nth, self.ends));
         let kind = match (self.is_return, is_new) {
             (true, _) => Return,
             (false, true) => New,
@@ -186,12 +169,12 @@ pub(crate) fn rows() -> Vec<Row> {
         },
     ));
     rows.extend(each(
-        "a client's fragment before its first is stopped, a target's passes, also in disguise",
+        "a client's fragment before its first is stopped, a target's is copied, also in disguise",
         |Pair { forth, back, .. }, row| {
             let is_hairpin = forth.ids == (1, 11);
             let row = row.stops_bytes(forth.piece(THEIRS, 1), Stop::NoFirstFragment);
             let row = forth.goes(row, THEIRS, 0, 0, true);
-            let row = row.passes_bytes(back.piece(THEIRS, 1));
+            let row = row.passes_and_is_copied(back.piece(THEIRS, 1));
             let row = forth.goes(row, THEIRS, 0, 1, false);
             let row = row.stops_bytes(forth.piece(THEIRS + 1, 1), Stop::NoFirstFragment);
             if is_hairpin {

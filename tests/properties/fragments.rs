@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use nlb_common::{
     fragment::LIFE_TICKS,
+    listener::{ListenerId, ListenerKey},
     stop::Stop,
     wire::protocol::{TCP, UDP},
 };
@@ -24,6 +25,7 @@ use nlb_tests::{
     },
 };
 use proptest::prelude::*;
+use zerocopy::big_endian::U16;
 
 fn send(tables: &MemoryTables, bytes: &[u8], interface: u32) -> (Verdict, Vec<u8>) {
     let mut frame = MemoryFrame::new(bytes.to_vec(), interface);
@@ -183,6 +185,66 @@ proptest! {
             let told = String::from_utf8_lossy(&whole[content_at..]);
             prop_assert!(told.starts_with(&facts.destination.to_string()), "{told}");
         }
+    }
+
+    /// One client asks one target through two VIPs, and two targets answer one client from one VIP; all
+    /// of them use the same numbers.
+    #[test]
+    fn what_is_put_together_behind_a_translation_is_what_one_end_sent(seed: u64, is_v6: bool) {
+        let random = &mut Random::new(seed);
+        let mut tables = tables();
+        let (client, vips, targets, group) = if is_v6 {
+            (CLIENT_V6, [VIP_V6, "2001:db8::11"], ["fd00::11", "fd00::12"], 4)
+        } else {
+            (CLIENT, [VIP, "192.0.2.11"], ["10.0.0.11", "10.0.0.12"], 2)
+        };
+        let of_group = tables.listeners.iter().find(|listener| listener.policy().group == group);
+        let policy = of_group.expect("a listener of the world").policy();
+        let key = ListenerKey::new(world::address(vips[1]), UDP, U16::new(53));
+        tables.add_listener(ListenerId(126), key, policy);
+        let all = &world::GROUPS[usize::from(group) - 1];
+        let ids: Vec<u32> = all.targets.iter().map(|target| target.0).collect();
+        let content_at = if is_v6 { 14 + 40 + 8 } else { 14 + 20 + 8 };
+        let content = |sender: &str, number: u16| format!("{sender} {number} ").repeat(40);
+        let pieces = |whole: Sentence, sender: &str, number| {
+            split(&whole.payload(content(sender, number).as_bytes()).build(), &[40, 80], number)
+        };
+
+        tables.set_ring(group, &world::ring(&ids[..1]));
+        let sent = (1..=20).flat_map(|number| [(vips[0], 40_000, number), (vips[1], 40_001, number)]);
+        let sent = sent.map(|(vip, port, number)| {
+            pieces(say(from_client(), (client, port), (vip, 53), UDP), vip, number)
+        });
+        let sent: Vec<_> = sent.collect();
+        let arrived = put_together(&mixed(random, &tables, sent, ETH0), is_v6);
+        prop_assert_eq!(arrived.len(), 40);
+
+        tables.set_ring(group, &world::ring(&ids[1..2]));
+        let first = say(from_client(), (client, 40_002), (vips[0], 53), UDP);
+        let (verdict, _) = send(&tables, &first.build(), ETH0);
+        prop_assert_eq!(verdict, Verdict::Redirect(ETH1));
+        let answers = (1..=20).flat_map(|number| {
+            [(targets[0], 40_000, number), (targets[1], 40_002, number)]
+        });
+        let answers = answers.map(|(target, port, number)| {
+            pieces(say(from_target(target), (target, 5353), (client, port), UDP), target, number)
+        });
+        let answers: Vec<_> = answers.collect();
+        let returned = put_together(&mixed(random, &tables, answers, ETH1), is_v6);
+        prop_assert_eq!(returned.len(), 40);
+        let mut told: Vec<_> = Vec::new();
+        for whole in arrived.iter().chain(&returned) {
+            let facts = facts::read(whole).expect("a whole datagram");
+            prop_assert!(facts.is_intact, "{}", facts::describe(whole));
+            told.push(String::from_utf8_lossy(&whole[content_at..]).into_owned());
+        }
+        let senders = vips.into_iter().chain(targets);
+        let mut expected: Vec<_> = senders
+            .flat_map(|sender| (1..=20).map(move |number| content(sender, number)))
+            .collect();
+        told.sort_unstable();
+        expected.sort_unstable();
+        prop_assert_eq!(told, expected);
     }
 
     #[test]

@@ -236,8 +236,9 @@ proptest! {
             let verdict = follow(&mut frame, &tables, front, |stage| stages.push(stage));
             let may_follow = |pair: &[Stage]| pair[1].may_follow(pair[0].depth());
             prop_assert!(stages.windows(2).all(may_follow), "{:?}", stages);
-            // Only a pool with next to nothing left would take more.
-            prop_assert!(stages.len() <= 5, "{:?}", stages);
+            // A first fragment for a QUIC listener, of a flow that is given a source, has the longest;
+            // only a pool with next to nothing left would take more.
+            prop_assert!(stages.len() <= 6, "{:?}", stages);
             if matches!(verdict, Verdict::Redirect(_)) {
                 let complaint = hostile::complaint(&mut random, &frame.bytes);
                 replies.extend(hostile::reply(&frame.bytes).into_iter().chain(complaint));

@@ -12,12 +12,12 @@ use nlb_ebpf::{
 };
 use nlb_tests::{
     hostile::Random,
-    model::{Fate, Model, Segment},
+    model::{Fate, Model, Segment, Side},
     packet::facts,
     world::{
-        self, CLIENT, CLIENT_V6, DSR_VIP, DSR_VIP_V6, ETH0, ETH1, FAR_CLIENT, FAR_CLIENT_V6,
-        FULL_VIP, FULL_VIP_V6, GROUPS, LISTENERS, QUIET_CLIENT, TUNNEL_VIP, TUNNEL_VIP_V6, VIP,
-        VIP_V6, asks_who_comes, from_client, from_target, tables_with,
+        self, CLIENT, CLIENT_V6, DSR_VIP, DSR_VIP_V6, ETH1, FAR_CLIENT, FAR_CLIENT_V6, FULL_VIP,
+        FULL_VIP_V6, GROUPS, LISTENERS, QUIET_CLIENT, SETTLING, TUNNEL_VIP, TUNNEL_VIP_V6, VIP,
+        VIP_V6, asks_who_comes, settling_ring, tables_with,
     },
 };
 use proptest::prelude::*;
@@ -31,10 +31,12 @@ const SILENCES: &[u16] = &[
 ];
 
 fn client(random: &mut Random, is_v6: bool) -> (&'static str, u16) {
-    let clients = if is_v6 {
-        &[CLIENT_V6, FAR_CLIENT_V6][..]
-    } else {
-        &[CLIENT, FAR_CLIENT, QUIET_CLIENT]
+    let clients = match (is_v6, random.once_in(6)) {
+        (true, false) => &[CLIENT_V6, FAR_CLIENT_V6][..],
+        (false, false) => &[CLIENT, FAR_CLIENT, QUIET_CLIENT],
+        // Targets are clients, too, of others and of themselves.
+        (true, true) => &["fd00::11", "fd00::12"],
+        (false, true) => &["10.0.0.11", "10.0.0.12"],
     };
     let ports = [40_000, 40_001, 40_002];
     (random.pick(clients), random.pick(&ports))
@@ -84,7 +86,10 @@ fn request(random: &mut Random, is_v6: bool) -> Segment {
     let source = client(random, is_v6);
     if random.once_in(3) {
         let vip = if is_v6 { TUNNEL_VIP_V6 } else { TUNNEL_VIP };
-        let (protocol, port) = (random.pick(&[TCP, UDP]), random.pick(&[1, 2, 3, 4, 5, 6]));
+        let (protocol, port) = (
+            random.pick(&[TCP, UDP]),
+            random.pick(&[1, 2, 3, 4, 5, 6, 4433]),
+        );
         return segment(random, source, (vip, port), protocol);
     }
     if random.once_in(3) {
@@ -93,7 +98,19 @@ fn request(random: &mut Random, is_v6: bool) -> Segment {
     }
     if random.once_in(6) {
         let vip = if is_v6 { FULL_VIP_V6 } else { FULL_VIP };
-        let (protocol, port) = random.pick(&[(TCP, 80), (UDP, 53)]);
+        let (protocol, port) = random.pick(&[(TCP, 80), (UDP, 53), (UDP, 4433)]);
+        return segment(random, source, (vip, port), protocol);
+    }
+    if random.once_in(5) {
+        let (vip, port) = match (is_v6, random.once_in(4)) {
+            (true, _) => (DSR_VIP_V6, 9200),
+            (false, false) => (DSR_VIP, 9200),
+            (false, true) => (DSR_VIP, 9203),
+        };
+        // So many that they fall on slots of every kind.
+        let ports: Vec<u16> = (40_000..40_012).collect();
+        let source = (source.0, random.pick(&ports));
+        let protocol = random.pick(&[TCP, TCP, UDP]);
         return segment(random, source, (vip, port), protocol);
     }
     let (protocol, port) = random.pick(&[
@@ -139,7 +156,7 @@ fn fate(tables: &MemoryTables, bytes: &[u8], interface: u32) -> Fate {
     match handle(&mut frame, tables) {
         Verdict::Pass if frame.bytes == bytes => Fate::Passed,
         Verdict::Drop if frame.bytes == bytes => Fate::Dropped,
-        Verdict::Transmit => Fate::Answered(frame.bytes),
+        Verdict::Transmit => Fate::Sent(interface, frame.bytes),
         Verdict::Redirect(interface) => Fate::Sent(interface, frame.bytes),
         verdict => panic!("{verdict:?} of {}", facts::describe(bytes)),
     }
@@ -162,9 +179,18 @@ proptest! {
                 1 => {
                     let groups: Vec<_> = GROUPS.iter().filter(|group| group.targets.len() > 1).collect();
                     let group = random.pick(&groups);
-                    let left: Vec<u32> = group.targets.iter().map(|target| target.0)
-                        .filter(|_| !random.once_in(3)).collect();
-                    tables.set_ring(group.id, &world::ring(&left));
+                    let mut ids: Vec<u32> = group.targets.iter().map(|target| target.0).collect();
+                    if SETTLING.contains(&group.id) && !random.once_in(3) {
+                        if random.once_in(2) {
+                            ids.reverse();
+                        }
+                        let (slots, bases) = settling_ring(&ids);
+                        tables.set_ring(group.id, &slots);
+                        tables.ring_bases.insert(group.id, bases);
+                    } else {
+                        ids.retain(|_| !random.once_in(3));
+                        tables.set_ring(group.id, &world::ring(&ids));
+                    }
                 }
                 2 => {
                     let id = random.pick(&[1u16, 3, 5, 7, 28, 30]);
@@ -209,16 +235,17 @@ proptest! {
                 }
                 6..=10 => {
                     let segment = answer(&mut random, is_v6, &model);
-                    let bytes = segment.frame(from_target("10.0.0.11")).build();
+                    let bytes = segment.frame(Side::Targets.arriving()).build();
                     let expected = model.answer(&segment);
                     let found = fate(&tables, &bytes, ETH1);
                     prop_assert_eq!(found, expected, "event {}: {:?}", event, segment);
                 }
                 _ => {
                     let segment = request(&mut random, is_v6);
-                    let bytes = segment.frame(from_client()).build();
+                    let side = Side::of(segment.source.0);
+                    let bytes = segment.frame(side.arriving()).build();
                     let expected = model.request(&segment, &tables);
-                    let found = fate(&tables, &bytes, ETH0);
+                    let found = fate(&tables, &bytes, side.interface());
                     prop_assert_eq!(found, expected, "event {}: {:?}", event, segment);
                 }
             }

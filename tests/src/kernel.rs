@@ -228,7 +228,7 @@ impl Kernel {
             tick_shift: nlb_userspace::clock::of_this_kernel().shift,
             translates_sources: tables.translates_sources.into(),
             pins_on_change: tables.pins_on_change.into(),
-            zero: 0,
+            makes_cookies: tables.makes_cookies.into(),
         });
         let (listeners, targets) = (
             u32::try_from(tables.listeners.len())?,
@@ -239,6 +239,7 @@ impl Kernel {
             .map_max_entries("FLOWS", settings.0.bucket_mask + 1)
             .map_max_entries("TRANSLATIONS", settings.0.bucket_mask + 1)
             .map_max_entries("SOURCES", settings.0.bucket_mask + 1)
+            .map_max_entries("SEQUENCES", settings.0.bucket_mask + 1)
             .map_max_entries("LISTENERS", listeners)
             .map_max_entries("ADMISSION", listeners)
             .map_max_entries("RULES", listeners)

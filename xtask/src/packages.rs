@@ -32,7 +32,7 @@ impl Need {
 }
 
 /// What building, testing and the demonstration use.
-pub(crate) const TOOLS: [Need; 12] = [
+pub(crate) const TOOLS: [Need; 14] = [
     Need {
         package: "gcc",
         shown_by: "cc",
@@ -81,6 +81,14 @@ pub(crate) const TOOLS: [Need; 12] = [
         package: "netcat-openbsd",
         shown_by: "nc",
     },
+    Need {
+        package: PROMETHEUS,
+        shown_by: "prometheus",
+    },
+    Need {
+        package: "tmux",
+        shown_by: "tmux",
+    },
 ];
 
 /// What the benchmark compares with; no test uses it.
@@ -106,6 +114,7 @@ pub(crate) const CXX: Need = Need {
 };
 
 const NGINX: &str = "nginx-light";
+const PROMETHEUS: &str = "prometheus";
 const HAPROXY: &str = "haproxy";
 
 /// The compiler for BPF.
@@ -211,7 +220,11 @@ struct QuietServices {
 }
 
 /// Packages that bring a server, and its service.
-const SERVICES: [(&str, &str); 2] = [(NGINX, "nginx.service"), (HAPROXY, "haproxy.service")];
+const SERVICES: [(&str, &str); 3] = [
+    (NGINX, "nginx.service"),
+    (HAPROXY, "haproxy.service"),
+    (PROMETHEUS, "prometheus.service"),
+];
 
 impl QuietServices {
     fn begin(privilege: Privilege, packages: &[String]) -> Result<Option<Self>> {

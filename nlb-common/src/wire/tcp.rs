@@ -29,6 +29,26 @@ pub struct Tcp {
     pub urgent: U16,
 }
 
+/// A header with the one option of ours that a SYN has.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct TcpOpening {
+    /// The fixed part, which says that six words are header.
+    pub header: Tcp,
+    /// [`OPTION_SEGMENT_SIZE`].
+    pub segment_size: TcpOption,
+}
+
+/// A header and one byte of payload.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct TcpByte {
+    /// The header.
+    pub header: Tcp,
+    /// The payload.
+    pub byte: u8,
+}
+
 /// The sender has no more data.
 pub const FIN: u8 = 1;
 /// Opens a connection.

@@ -9,6 +9,8 @@
 //! | tag | 16 bytes, 4 per 64-byte line, two choices | the hash's 64 bits; VIP by the listener's record |
 //! | lru | the kernel's `BPF_MAP_TYPE_LRU_HASH`, 16-byte values | client and VIP, as the key |
 
+use core::ops::Deref;
+
 use aya_ebpf::{
     bindings::xdp_action,
     btf_maps::{Array, LruHashMap},
@@ -18,6 +20,7 @@ use aya_ebpf::{
 use nlb_common::{
     address::Address,
     admission::{Admission, Source, SourceRecord},
+    early::Claim,
     event::Event,
     flow::{Bucket, Choice, Client, FlowState},
     fragment::{FragmentKey, FragmentRecord},
@@ -27,6 +30,7 @@ use nlb_common::{
     next_hop::{NeighbourKey, NextHopId, NextHopSlot},
     quic::ServerIdKey,
     ring::Slot,
+    sequence::Sequences,
     source::{Pool, SourceBucket, Translations},
     stop::Stop,
     target::{Target, TargetId},
@@ -38,7 +42,7 @@ use nlb_ebpf::{
     flows::{self, Place},
     frame::Frame,
     parse::{Packet, parse},
-    tables::{Passage, Route, RouteQuery, Tables},
+    tables::{Cookie, Handshake, Passage, Route, RouteQuery, Tables},
 };
 use zerocopy::big_endian::U16;
 
@@ -166,8 +170,8 @@ impl Tables for FlowTables {
     }
 
     #[inline(always)]
-    fn source<R>(&self, _: &Source, _: impl FnOnce(&SourceRecord) -> R) -> Option<R> {
-        None
+    fn source(&self, _: &Source) -> Option<impl Deref<Target = SourceRecord>> {
+        None::<&SourceRecord>
     }
 
     #[inline(always)]
@@ -221,6 +225,26 @@ impl Tables for FlowTables {
     }
 
     #[inline(always)]
+    fn makes_cookies(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn make_cookie(&self, _: &Handshake, _: u16) -> Option<Cookie> {
+        None
+    }
+
+    #[inline(always)]
+    fn is_cookie(&self, _: &Handshake, _: u32) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn sequences(&self, _: u32) -> Option<&Sequences> {
+        None
+    }
+
+    #[inline(always)]
     fn pool(&self) -> Option<&Pool> {
         None
     }
@@ -266,7 +290,7 @@ impl Tables for FlowTables {
 
     fn remember_fragment(&self, _: &FragmentKey, _: &FragmentRecord) {}
 
-    fn keep_early<F: Frame>(&self, _: &F, _: &FragmentKey) -> bool {
+    fn keep_early<F: Frame>(&self, _: &F, _: &FragmentKey, _: Claim) -> bool {
         true
     }
 

@@ -1,5 +1,7 @@
 //! [`Tables`] over the kernel's maps.
 
+use core::ops::Deref;
+
 use aya_ebpf::{
     btf_maps::{
         Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf,
@@ -14,6 +16,7 @@ use nlb_common::{
     admission::{ALLOW, Admission, MAX_SOURCES, Source, SourceRecord},
     counter::Traffic,
     decap::SourceKey,
+    early::Claim,
     event::Event,
     flow::Bucket,
     fragment::{FragmentKey, FragmentRecord},
@@ -26,6 +29,7 @@ use nlb_common::{
     next_hop::{NeighbourKey, NextHopId, NextHopSlot, VlanLink},
     quic::ServerIdKey,
     ring::{Ring, Slot},
+    sequence::Sequences,
     settings::Settings,
     source::{Pool, SourceBucket, Translations},
     stop::Stop,
@@ -36,11 +40,11 @@ use nlb_common::{
 };
 use nlb_ebpf::{
     frame::Frame,
-    tables::{Passage, PassageKind, Route, RouteQuery, Tables},
+    tables::{Cookie, Handshake, Passage, PassageKind, Route, RouteQuery, Tables},
 };
 
 use super::{
-    early,
+    cookies, early,
     instructions::{compare_and_swap, forget, keep},
     numbers, route,
 };
@@ -95,6 +99,8 @@ static TRANSLATIONS: Array<Translations, 1, MMAPABLE> = Array::new(); // set by 
 #[btf_map]
 static SOURCES: Array<SourceBucket, 1, MMAPABLE> = Array::new(); // set by the loader
 #[btf_map]
+static SEQUENCES: Array<Sequences, 1, MMAPABLE> = Array::new(); // set by the loader
+#[btf_map]
 static SNAT_POOL: Array<Pool, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static LISTENER_COUNTERS: PerCpuArray<Traffic, 1024> = PerCpuArray::new(); // set by the loader
@@ -128,7 +134,7 @@ static SETTINGS: Settings = Settings {
     tick_shift: 8,
     translates_sources: 0,
     pins_on_change: 0,
-    zero: 0,
+    makes_cookies: 0,
 };
 
 /// Reads one of the loader's constants where it stands.
@@ -253,7 +259,7 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
-    fn source<R>(&self, source: &Source, look: impl FnOnce(&SourceRecord) -> R) -> Option<R> {
+    fn source(&self, source: &Source) -> Option<impl Deref<Target = SourceRecord>> {
         // SAFETY: words change by compare and swap; at worst they have become another source's in
         // the meantime, which is then counted one flow too much.
         let mut record = unsafe { ADMISSION_SOURCES.get(source) };
@@ -263,7 +269,7 @@ impl Tables for Maps<'_> {
             // SAFETY: as above.
             record = unsafe { ADMISSION_SOURCES.get(source) };
         }
-        record.map(look)
+        record
     }
 
     #[inline(always)]
@@ -331,6 +337,26 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
+    fn makes_cookies(&self) -> bool {
+        setting!(SETTINGS.makes_cookies) != 0
+    }
+
+    #[inline(always)]
+    fn make_cookie(&self, handshake: &Handshake, segment_bytes: u16) -> Option<Cookie> {
+        cookies::make(handshake, segment_bytes)
+    }
+
+    #[inline(always)]
+    fn is_cookie(&self, handshake: &Handshake, number: u32) -> bool {
+        cookies::is_one(handshake, number)
+    }
+
+    #[inline(always)]
+    fn sequences(&self, bucket: u32) -> Option<&Sequences> {
+        SEQUENCES.get(bucket & setting!(SETTINGS.bucket_mask))
+    }
+
+    #[inline(always)]
     fn pool(&self) -> Option<&Pool> {
         SNAT_POOL.get(0)
     }
@@ -387,8 +413,8 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
-    fn keep_early<F: Frame>(&self, frame: &F, key: &FragmentKey) -> bool {
-        early::keep(frame, key)
+    fn keep_early<F: Frame>(&self, frame: &F, key: &FragmentKey, claim: Claim) -> bool {
+        early::keep(frame, key, claim)
     }
 
     #[inline(always)]

@@ -1,5 +1,6 @@
 //! Where the packet path touches the kernel: the only packet pointers, map statics and helpers.
 
+pub(crate) mod cookies;
 pub(crate) mod early;
 pub(crate) mod faults;
 pub(crate) mod frame;

@@ -23,7 +23,26 @@ pub(crate) fn go(context: &XdpContext, stage: Stage) {
         };
     }
     jump!(
-        Classify, Begin, Back, Icmp, Fragment, Answer, Depart, Quic, SnatKnown, SnatBegin,
-        SnatBack, SnatIcmp, SnatFirst, OuterError, Fault
+        Classify,
+        Begin,
+        Back,
+        Icmp,
+        Fragment,
+        Answer,
+        Depart,
+        Quic,
+        SnatKnown,
+        SnatBegin,
+        SnatBack,
+        SnatIcmp,
+        SnatFirst,
+        OuterError,
+        Cookie,
+        CookieReturn,
+        CookieBegin,
+        SequenceKnown,
+        SequenceBack,
+        SequenceIcmp,
+        Fault
     );
 }

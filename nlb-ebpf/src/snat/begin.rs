@@ -11,7 +11,7 @@ use nlb_common::{
 
 use super::{
     allocate::{Asked, ROUNDS, allocate},
-    any_source, onward,
+    any_source, known, onward,
 };
 use crate::{
     Exit, Stage, Verdict,
@@ -103,7 +103,7 @@ pub fn begin<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, 
     let source = pinned(packet.is_v4, tables, &arrival, &decision, wanted)?;
     // VERIFIER: asked for anew, because it would have no place on the stack in the meantime.
     if Wanted::of_word(tables.handed_over()).is_fragment {
-        return Err(Exit::Go(Stage::SnatFirst));
+        return Err(known::go_first(tables, true));
     }
     onward(frame, &packet, &decision, source)?;
     if opens(&packet) {

@@ -54,17 +54,9 @@ fn to_target<F: Frame, T: Tables>(
     quote: &Quote,
     tables: &T,
 ) -> Result<Verdict, Exit> {
-    // The flow's packets as they come from the client: the quoted one, the other way round.
-    let forth = Packet {
-        source: quote.destination,
-        destination: quote.source,
-        source_port: quote.destination_port,
-        destination_port: quote.source_port,
-        protocol: quote.protocol,
-        ..*packet
-    };
+    let forth = quote.forth(packet);
     let arrival = Arrival::of(&forth, tables);
-    let (decision, source) = decided(&forth, tables, &arrival)?;
+    let (decision, source) = decided::<false, T>(&forth, tables, &arrival)?;
     let next_hop = way(frame, packet, packet.source, tables, &decision.target)?;
     fits(packet, 0, &next_hop)?;
     has_a_hop_left(packet)?;

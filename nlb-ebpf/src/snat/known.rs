@@ -1,4 +1,5 @@
-//! The stage of a remembered flow's packets to its target.
+//! The stages of a remembered flow's packets to its target: of those whose source is translated, and
+//! of first fragments, which get a number of ours even where it is not ([`super::disguise`]).
 
 use nlb_common::{
     answer::Notice,
@@ -6,11 +7,13 @@ use nlb_common::{
     fragment::Way,
     source::Translation,
     stop::Stop,
+    target::Mode,
+    word::Word,
 };
 
 use super::{disguise, onward};
 use crate::{
-    Exit, Verdict,
+    Exit, Stage, Verdict,
     classify::forgotten,
     emit::{emit, fits, has_a_hop_left},
     flows,
@@ -33,27 +36,35 @@ pub fn known<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, 
     go_on::<false, F, T>(frame, tables)
 }
 
-/// Sends a first fragment on whose flow [`super::begin`] has just pinned.
+/// Goes on to [`Stage::SnatFirst`] with a first fragment; `begins` says whether its flow has just been
+/// pinned.
+#[inline(always)]
+pub(crate) fn go_first<T: Tables>(tables: &T, begins: bool) -> Exit {
+    tables.hand_over(begins.into());
+    Exit::Go(Stage::SnatFirst)
+}
+
+/// Sends a first fragment on whose flow the stage before has pinned or found.
 #[inline(always)]
 pub fn first<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
     go_on::<true, F, T>(frame, tables)
 }
 
 #[inline(always)]
-fn go_on<const BEGINS: bool, F: Frame, T: Tables>(
+fn go_on<const FIRST: bool, F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
 ) -> Result<Verdict, Exit> {
     let packet = forgotten(parse(frame)?, tables);
     frame.forget_ends();
     let arrival = Arrival::of(&packet, tables);
-    let (decision, source) = decided(&packet, tables, &arrival)?;
+    let (decision, source) = decided::<FIRST, T>(&packet, tables, &arrival)?;
     let next_hop = way(frame, &packet, source.address, tables, &decision.target)?;
     has_a_hop_left(&packet)
         .map_err(|stop| refused(tables, stop, &decision, Notice::TIME_EXCEEDED, 0))?;
     fits(&packet, 0, &next_hop)
         .map_err(|stop| refused(tables, stop, &decision, Notice::TOO_BIG, next_hop.mtu_bytes))?;
-    if BEGINS {
+    if FIRST && tables.handed_over() != 0 {
         count(&packet, tables, &decision, PassageKind::New);
     } else {
         note(&packet, tables, &arrival, &decision);
@@ -68,9 +79,9 @@ fn go_on<const BEGINS: bool, F: Frame, T: Tables>(
     Ok(emit(frame, packet.network, &next_hop)?)
 }
 
-/// The flow, and its source.
+/// The flow, and its source. Where `PLAIN` is true that may be the packet's own.
 #[inline(always)]
-pub(super) fn decided<'t, T: Tables>(
+pub(super) fn decided<'t, const PLAIN: bool, T: Tables>(
     packet: &Packet,
     tables: &'t T,
     arrival: &Arrival,
@@ -81,23 +92,31 @@ pub(super) fn decided<'t, T: Tables>(
     let progress = entry.progress();
     let number = found.number(tables);
     let way = tables.forget(number.way(), arrival.place.hash());
+    // Without a pool there is none.
     let translation = tables
         .translations(number.bucket())
         .and_then(|bucket| flows::nth(tables, &bucket.entries, way))
-        .ok_or(gone)?;
-    let translation = Translation::of_word(translation.load());
+        .map_or(0, Word::load);
+    let translation = Translation::of_word(translation);
     // The word beside the entry was the flow's if the entry still is.
-    if !progress.state.has(FlowState::SOURCE_TRANSLATED)
-        || entry.choice_for(&arrival.client) != Some(found.word)
-    {
+    if entry.choice_for(&arrival.client) != Some(found.word) {
         return Err(gone);
     }
-    let source = Endpoint {
-        address: tables.pool().ok_or(gone)?.address(translation.source),
-        port: translation.port,
-    };
     let choice = Choice::of_word(found.word);
     let target = Chosen::of(tables, choice.target)?;
+    let source = if progress.state.has(FlowState::SOURCE_TRANSLATED) {
+        Endpoint {
+            address: tables.pool().ok_or(gone)?.address(translation.source),
+            port: translation.port,
+        }
+    } else if PLAIN && target.control.mode == Mode::NAT {
+        Endpoint {
+            address: packet.source,
+            port: packet.source_port,
+        }
+    } else {
+        return Err(gone);
+    };
     let decision = Decision {
         listener: choice.listener,
         target,

@@ -152,7 +152,7 @@ fn onward<F: Frame>(
 /// A first fragment whose ends become `source` and `destination` gets a number of ours besides, and
 /// leaves a record for the later ones.
 #[inline(always)]
-fn disguise<F: Frame, T: Tables>(
+pub(crate) fn disguise<F: Frame, T: Tables>(
     frame: &mut F,
     packet: &Packet,
     tables: &T,

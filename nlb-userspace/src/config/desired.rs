@@ -99,6 +99,8 @@ pub struct Node {
     pub tcp_api: Option<TcpApi>,
     /// Where calls are written down.
     pub audit_log: Option<PathBuf>,
+    /// Where metrics can be read.
+    pub metrics: Option<Endpoint>,
     /// What becomes of the data plane when the daemon is told to end.
     pub on_exit: OnExit,
     /// A user that the daemon becomes.
@@ -133,6 +135,15 @@ pub struct TcpApi {
     pub key_file: PathBuf,
     /// The authorities that vouch for clients, in PEM.
     pub client_ca_file: PathBuf,
+}
+
+/// Where something can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// On a Unix socket.
+    Socket(PathBuf),
+    /// On an address.
+    Address(SocketAddr),
 }
 
 /// Where a node's outer packets come from, by their IP version.
@@ -245,6 +256,8 @@ pub struct Listener {
     pub tcp_stray_action: StrandedAction,
     /// The largest TCP segment size that a SYN may name, in bytes; none for any.
     pub tcp_mss_clamp_bytes: Option<u16>,
+    /// Whether SYNs are answered with cookies; means nothing to a UDP listener.
+    pub tcp_syn_cookies: bool,
 }
 
 /// A rule about who may begin flows.

@@ -31,11 +31,11 @@ use toml::de::DeTable;
 
 pub use self::{
     desired::{
-        Access, AccessRole, AccessStatement, Capacity, Desired, FlowLimits, HashKey, HashKeyError,
-        HashKeySource, HealthCheck, HealthCheckPort, HealthCheckProtocol, HealthCheckTls,
-        HttpCodes, IpVersion, Listener, LoadBalancer, Minimum, Mode, Node, OnExit, OverLimit,
-        Protocol, Seccomp, Share, SourceRule, StrandedAction, Target, TargetGroup, TcpApi,
-        TunnelOptions, TunnelSource, TunnelSources, XdpMode,
+        Access, AccessRole, AccessStatement, Capacity, Desired, Endpoint, FlowLimits, HashKey,
+        HashKeyError, HashKeySource, HealthCheck, HealthCheckPort, HealthCheckProtocol,
+        HealthCheckTls, HttpCodes, IpVersion, Listener, LoadBalancer, Minimum, Mode, Node, OnExit,
+        OverLimit, Protocol, Seccomp, Share, SourceRule, StrandedAction, Target, TargetGroup,
+        TcpApi, TunnelOptions, TunnelSource, TunnelSources, XdpMode,
     },
     error::{
         AddressClass, Fault, Faults, GroupTrait, Position, Problem, Remedy, Shape, Suspicion,

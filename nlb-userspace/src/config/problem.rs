@@ -158,6 +158,9 @@ pub enum Problem {
     /// A path that depends on a working directory.
     #[error("is not an absolute path")]
     RelativePath,
+    /// Neither a path nor an address with a port.
+    #[error("is neither an absolute path nor an address with a port")]
+    NoEndpoint,
     /// A socket path that does not fit `sockaddr_un`.
     #[error("is {0} bytes long, and the kernel takes at most 107 for a socket")]
     SocketPathLength(usize),
@@ -352,6 +355,12 @@ pub enum Problem {
     /// `pinning = "on_change"` with something that takes an entry for every flow.
     #[error("cannot be with {0}, which takes an entry for every flow")]
     OnChangeWith(&'static str),
+    /// `tcp.syn_cookies = "on"` with a group whose answers take another way.
+    #[error("needs groups of mode \"nat\": in mode \"{0}\" no connection begins with us")]
+    CookiesOf(Mode),
+    /// `tcp.syn_cookies = "on"` with something that goes past it.
+    #[error("cannot be with {0}")]
+    CookiesWith(&'static str),
 
     // Target groups.
     /// A draining interval that connection termination leaves no room for.

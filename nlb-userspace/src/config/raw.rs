@@ -36,6 +36,7 @@ pub(super) struct RawNode {
     pub(super) socket: Field<String>,
     pub(super) tcp_api: RawTcpApi,
     pub(super) audit_log: Field<String>,
+    pub(super) metrics: Field<String>,
     pub(super) on_exit: Field<String>,
     pub(super) user: Field<String>,
     pub(super) seccomp: Field<String>,
@@ -127,6 +128,7 @@ pub(super) struct RawListener {
     pub(super) tcp_idle_timeout_action: Field<String>,
     pub(super) tcp_stray_action: Field<String>,
     pub(super) tcp_mss_clamp_bytes: Field<u64>,
+    pub(super) tcp_syn_cookies: Field<String>,
 }
 
 /// A group of several that a listener forwards to.
@@ -260,6 +262,7 @@ impl RawNode {
                 client_ca_file: reader.text(table, "api.tcp.client_ca_file"),
             },
             audit_log: reader.text(table, "audit_log"),
+            metrics: reader.text(table, "metrics"),
             on_exit: reader.word(table, "on_exit"),
             user: reader.text(table, "user"),
             seccomp: reader.word(table, "seccomp"),
@@ -359,6 +362,7 @@ impl RawListener {
             tcp_idle_timeout_action: reader.word(table, "tcp.idle_timeout.action"),
             tcp_stray_action: reader.word(table, "tcp.stray.action"),
             tcp_mss_clamp_bytes: reader.whole(table, "tcp.mss_clamp_bytes"),
+            tcp_syn_cookies: reader.word(table, "tcp.syn_cookies"),
             limits: RawLimits::read(reader, table),
         }
     }

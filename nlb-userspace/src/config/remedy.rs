@@ -118,6 +118,9 @@ pub enum Remedy {
     /// A path from the root.
     #[error("write a path that begins with `/`")]
     WriteAbsolute,
+    /// A socket or an address.
+    #[error("write one such as \"/run/nlb/metrics.sock\", \"127.0.0.1:9118\" or \"[::1]:9118\"")]
+    WriteEndpoint,
     /// A shorter path.
     #[error("write a shorter path, such as \"/run/nlb/nlb.sock\"")]
     WriteShorterPath,
@@ -228,6 +231,12 @@ pub enum Remedy {
     /// Pin every flow, or let targets answer themselves.
     #[error("write \"always\", or use groups of a `dsr-…` mode")]
     AlwaysOrDsr,
+    /// No cookies.
+    #[error("write \"off\", or leave that out")]
+    Off,
+    /// No cookies, or a mode that can have them.
+    #[error("write \"off\", or use groups of mode \"nat\"")]
+    OffOrNat,
     /// A server ID.
     #[error("write \"0x\" and {0} hexadecimal digits, such as \"0x{example}\"", example = server_id(*.0))]
     WriteServerId(u8),

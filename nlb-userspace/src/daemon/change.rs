@@ -7,7 +7,9 @@ use nlb_common::next_hop::NextHopId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Daemon, DaemonError, Groups, Missing, Stale, Way, pins_on_change, plan};
+use super::{
+    Daemon, DaemonError, Groups, Missing, Stale, Way, makes_cookies, pins_on_change, plan,
+};
 use crate::{
     access::directory,
     api::tls,
@@ -95,6 +97,15 @@ impl Daemon {
     /// fit or cannot be attached to, is found before anything has changed; what fails after that is
     /// the kernel's refusal of a map write, and the next tick, change or reload goes on from there.
     pub(super) async fn change(&mut self, request: &Request) -> Result<Written, DaemonError> {
+        let result = self.try_change(request).await;
+        match &result {
+            Ok(written) => self.changes.done += u64::from(!written.dry_run),
+            Err(_) => self.changes.refused += 1,
+        }
+        result
+    }
+
+    async fn try_change(&mut self, request: &Request) -> Result<Written, DaemonError> {
         let proposal = self.desk.propose(&request.intent, &request.condition)?;
         self.check(&proposal.desired)?;
         // A change of one resource leaves the node's files alone.
@@ -146,6 +157,7 @@ impl Daemon {
             (old.hash_key != new.hash_key, "node.hash_key", ""),
             (api(old) != api(new), "node.api.tcp.address", ""),
             (old.audit_log != new.audit_log, "node.audit_log", ""),
+            (old.metrics != new.metrics, "node.metrics", ""),
             (old.user != new.user, "node.user", ""),
             (old.seccomp != new.seccomp, "node.seccomp", ""),
             (
@@ -166,6 +178,12 @@ impl Daemon {
                 ": the packet program that runs was loaded without what `on_change` takes, and a \
                  running daemon may load none. Write the listener into the configuration file, and \
                  restart; from then on such listeners come and go without",
+            ),
+            (
+                makes_cookies(desired) && !self.loaded.makes_cookies,
+                "load_balancer.listener.tcp.syn_cookies",
+                "; the running maps were made without such a listener and have no room for its \
+                 flows: `nlb detach` first",
             ),
         ] {
             if differs {

@@ -23,6 +23,7 @@ use crate::{
         schedule::{self, Probes},
         state::{TargetHealth, Thresholds, Transition},
     },
+    metrics::probes::ProbeStatistics,
     next_hop::Unresolved,
     slow_start,
     target_state::{Selection, TargetState, routable},
@@ -92,6 +93,8 @@ pub(super) struct Group {
     data_path: Option<DataPath>,
     /// Whether time alone may change anything: delays run, or targets start slowly.
     is_restless: bool,
+    /// What health checks found, since the group is there.
+    probes: ProbeStatistics,
 }
 
 /// What time has brought.
@@ -150,6 +153,7 @@ impl Groups {
                 targets: BTreeMap::new(),
                 data_path: None,
                 is_restless: true,
+                probes: ProbeStatistics::default(),
             });
             let data_path = wish::data_path(desired, index);
             let in_use = in_use.contains(&index);
@@ -171,9 +175,18 @@ impl Groups {
         let place = *self.places.get(name)?;
         let group = self.list.get_mut(place)?;
         let target = group.targets.get_mut(address)?;
+        group.probes.count(&outcome);
         let transition = target.health.observe(now, outcome)?;
         group.follow_health(address, now);
         Some((place, transition))
+    }
+
+    /// What health checks found, by group.
+    pub(super) fn probes(&self) -> Vec<(String, ProbeStatistics)> {
+        let groups = self.list.iter();
+        groups
+            .map(|group| (group.configured.name.clone(), group.probes))
+            .collect()
     }
 
     /// Has targets checked before their time.

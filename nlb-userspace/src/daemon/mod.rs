@@ -47,7 +47,7 @@ use crate::{
         directory::{self, DirectoryError},
     },
     api::tls::{self, Terms, TlsError},
-    config::{Desired, Faults, Node},
+    config::{Desired, Faults, Listener, Mode, Node},
     dataplane::{
         DataplaneError,
         early::EarlyFragments,
@@ -58,6 +58,7 @@ use crate::{
     desk::{Desk, OpenError, Refused},
     early,
     health::passive,
+    metrics::{Changes, Snapshot},
     next_hop::{Change, NextHopError, Watch, book::Book},
     plan::{self, Actual, Limits, PlanError, Wish},
     secret::{self, SecretError},
@@ -132,6 +133,8 @@ pub enum Command {
     Reload(oneshot::Sender<Result<Written, DaemonError>>),
     /// What can be read of the document.
     Read(oneshot::Sender<Reading>),
+    /// What monitoring sees.
+    Metrics(oneshot::Sender<Snapshot>),
     /// How targets are.
     Health(oneshot::Sender<Vec<GroupHealth>>),
     /// To change something.
@@ -170,6 +173,8 @@ pub struct Daemon {
     /// When it was last told that checks begin late.
     told_late: Option<Instant>,
     suspicion: Suspicion,
+    /// How many changes were made and refused.
+    changes: Changes,
     service: ServiceManager,
     /// Who may use the control socket.
     policy: watch::Sender<Arc<Policy>>,
@@ -211,6 +216,7 @@ impl Daemon {
             capacity: node.capacity,
             translates_sources: !node.snat_addresses.is_empty(),
             pins_on_change: pins_on_change(&desired),
+            makes_cookies: makes_cookies(&desired),
             secret: deployment_secret.bytes(),
             table_secret,
         })?;
@@ -227,6 +233,13 @@ impl Daemon {
             tracing::error!(
                 "node.snat_addresses: the pinned maps were made without a pool and have no room \
                  for translated sources: no flow can have one until `nlb detach` and a new start"
+            );
+        }
+        if makes_cookies(&desired) && !loaded.makes_cookies {
+            tracing::error!(
+                "load_balancer.listener.tcp.syn_cookies: the pinned maps were made without such a \
+                 listener and have no room for its flows: no SYN is answered with a cookie until \
+                 `nlb detach` and a new start"
             );
         }
         loaded.forward_log();
@@ -252,6 +265,7 @@ impl Daemon {
             prober,
             told_late: None,
             suspicion: Suspicion::default(),
+            changes: Changes::default(),
             service: ServiceManager::of_the_environment(),
             policy: watch::Sender::new(Arc::new(policy)),
             terms: watch::Sender::new(terms),
@@ -457,6 +471,7 @@ impl Daemon {
             Command::Status(answer) => drop(answer.send(self.report().await)),
             Command::Reload(answer) => drop(answer.send(self.reload().await)),
             Command::Read(answer) => drop(answer.send(self.reading())),
+            Command::Metrics(answer) => drop(answer.send(self.measure().await)),
             Command::Health(answer) => drop(answer.send(self.health())),
             Command::Change(request, answer) => {
                 drop(answer.send(self.change(&request).await));
@@ -502,11 +517,18 @@ fn wall_clock() -> SystemTime {
 
 /// Whether any listener pins flows on change only.
 fn pins_on_change(desired: &Desired) -> bool {
-    let mut listeners = desired
-        .load_balancers
-        .iter()
-        .flat_map(|balancer| &balancer.listeners);
-    listeners.any(|listener| listener.pins_on_change)
+    listeners(desired).any(|listener| listener.pins_on_change)
+}
+
+/// Whether any listener answers with SYN cookies.
+fn makes_cookies(desired: &Desired) -> bool {
+    listeners(desired).any(|listener| listener.tcp_syn_cookies)
+}
+
+/// The listeners of all load balancers.
+fn listeners(desired: &Desired) -> impl Iterator<Item = &Listener> {
+    let balancers = desired.load_balancers.iter();
+    balancers.flat_map(|balancer| &balancer.listeners)
 }
 
 fn log_transition((group, address): &TargetKey, transition: &crate::health::state::Transition) {

@@ -12,6 +12,7 @@ use super::{Daemon, groups, groups::Group, groups::Way, wish};
 use crate::{
     config,
     dataplane::{load::Attached, sweep::Sweep},
+    metrics::{MapFill, Own, Snapshot, log},
     next_hop,
     status::{
         Counters, Flows, ForwardShare, Interface, Listener, LoadBalancer, NextHop, Status,
@@ -22,7 +23,11 @@ use crate::{
 impl Daemon {
     /// How things are now.
     pub(super) async fn report(&self) -> Status {
-        let sweep = self.sweep_flows();
+        self.report_with(&self.sweep_flows()).await
+    }
+
+    /// The same with the flows that a sweep has seen.
+    async fn report_with(&self, sweep: &Sweep) -> Status {
         let active = sweep.active;
         let mut warnings: Vec<String> = self
             .desired
@@ -51,13 +56,13 @@ impl Daemon {
                 .desired
                 .load_balancers
                 .iter()
-                .map(|b| self.balancer(b))
+                .map(|b| self.balancer(b, sweep))
                 .collect(),
             target_groups: self
                 .groups
                 .list
                 .iter()
-                .map(|group| self.group(group, &sweep))
+                .map(|group| self.group(group, sweep))
                 .collect(),
             early_fragments: self.early,
             stops: Stop::ALL
@@ -76,6 +81,33 @@ impl Daemon {
                 })
                 .collect(),
             warnings,
+        }
+    }
+
+    /// What monitoring sees. It costs no look at the flow table: the last sweep's is seconds old.
+    pub(super) async fn measure(&self) -> Snapshot {
+        let [_, latest] = &self.sweeps;
+        let limits = self.limits();
+        let fill = |map, used: usize, room: usize| MapFill {
+            map,
+            used: used as u64,
+            // Number 0 is nobody's.
+            capacity: room.saturating_sub(1) as u64,
+        };
+        let (listeners, targets, groups) = self.actual.records();
+        Snapshot {
+            status: self.report_with(latest).await,
+            own: Own {
+                is_live: self.is_live,
+                maps: vec![
+                    fill("listeners", listeners, limits.listeners),
+                    fill("targets", targets, limits.targets),
+                    fill("target_groups", groups, limits.groups),
+                ],
+                changes: self.changes,
+                logged: log::counts(),
+            },
+            probes: self.groups.probes(),
         }
     }
 
@@ -135,7 +167,7 @@ impl Daemon {
         interfaces
     }
 
-    fn balancer(&self, balancer: &config::LoadBalancer) -> LoadBalancer {
+    fn balancer(&self, balancer: &config::LoadBalancer, sweep: &Sweep) -> LoadBalancer {
         LoadBalancer {
             name: balancer.name.clone(),
             addresses: balancer.addresses.clone(),
@@ -161,10 +193,20 @@ impl Daemon {
                         HashInput::Source => "source_ip",
                     }
                     .to_owned(),
+                    active_flows: self.active_flows(listener, sweep),
                     counters: self.listener_counters(listener),
                 })
                 .collect(),
         }
+    }
+
+    /// The flows of all the listener's addresses and protocols.
+    fn active_flows(&self, listener: &config::Listener, sweep: &Sweep) -> u64 {
+        wish::keys(listener)
+            .iter()
+            .filter_map(|(key, _)| self.actual.listener_id(key))
+            .filter_map(|id| sweep.by_listener.get(usize::from(id.0)))
+            .sum()
     }
 
     /// The sum over the listener's addresses and protocols.
@@ -207,6 +249,7 @@ impl Daemon {
                         .and_then(|id| self.loaded.maps.target_traffic(id).ok())
                         .unwrap_or_default();
                     let ports = id.and_then(|id| sweep.ports_by_target.get(id.0 as usize));
+                    let flows = id.and_then(|id| sweep.by_target.get(id.0 as usize));
                     let quic_server_id =
                         group
                             .configured
@@ -218,6 +261,7 @@ impl Daemon {
                             });
                     Target {
                         snat_ports_in_use: ports.copied().unwrap_or_default(),
+                        active_flows: flows.copied().unwrap_or_default(),
                         effective_weight: weight,
                         quic_server_id,
                         ..self.target(address, entry, id.map(|id| id.0), traffic)
@@ -250,6 +294,7 @@ impl Daemon {
             last_failure: health.last_failure().map(ToString::to_string),
             next_hop: self.way(&entry.way),
             snat_ports_in_use: 0,
+            active_flows: 0,
             counters: traffic.into(),
         }
     }

@@ -262,6 +262,7 @@ fn wished_listeners(
                 stray: stranded(listener.tcp_stray_action),
                 expired: stranded(listener.tcp_idle_timeout_action),
                 mss_clamp_bytes: listener.tcp_mss_clamp_bytes.unwrap_or(0),
+                syn_cookies: listener.tcp_syn_cookies && key.protocol == protocol::TCP,
                 hash_input: listener.hash_input,
                 admission: wished_admission(listener, &key),
                 answers_echo: balancer.icmp_echo,

@@ -35,7 +35,7 @@ use super::{
 use crate::config::{Capacity, XdpMode};
 
 /// Names of the maps that are pinned under their own names.
-const PINNED_MAPS: [&str; 26] = [
+const PINNED_MAPS: [&str; 27] = [
     "HEADER",
     "PREFILTER",
     "LISTENER_INDEX",
@@ -57,6 +57,7 @@ const PINNED_MAPS: [&str; 26] = [
     "IDENTIFICATIONS",
     "TRANSLATIONS",
     "SOURCES",
+    "SEQUENCES",
     "SNAT_POOL",
     "LISTENER_COUNTERS",
     "TARGET_COUNTERS",
@@ -86,6 +87,9 @@ pub struct Request<'r> {
     pub translates_sources: bool,
     /// Whether listeners may pin flows on change only.
     pub pins_on_change: bool,
+    /// Whether listeners may answer with SYN cookies: maps that are not there yet get room for what
+    /// their flows take.
+    pub makes_cookies: bool,
     /// The secret that all nodes of a deployment share.
     pub secret: &'r [u8; 32],
     /// A fresh secret for the flow table, used if the table is not there yet.
@@ -108,6 +112,8 @@ pub struct Loaded {
     pub translates_sources: bool,
     /// Whether listeners may pin flows on change only.
     pub pins_on_change: bool,
+    /// Whether listeners may answer with SYN cookies.
+    pub makes_cookies: bool,
     /// What flows' places on rings come from.
     pub select_key: Key,
     /// Sizes that differ from the configuration, because the maps were there before us.
@@ -200,6 +206,12 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         .min()
         .unwrap_or(if is_adopted { 1 } else { beside });
     let translates_sources = beside == buckets;
+    let wanted = if request.makes_cookies { buckets } else { 1 };
+    let sequences = is_adopted
+        .then(|| pinned_size(pins, "SEQUENCES"))
+        .flatten()
+        .unwrap_or(wanted);
+    let makes_cookies = sequences == buckets;
     let settings = Settings {
         select_key: Key::derive(request.secret, SELECT_PURPOSE),
         table_key: Key::derive(&secret_bytes(table_secret), TABLE_PURPOSE),
@@ -208,7 +220,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         tick_shift: crate::clock::of_this_kernel().shift,
         translates_sources: translates_sources.into(),
         pins_on_change: request.pins_on_change.into(),
-        zero: 0,
+        makes_cookies: makes_cookies.into(),
     };
     let pin_paths: Vec<PathBuf> = PINNED_MAPS.iter().map(|name| pins.join(name)).collect();
     let mut loader = EbpfLoader::new();
@@ -216,6 +228,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         .map_max_entries("FLOWS", buckets)
         .map_max_entries("TRANSLATIONS", beside)
         .map_max_entries("SOURCES", beside)
+        .map_max_entries("SEQUENCES", sequences)
         .map_max_entries("LISTENERS", listeners)
         .map_max_entries("ADMISSION", listeners)
         .map_max_entries("RULES", listeners)
@@ -254,6 +267,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         is_adopted,
         translates_sources,
         pins_on_change: request.pins_on_change,
+        makes_cookies,
         select_key: settings.select_key,
         kept_sizes,
         _lock: lock,

@@ -52,6 +52,11 @@ pub struct Actual {
 }
 
 impl Actual {
+    /// How many listeners, targets and rings there are.
+    pub fn records(&self) -> (usize, usize, usize) {
+        (self.listeners.len(), self.targets.len(), self.rings.len())
+    }
+
     /// What another daemon left.
     pub fn adopt(found: &Found) -> Self {
         Self {

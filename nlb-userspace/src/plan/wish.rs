@@ -57,6 +57,8 @@ pub struct WishedListener {
     pub expired: Stranded,
     /// The largest TCP segment size that a SYN may name; 0 for any.
     pub mss_clamp_bytes: u16,
+    /// Whether SYNs are answered with cookies.
+    pub syn_cookies: bool,
     /// What a new flow's choice depends on.
     pub hash_input: HashInput,
     /// Who may begin flows, and how many.

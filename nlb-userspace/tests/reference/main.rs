@@ -7,4 +7,5 @@ mod cli;
 mod config;
 mod document;
 mod links;
+mod metrics;
 mod stops;

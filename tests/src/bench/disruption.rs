@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use nlb_userspace::ring::{Identity, RingEntry, SLOTS, build};
 use serde_json::{Value, json};
 
+use super::markdown::Markdown;
+
 /// Targets before the change.
 pub const TARGETS: [u32; 3] = [10, 100, 1_000];
 
@@ -58,7 +60,8 @@ pub fn measure() -> Vec<Row> {
 
 /// Of all slots.
 fn share(slots: usize) -> f64 {
-    f64::from(u32::try_from(slots).unwrap_or(u32::MAX)) / SLOTS as f64
+    let count = |slots: usize| f64::from(u32::try_from(slots).unwrap_or(u32::MAX));
+    count(slots) / count(SLOTS)
 }
 
 impl Row {
@@ -75,20 +78,19 @@ impl Row {
 
 /// The rows as they stand in the report.
 pub fn table(rows: &[Row]) -> String {
-    let mut text = String::from(
-        "\n| targets | slots moved, % | least that must, % | more than that, % of all slots |\n\
-         |---|---:|---:|---:|\n",
-    );
+    let mut table = Markdown::new([
+        "targets",
+        "slots moved, %",
+        "least that must, %",
+        "beyond that, % of all slots",
+    ]);
     for row in rows {
-        text += &format!(
-            "| {} | {:.3} | {:.3} | {:.3} |\n",
-            row.name(),
-            row.moved_percent,
-            row.least_percent,
-            row.moved_percent - row.least_percent
-        );
+        let beyond = row.moved_percent - row.least_percent;
+        let [moved, least, beyond] =
+            [row.moved_percent, row.least_percent, beyond].map(|percent| format!("{percent:.3}"));
+        table.row([row.name(), moved, least, beyond]);
     }
-    text + "\n"
+    table.finish()
 }
 
 /// The rows for machines.

@@ -192,6 +192,7 @@ pub fn wished_listener(kind: Kind, port: u16, ring: WishedRing) -> Result<Wished
         stray: Stranded::FORWARD,
         expired: Stranded::FORWARD,
         mss_clamp_bytes: 0,
+        syn_cookies: false,
         key: kind.key_of(port)?,
         ring,
         idle_ticks: Tick::at_least_seconds(350),

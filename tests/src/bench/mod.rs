@@ -26,6 +26,7 @@ pub mod forwarding;
 pub mod frames;
 pub mod harness;
 pub mod kind;
+pub mod markdown;
 pub mod path;
 pub mod plot;
 pub mod publish;
@@ -43,6 +44,8 @@ pub struct Effort {
     pub packets: u32,
     /// Numbers of live flows.
     pub flows: &'static [u32],
+    /// Whether UDP is measured in every mode, and not in `nat` alone.
+    pub all_udp: bool,
     /// SYNs of the flood that live flows are measured under.
     pub flood: u32,
 }
@@ -53,6 +56,7 @@ impl Effort {
         rounds: 15,
         packets: 200_000,
         flows: &[1, 10_000, 100_000, 1_000_000],
+        all_udp: true,
         flood: 10_000_000,
     };
     /// Fewer rows and rounds: to see whether something has become slower.
@@ -60,6 +64,7 @@ impl Effort {
         rounds: 7,
         packets: 100_000,
         flows: &[1, 100_000],
+        all_udp: false,
         flood: 10_000_000,
     };
 }

@@ -180,6 +180,12 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// The kinds whose flows are measured.
+    fn kinds(&self) -> impl Iterator<Item = Kind> + use<> {
+        let all_udp = self.effort.all_udp;
+        Kind::all().filter(move |kind| all_udp || kind.protocol == TCP || kind.mode == Mode::NAT)
+    }
+
     /// Begins this many flows and lets them be established.
     fn preload(&mut self, kind: Kind, flows: u32) -> Result<()> {
         self.subject.forget_flows();
@@ -195,7 +201,7 @@ impl Bench<'_> {
     }
 
     fn hits(&mut self) -> Result<()> {
-        for kind in Kind::all() {
+        for kind in self.kinds() {
             for flows in self.effort.flows.iter().copied() {
                 // There are 258,048 ports in the pool.
                 if kind.mode == Mode::FULL_NAT && flows > 100_000 {
@@ -241,7 +247,7 @@ impl Bench<'_> {
 
     /// Listeners that pin flows on change, on rings that have settled.
     fn settled(&mut self) -> Result<()> {
-        for kind in Kind::all().filter(|kind| kind.may_settle()) {
+        for kind in self.kinds().filter(|kind| kind.may_settle()) {
             self.subject.forget_flows();
             for flows in self.effort.flows.iter().copied().chain([10_000_000]) {
                 let stream = to_port(kind, SETTLED_PORT, false, flows)?;
@@ -258,7 +264,7 @@ impl Bench<'_> {
     }
 
     fn new_flows(&mut self) -> Result<()> {
-        for kind in Kind::all().filter(|kind| kind.mode != Mode::FULL_NAT) {
+        for kind in self.kinds().filter(|kind| kind.mode != Mode::FULL_NAT) {
             self.subject.forget_flows();
             let stream = to_listener(kind, true, 1)?.sequential();
             // Once over, so that a new flow takes the place of an older one.
@@ -344,7 +350,7 @@ impl Bench<'_> {
         }
         for kind in Kind::all().filter(|kind| kind.protocol == TCP) {
             // The trampoline restores no more of an IPv6 frame than what dsr-l2 changes.
-            if kind.is_v6 && kind.mode == Mode::NAT {
+            if kind.is_v6 && kind.mode.is_translated() {
                 continue;
             }
             self.preload(kind, 1)?;

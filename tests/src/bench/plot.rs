@@ -65,6 +65,7 @@ pub fn lines(file: &Path, title: &str, unit: &str, lines: &[Line]) -> Result<()>
     let mut chart = ChartBuilder::on(&area)
         .caption(title, TITLE)
         .margin(12)
+        .margin_right(40)
         .x_label_area_size(40)
         .y_label_area_size(56)
         .build_cartesian_2d((1.0..right).log_scale(), 0.0..height)
@@ -108,19 +109,21 @@ pub fn lines(file: &Path, title: &str, unit: &str, lines: &[Line]) -> Result<()>
 pub fn bars(file: &Path, title: &str, unit: &str, groups: &[String], bars: &[Bars]) -> Result<()> {
     let area = paper(file)?;
     let heights = bars.iter().flat_map(|bars| bars.heights.iter().flatten());
-    // Where nothing is above zero, there is a scale all the same.
-    let height = top(heights.copied()).max(1.0);
+    // Where nothing is above zero, there is a scale all the same; and room for the legend above.
+    let height = top(heights.copied()).max(1.0) * 1.3;
     let count = i32::try_from(groups.len())?;
     let mut chart = ChartBuilder::on(&area)
         .caption(title, TITLE)
         .margin(12)
+        .margin_right(40)
         .x_label_area_size(40)
         .y_label_area_size(56)
-        .build_cartesian_2d((0..count).into_segmented(), 0.0..height)
+        .build_cartesian_2d((0..count - 1).into_segmented(), 0.0..height)
         .map_err(told)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
+        .light_line_style(TRANSPARENT)
         .y_desc(unit)
         .label_style(("sans-serif", 11))
         .x_label_formatter(&|value| group_name(value, groups))
@@ -185,4 +188,49 @@ fn pixels(width: u32, strip: usize, of: usize) -> Range<i32> {
 #[expect(clippy::cast_possible_truncation, reason = "pixels")]
 const fn rounded(pixels: f64) -> i32 {
     pixels as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a plot of that name holds.
+    fn drawn(name: &str, draw: impl FnOnce(&Path) -> Result<()>) -> String {
+        let file = std::env::temp_dir().join(format!("nlb-{name}-{}.svg", std::process::id()));
+        draw(&file).expect("it can be drawn");
+        let text = std::fs::read_to_string(&file).expect("it is there");
+        std::fs::remove_file(&file).expect("it is ours");
+        text
+    }
+
+    #[test]
+    fn lines_and_goals_are_named_and_drawn() {
+        let line = |name: &str, is_goal| Line {
+            name: name.into(),
+            points: vec![(1.0, 10.0), (1e6, 200.0)],
+            is_goal,
+        };
+        let all = [line("measured", false), line("wanted", true)];
+        let text = drawn("lines", |file| lines(file, "title", "ns", &all));
+        assert!(
+            ["measured", "wanted", "title", "<polyline"]
+                .iter()
+                .all(|word| text.contains(word))
+        );
+    }
+
+    #[test]
+    fn a_bar_that_is_missing_leaves_its_place_empty() {
+        let groups = ["one", "other"].map(String::from);
+        let count = |heights: Vec<Option<f64>>| {
+            let series = [Bars {
+                name: "figure".into(),
+                heights,
+            }];
+            let text = drawn("bars", |file| bars(file, "title", "×", &groups, &series));
+            text.matches("<rect").count()
+        };
+        let both = count(vec![Some(1.0), Some(2.0)]);
+        assert_eq!(count(vec![Some(1.0), None]), both - 1);
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use super::{harness::Cost, path::ENCAPSULATION_FLOOR as FLOOR, short};
+use super::{harness::Cost, markdown::Markdown, path::ENCAPSULATION_FLOOR as FLOOR, short};
 
 /// What a row is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,30 +110,33 @@ impl Table<'_> {
 
     /// The table as it stands in the report.
     pub fn to_markdown(&self) -> String {
-        let mut text = format!(
-            "\n| {} | least, ns | median, ns | times the floor | goal |\n|---|---:|---:|---:|---:|\n",
-            self.title
-        );
+        let mut table = Markdown::new([
+            self.title,
+            "least, ns",
+            "median, ns",
+            "times the floor",
+            "goal",
+        ]);
         let floor_ns = self.floor_ns();
         for row in self.rows {
             let Cost {
                 min_ns, median_ns, ..
             } = row.cost;
-            let times =
-                floor_ns.map_or_else(String::new, |floor| format!("{:.1}", median_ns / floor));
-            let goal = match row.goal_ns {
-                Some(goal) if median_ns <= goal => format!("≤ {goal}, met"),
-                Some(goal) => format!("≤ {goal}"),
-                None => String::new(),
-            };
-            text += &format!(
-                "| {} | {:.1} | {:.1} | {times} | {goal} |\n",
-                row.title,
-                tenths(min_ns).max(0.0),
-                tenths(median_ns).max(0.0)
-            );
+            let shown = |ns: f64| format!("{:.1}", tenths(ns).max(0.0));
+            let times = floor_ns.map(|floor| format!("{:.1}", median_ns / floor));
+            let goal = row.goal_ns.map(|goal| {
+                let met = if median_ns <= goal { ", met" } else { "" };
+                format!("≤ {goal}{met}")
+            });
+            table.row([
+                row.title.to_string(),
+                shown(min_ns),
+                shown(median_ns),
+                times.unwrap_or_default(),
+                goal.unwrap_or_default(),
+            ]);
         }
-        text + "\n"
+        table.finish()
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use nlb_common::{target::Mode, wire::protocol::TCP};
 use serde_json::{Value, json};
 
-use super::{disruption, kind::Kind, short, subject::Subject};
+use super::{disruption, kind::Kind, markdown::Markdown, short, subject::Subject};
 
 /// Flows that tables are asked for.
 const FLOWS: [u32; 3] = [1_000_000, 10_000_000, 16_000_000];
@@ -104,26 +104,29 @@ fn ring(targets: u32) -> RingRow {
 impl Report {
     /// The report's tables.
     pub fn tables(&self) -> String {
-        let mut text = String::from(
-            "\n| flows asked for | entries | memory, MiB | load, ms | sweep, empty, ms | sweep, full, ms |\n\
-             |---:|---:|---:|---:|---:|---:|\n",
-        );
+        let mut tables = Markdown::new([
+            "flows asked for",
+            "entries",
+            "memory, MiB",
+            "load, ms",
+            "sweep, empty, ms",
+            "sweep, full, ms",
+        ]);
         for row in &self.tables {
-            text += &format!(
-                "| {} | {} | {} | {:.0} | {:.1} | {:.1} |\n",
+            tables.row([
                 short(row.asked),
-                row.entries,
-                row.memory_bytes >> 20,
-                row.load_ms,
-                row.empty_sweep_ms,
-                row.full_sweep_ms
-            );
+                row.entries.to_string(),
+                (row.memory_bytes >> 20).to_string(),
+                format!("{:.0}", row.load_ms),
+                format!("{:.1}", row.empty_sweep_ms),
+                format!("{:.1}", row.full_sweep_ms),
+            ]);
         }
-        text += "\n| targets | building the ring, ms |\n|---:|---:|\n";
+        let mut rings = Markdown::new(["targets", "building the ring, ms"]);
         for row in &self.rings {
-            text += &format!("| {} | {:.1} |\n", row.targets, row.build_ms);
+            rings.row([row.targets.to_string(), format!("{:.1}", row.build_ms)]);
         }
-        text + "\n"
+        tables.finish() + rings.finish().trim_start()
     }
 
     /// For machines.

@@ -90,13 +90,14 @@ impl Subject {
             tick_shift: nlb_userspace::clock::of_this_kernel().shift,
             translates_sources: 1,
             pins_on_change: 1,
-            zero: 0,
+            makes_cookies: 1,
         });
         let mut ebpf = EbpfLoader::new()
             .override_global("SETTINGS", &settings, true)
             .map_max_entries("FLOWS", buckets)
             .map_max_entries("TRANSLATIONS", buckets)
             .map_max_entries("SOURCES", buckets)
+            .map_max_entries("SEQUENCES", buckets)
             .load(XDP_OBJECT)
             .context("loading the packet program")?;
         let stages = stages::load(&mut ebpf).context("the verifier")?;

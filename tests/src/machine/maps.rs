@@ -112,6 +112,7 @@ impl Maps {
         self.array(memory, "FLOWS", tables.buckets.as_mut_bytes())?;
         self.array(memory, "TRANSLATIONS", tables.translations.as_mut_bytes())?;
         self.array(memory, "SOURCES", tables.sources.as_mut_bytes())?;
+        self.array(memory, "SEQUENCES", tables.sequences.as_mut_bytes())?;
         let numbers = tables.identifications.as_mut_bytes();
         self.array(memory, "IDENTIFICATIONS", numbers)?;
         let budget = tables.error_budget.get();

@@ -68,3 +68,22 @@ impl Memory {
 fn offset(address: u64) -> usize {
     usize::try_from(address & ((1 << OFFSET_BITS) - 1)).expect("32 bits")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_outside_of_a_region_is_read_or_written() {
+        let mut memory = Memory::default();
+        let first = memory.add(vec![1; 8]);
+        let second = memory.add(vec![2; 8]);
+        assert_eq!(memory.load(first, 8).unwrap(), 0x0101_0101_0101_0101);
+        memory.store(second + 4, 4, 7).unwrap();
+        assert_eq!(memory.load(second + 4, 4).unwrap(), 7);
+        memory.load(first + 4, 8).unwrap_err();
+        memory.store(second + 8, 1, 0).unwrap_err();
+        memory.load(0, 1).unwrap_err();
+        memory.load(first.wrapping_sub(1), 1).unwrap_err();
+    }
+}

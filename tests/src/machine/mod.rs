@@ -111,7 +111,7 @@ impl Program {
             tick_shift: 0,
             translates_sources: tables.translates_sources.into(),
             pins_on_change: tables.pins_on_change.into(),
-            zero: 0,
+            makes_cookies: tables.makes_cookies.into(),
         };
         Ok(Self {
             code: Code::read(object, &settings)?,

@@ -85,7 +85,7 @@ pub fn eth() -> Sentence {
         ttl: 64,
         identification: 0x1234,
         label: 0xbeef,
-        window: 0xfaf0,
+        window: Sentence::DEFAULT_WINDOW,
         fragment: 0,
         is_more: false,
         options: Vec::new(),
@@ -110,6 +110,9 @@ pub fn eth() -> Sentence {
 }
 
 impl Sentence {
+    /// The window of a sentence that names none.
+    pub const DEFAULT_WINDOW: u16 = 0xfaf0;
+
     /// Sets the destination MAC.
     #[must_use]
     pub const fn to(mut self, mac: [u8; 6]) -> Self {
@@ -377,6 +380,13 @@ impl Sentence {
     #[must_use]
     pub const fn sequence(mut self, sequence: u32, acknowledgement: u32) -> Self {
         self.sequence = (sequence, acknowledgement);
+        self
+    }
+
+    /// What TCP's sender has room for.
+    #[must_use]
+    pub const fn window(mut self, window: u16) -> Self {
+        self.window = window;
         self
     }
 

@@ -201,6 +201,33 @@ pub const GROUPS: &[Group] = &[
         UDP,
         &[(96, V6A, 9202, true), (97, V6B, 9202, true)],
     ),
+    group(
+        94,
+        GUE,
+        UDP,
+        &[(98, V4A, 4433, true), (99, V4B, 4433, true)],
+    ),
+    group(
+        95,
+        IPIP,
+        UDP,
+        &[(100, V6A, 4433, true), (101, V6B, 4433, true)],
+    ),
+    group(
+        34,
+        FULL,
+        UDP,
+        &[
+            (102, "10.0.0.11", 4443, true),
+            (103, "10.0.0.12", 4443, true),
+        ],
+    ),
+    group(
+        35,
+        FULL,
+        UDP,
+        &[(104, "fd00::11", 4443, true), (105, "fd00::12", 4443, true)],
+    ),
 ];
 
 /// The tunnels of those groups that have one: `(group, source for IPv4, bits of it for the flow's
@@ -223,6 +250,8 @@ pub const TUNNELS: &[(u16, &str, u32, &str, u32, bool)] = &[
     (79, "10.0.0.1", 0, "fd00::1", 0, true),
     (92, "10.0.0.1", 0, "fd00::1", 0, true),
     (93, "10.0.0.1", 0, "fd00::1", 0, true),
+    (94, "10.0.0.1", 0, "fd00::1", 0, true),
+    (95, "10.0.0.1", 0, "fd00::1", 0, true),
 ];
 
 /// The groups whose listeners pin flows on change. Their rings are [`settling_ring`]s.

@@ -111,6 +111,10 @@ pub const LISTENERS: &[(u16, &str, u8, u16, u16)] = &[
     (115, TUNNEL_VIP_V6, UDP, 9202, 93),
     // A client has one slot on it, whatever its port.
     (116, DSR_VIP, TCP, 9203, 90),
+    (117, TUNNEL_VIP, UDP, 4433, 94),
+    (118, TUNNEL_VIP_V6, UDP, 4433, 95),
+    (119, FULL_VIP, UDP, 4433, 34),
+    (120, FULL_VIP_V6, UDP, 4433, 35),
 ];
 
 /// Listeners that do not hash the five-tuple.
@@ -138,6 +142,10 @@ pub const QUIC: &[(u16, CidLayout)] = &[
             server_id_bytes: 5,
         },
     ),
+    (117, CidLayout::NLB),
+    (118, CidLayout::NLB),
+    (119, CidLayout::NLB),
+    (120, CidLayout::NLB),
 ];
 
 /// QUIC servers: `(target group, number, target)`. One of each group has the number that a payload
@@ -154,6 +162,14 @@ pub const SERVERS: &[(u16, u64, u32)] = &[
     (57, 0x5a5a_5a5a_5a5a_5a5a, 9),
     (58, 0x12_3456_78ff, 10),
     (58, 0x5a_5a5a_5a5a, 59),
+    (94, 0xa1, 98),
+    (94, 0x5a5a_5a5a_5a5a_5a5a, 99),
+    (95, 0xa1, 100),
+    (95, 0x5a5a_5a5a_5a5a_5a5a, 101),
+    (34, 0xa1, 102),
+    (34, 0x5a5a_5a5a_5a5a_5a5a, 103),
+    (35, 0xa1, 104),
+    (35, 0x5a5a_5a5a_5a5a_5a5a, 105),
 ];
 
 /// The byte that the oracle's payloads are made of; as a QUIC packet's first, of a short header.

@@ -356,6 +356,32 @@ pub fn chosen_by(
     Some(Slot(tables.rings.get(&group)?[slot]).target()?.0)
 }
 
+/// What the ring of a listener that pins flows on change says of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SettlingWord {
+    /// The target of the flow's slot.
+    pub target: Option<u32>,
+    /// If the slot has changed: the target of flows that nobody remembers.
+    pub base: Option<u32>,
+}
+
+/// Asks it, of a listener that does not look at sequence numbers.
+pub fn settling_word(
+    tables: &MemoryTables,
+    client: (&str, u16),
+    vip: (&str, u16),
+    protocol: u8,
+) -> SettlingWord {
+    let (group, at) =
+        place(tables, client, vip, protocol, SEQUENCE).expect("a listener of the world");
+    let slot = Slot(tables.rings[&group][at]);
+    let base = || tables.ring_bases[&group][at];
+    SettlingWord {
+        target: slot.target().map(|target| target.0),
+        base: (!slot.is_settled()).then(base),
+    }
+}
+
 /// The ring and the slot that such a flow falls on.
 fn place(
     tables: &MemoryTables,

@@ -159,6 +159,7 @@ async fn daemon(mut desk: Desk, mut received: mpsc::Receiver<Command>) {
                 drop(answer.send(change(&mut desk, &request, &mut generation)));
             }
             Command::Status(answer) => drop(answer),
+            Command::Metrics(answer) => drop(answer),
         }
     }
 }

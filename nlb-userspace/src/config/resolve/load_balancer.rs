@@ -13,7 +13,7 @@ use super::{
         reader::Field,
         report::{At, Report, Spot},
     },
-    Vips, admission,
+    Vips, admission, cookies,
     forward::{self, Named},
     name::Names,
     pinning,
@@ -133,6 +133,7 @@ pub(super) fn resolve_listeners(
         let limits = admission::limits(&raw.limits, &shares, groups, report);
         let hash_input = hash_input(raw, protocol, &shares, groups, report);
         let modes = modes(&shares, groups);
+        cookies::check(raw, &modes, report);
         pinning::check(raw, protocol, &modes, hash_input, &limits, report);
         let (Some(protocol), Some(port)) = (protocol, port) else {
             continue;
@@ -179,6 +180,7 @@ pub(super) fn resolve_listeners(
                 .tcp_mss_clamp_bytes
                 .copied()
                 .and_then(|bytes| bytes.try_into().ok()),
+            tcp_syn_cookies: cookies::on(raw).is_some(),
         });
     }
     admission::compile(&rules, &mut balancer.listeners);
@@ -264,6 +266,7 @@ fn check_timeouts(raw: &RawListener, protocol: Option<Protocol>, report: &mut Re
         (spot_if_written(&raw.tcp_idle_timeout_action), has_tcp),
         (spot_if_written(&raw.tcp_stray_action), has_tcp),
         (spot_if_written(&raw.tcp_mss_clamp_bytes), has_tcp),
+        (spot_if_written(&raw.tcp_syn_cookies), has_tcp),
         (spot_if_written(&raw.udp_idle_timeout_seconds), has_udp),
     ] {
         if let Some(spot) = spot

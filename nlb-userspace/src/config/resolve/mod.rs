@@ -7,6 +7,7 @@
 
 mod access;
 mod admission;
+mod cookies;
 mod forward;
 mod health_check;
 mod load_balancer;

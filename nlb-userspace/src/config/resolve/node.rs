@@ -12,8 +12,8 @@ use super::{
     super::{
         address,
         desired::{
-            Capacity, HashKey, HashKeyError, HashKeySource, IpVersion, Node, OnExit, Seccomp,
-            TcpApi, TunnelSources, XdpMode,
+            Capacity, Endpoint, HashKey, HashKeyError, HashKeySource, IpVersion, Node, OnExit,
+            Seccomp, TcpApi, TunnelSources, XdpMode,
         },
         error::{Problem, Remedy},
         raw::{RawNode, RawTcpApi},
@@ -40,6 +40,7 @@ pub(super) fn resolve(raw: Option<&RawNode>, vips: &Vips, report: &mut Report<'_
             socket: PathBuf::new(),
             tcp_api: None,
             audit_log: None,
+            metrics: None,
             on_exit: OnExit::Keep,
             user: None,
             seccomp: Seccomp::Enforce,
@@ -54,17 +55,6 @@ pub(super) fn resolve(raw: Option<&RawNode>, vips: &Vips, report: &mut Report<'_
             snat_addresses: Vec::new(),
         };
     };
-    let socket = absolute(&raw.socket, report);
-    let length = socket.as_os_str().len();
-    if let Some(at) = raw.socket.value()
-        && length > SOCKET_PATH
-    {
-        report.fault(
-            &at.spot,
-            Problem::SocketPathLength(length),
-            Remedy::WriteShorterPath,
-        );
-    }
     Node {
         interfaces: interfaces(raw, report),
         xdp_mode: match raw.xdp_mode.value().map(|at| at.value.as_str()) {
@@ -74,9 +64,10 @@ pub(super) fn resolve(raw: Option<&RawNode>, vips: &Vips, report: &mut Report<'_
         },
         hash_key: hash_key(raw, report),
         bpffs: absolute(&raw.bpffs, report),
-        socket,
+        socket: socket(&raw.socket, report),
         tcp_api: tcp_api(&raw.tcp_api, report),
         audit_log: (raw.audit_log.value()).map(|_| absolute(&raw.audit_log, report)),
+        metrics: endpoint(&raw.metrics, report),
         on_exit: match raw.on_exit.value().map(|at| at.value.as_str()) {
             Some("detach") => OnExit::Detach,
             _ => OnExit::Keep,
@@ -248,6 +239,33 @@ fn absolute(field: &Field<String>, report: &mut Report<'_>) -> PathBuf {
         report.fault(&at.spot, Problem::RelativePath, Remedy::WriteAbsolute);
     }
     PathBuf::from(&at.value)
+}
+
+fn socket(field: &Field<String>, report: &mut Report<'_>) -> PathBuf {
+    let socket = absolute(field, report);
+    let length = socket.as_os_str().len();
+    if let Some(at) = field.value()
+        && length > SOCKET_PATH
+    {
+        let problem = Problem::SocketPathLength(length);
+        report.fault(&at.spot, problem, Remedy::WriteShorterPath);
+    }
+    socket
+}
+
+/// An absolute path, or an address with a port.
+fn endpoint(field: &Field<String>, report: &mut Report<'_>) -> Option<Endpoint> {
+    let at = field.value()?;
+    if at.value.starts_with('/') {
+        return Some(Endpoint::Socket(socket(field, report)));
+    }
+    match at.value.parse::<SocketAddr>() {
+        Ok(address) if address.port() != 0 => Some(Endpoint::Address(address)),
+        _ => {
+            report.fault(&at.spot, Problem::NoEndpoint, Remedy::WriteEndpoint);
+            None
+        }
+    }
 }
 
 fn flows(field: &Field<u64>, report: &mut Report<'_>) -> NonZeroU32 {

@@ -115,6 +115,13 @@ pub const KEYS: &[Key] = &[
         "Absolute path of a file that gets a line of JSON for every call of the API that changes something or is refused, each with a hash over all lines before it. `nlb audit verify` looks whether it is as it was written.",
     ),
     key(
+        "node.metrics",
+        Kind::Text,
+        Absent::Depends("none"),
+        "",
+        "Where [metrics](metrics.md) can be read over HTTP, in OpenMetrics' text: the absolute path of a Unix socket, at most 107 bytes, or an address with a port, such as `\"127.0.0.1:9118\"`. Nobody is asked for a name or a key there, and nothing can be changed.",
+    ),
+    key(
         "node.on_exit",
         Kind::Word {
             takes: &["keep", "detach"],
@@ -371,6 +378,16 @@ pub const KEYS: &[Key] = &[
         Absent::Depends("off"),
         "",
         "The largest TCP segment size: what client and target name in their SYNs is lowered to it (in `dsr-l2` only the client's SYN is seen). 40 less than the smallest MTU on the way for IPv4, 60 for IPv6.",
+    ),
+    key(
+        "load_balancer.listener.tcp.syn_cookies",
+        Kind::Word {
+            takes: &["off", "on"],
+            later: &[],
+        },
+        Absent::Text("off"),
+        "",
+        "Whether nlb answers SYNs itself, with a cookie, and begins a flow only when its client has sent that back: a flood of SYNs then remembers nothing and reaches no target (see [SYN cookies](concepts.md#syn-cookies) for what connections lose by it). Groups of mode `nat` only, and not with `five_tuple_and_sequence` or where stray or expired segments are forwarded. The first listener with `on` takes `nlb detach` and a new start.",
     ),
     key(
         "load_balancer.listener.udp.idle_timeout.seconds",

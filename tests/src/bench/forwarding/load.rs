@@ -23,8 +23,8 @@ const FETCHING: usize = 4;
 const ASKING: usize = 8;
 /// Requests of each of them per second.
 const RATE: u32 = 250;
-/// What a client allows a server.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// What a client allows a server: slowness is a figure, and no error.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long requests take, from when they were due to when they are answered.
 #[derive(Clone, Copy, Debug)]
@@ -73,57 +73,78 @@ fn clients<T: Send + 'static>(
         .collect()
 }
 
+/// A figure, and how many requests came to nothing meanwhile.
+pub type Measured<T> = (T, u32);
+
 /// New connections with one request each, per second.
-pub fn connections(lab: &Lab, addresses: &[SocketAddr], within: Duration) -> Result<f64> {
+pub fn connections(lab: &Lab, addresses: &[SocketAddr], within: Duration) -> Result<Measured<f64>> {
     let begin = Instant::now();
     let counts = clients(lab, addresses, CONNECTING, move |_, address| {
-        let mut count = 0u32;
+        let (mut count, mut failed) = (0u32, 0);
         while begin.elapsed() < within {
-            HttpConnection::here(address, PATIENCE)?.get("/health")?;
-            count += 1;
+            let answer = HttpConnection::here(address, PATIENCE)
+                .and_then(|mut connection| connection.get("/health"));
+            count += u32::from(answer.is_ok());
+            failed += u32::from(answer.is_err());
         }
-        Ok(count)
+        Ok((count, failed))
     })?;
-    Ok(f64::from(counts.iter().sum::<u32>()) / begin.elapsed().as_secs_f64())
+    let (counts, failed): (Vec<u32>, Vec<u32>) = counts.into_iter().unzip();
+    let count: u32 = counts.iter().sum();
+    let per_second = f64::from(count) / begin.elapsed().as_secs_f64();
+    Ok((per_second, failed.iter().sum()))
 }
 
 /// Bytes of large answers per second.
-pub fn transfer(lab: &Lab, addresses: &[SocketAddr], within: Duration) -> Result<f64> {
+pub fn transfer(lab: &Lab, addresses: &[SocketAddr], within: Duration) -> Result<Measured<f64>> {
     let begin = Instant::now();
     let bytes = Arc::<AtomicU64>::default();
     let counted = Arc::clone(&bytes);
-    clients(lab, addresses, FETCHING, move |_, address| {
-        let mut connection = HttpConnection::here(address, PATIENCE)?;
+    let failed = clients(lab, addresses, FETCHING, move |_, address| {
+        let mut failed = 0;
         while begin.elapsed() < within {
             let mut before = 0;
-            connection.get_with("/large", |now| {
-                counted.fetch_add(now - before, Ordering::Relaxed);
-                before = now;
-            })?;
+            let fetched = HttpConnection::here(address, PATIENCE).and_then(|mut connection| {
+                connection.get_with("/large", |now| {
+                    counted.fetch_add(now - before, Ordering::Relaxed);
+                    before = now;
+                })
+            });
+            failed += u32::from(fetched.is_err());
         }
-        Ok(())
+        Ok(failed)
     })?;
-    let megabytes = u32::try_from(bytes.load(Ordering::Relaxed) >> 10)?;
-    Ok(f64::from(megabytes) * 1024.0 / begin.elapsed().as_secs_f64())
+    let kibibytes = u32::try_from(bytes.load(Ordering::Relaxed) >> 10)?;
+    let per_second = f64::from(kibibytes) * 1024.0 / begin.elapsed().as_secs_f64();
+    Ok((per_second, failed.iter().sum()))
 }
 
 /// How long requests take that come at a fixed rate. A request that waits for the one before it has
 /// waited, which is counted: from when it was due.
-pub fn requests(lab: &Lab, addresses: &[SocketAddr], within: Duration) -> Result<Latency> {
+pub fn requests(
+    lab: &Lab,
+    addresses: &[SocketAddr],
+    within: Duration,
+) -> Result<Measured<Latency>> {
     let every = Duration::from_secs(1) / RATE;
     let begin = Instant::now() + Duration::from_millis(100);
-    let times = clients(lab, addresses, ASKING, move |number, address| {
+    let told = clients(lab, addresses, ASKING, move |number, address| {
         let mut connection = HttpConnection::here(address, PATIENCE)?;
         let mut due = begin + every * u32::try_from(number).unwrap_or_default() / 8;
-        let mut times = Vec::new();
+        let (mut times, mut failed) = (Vec::new(), 0);
         while due < begin + within {
             thread::sleep(due.saturating_duration_since(Instant::now()));
-            connection.get("/health")?;
+            if connection.get("/health").is_err() {
+                failed += 1;
+                connection = HttpConnection::here(address, PATIENCE)?;
+            }
+            // One that failed took as long as its client was patient.
             times.push(due.elapsed());
             due += every;
         }
-        Ok(times)
+        Ok((times, failed))
     })?;
+    let (times, failed): (Vec<Vec<Duration>>, Vec<u32>) = told.into_iter().unzip();
     let mut times = times.concat();
     ensure!(times.len() >= 1_000, "too few requests for a percentile");
     times.sort_unstable();
@@ -131,9 +152,10 @@ pub fn requests(lab: &Lab, addresses: &[SocketAddr], within: Duration) -> Result
         let index = (times.len() - 1) * per_mille / 1_000;
         times[index].as_secs_f64() * 1e6
     };
-    Ok(Latency {
+    let latency = Latency {
         p50_us: at(500),
         p99_us: at(990),
         p999_us: at(999),
-    })
+    };
+    Ok((latency, failed.iter().sum()))
 }

@@ -22,6 +22,7 @@ use self::{
     load::Latency,
     rivals::{Rival, Running},
 };
+use super::markdown::Markdown;
 use crate::lab::{Lab, wait::wait_until};
 
 /// How long to measure.
@@ -38,9 +39,9 @@ pub struct Effort {
 impl Effort {
     /// For a report.
     pub const FULL: Self = Self {
-        rounds: 5,
+        rounds: 3,
         each: Duration::from_secs(2),
-        frames: 4_000_000,
+        frames: 2_000_000,
     };
     /// To see whether something has become slower.
     pub const QUICK: Self = Self {
@@ -56,6 +57,7 @@ struct Round {
     connections_per_second: f64,
     bytes_per_second: f64,
     latency: Latency,
+    failed: u32,
     frames_per_second: Option<f64>,
 }
 
@@ -70,6 +72,8 @@ pub struct Row {
     pub bytes_per_second: f64,
     /// Of requests that come at a fixed rate.
     pub latency: Latency,
+    /// Requests that came to nothing, of all rounds.
+    pub failed: u32,
     /// Frames of 256 UDP flows that came out behind the gateway; nothing where sockets forward.
     pub frames_per_second: Option<f64>,
 }
@@ -97,10 +101,14 @@ fn round(lab: &Lab, running: &Running, effort: Effort) -> Result<Round> {
     wait_until("every address answers", Duration::from_secs(20), || {
         load::answers(lab, addresses)
     })?;
+    let (connections_per_second, unanswered) = load::connections(lab, addresses, effort.each)?;
+    let (bytes_per_second, unfinished) = load::transfer(lab, addresses, effort.each)?;
+    let (latency, late) = load::requests(lab, addresses, effort.each)?;
     let round = Round {
-        connections_per_second: load::connections(lab, addresses, effort.each)?,
-        bytes_per_second: load::transfer(lab, addresses, effort.each)?,
-        latency: load::requests(lab, addresses, effort.each)?,
+        connections_per_second,
+        bytes_per_second,
+        latency,
+        failed: unanswered + unfinished + late,
         frames_per_second: match running.udp() {
             Some(address) => Some(live::forwarded(lab, address, effort.frames)?),
             None => None,
@@ -134,6 +142,7 @@ fn row(rival: Rival, rounds: &[Round]) -> Row {
             p99_us: of_latency(|latency| latency.p99_us),
             p999_us: of_latency(|latency| latency.p999_us),
         },
+        failed: rounds.iter().map(|round| round.failed).sum(),
         frames_per_second: has_frames
             .then(|| of(|round| round.frames_per_second.unwrap_or_default())),
     }
@@ -141,38 +150,57 @@ fn row(rival: Rival, rounds: &[Round]) -> Row {
 
 /// The rows as they stand in the report: ratios and additions to plain routing, the first row.
 pub fn table(rows: &[Row]) -> String {
-    let mut text = String::from(
-        "\n| gateway | connections/s | ratio | Gbit/s | ratio | added latency p50 / p99 / p99.9 in µs \
-         | million frames/s | ratio |\n|---|---:|---:|---:|---:|---:|---:|---:|\n",
-    );
+    let mut table = Markdown::new([
+        "gateway",
+        "connections/s",
+        "ratio",
+        "Gbit/s",
+        "ratio",
+        "added latency p50 / p99 / p99.9, µs",
+        "requests failed",
+        "million frames/s",
+        "ratio",
+    ]);
     let routing = &rows[0];
     for row in rows {
-        let added = |of: fn(&Latency) -> f64| of(&row.latency) - of(&routing.latency);
-        let frames = match (row.frames_per_second, routing.frames_per_second) {
-            (Some(own), Some(base)) => format!("{:.2} | {:.2}", own / 1e6, own / base),
-            _ => "– | –".into(),
+        let (frames, frames_ratio) = match (row.frames_per_second, routing.frames_per_second) {
+            (Some(own), Some(base)) => (format!("{:.2}", own / 1e6), ratio(own, base)),
+            _ => ("–".into(), "–".into()),
         };
-        let latency = if row.rival == routing.rival {
-            let Latency {
-                p50_us,
-                p99_us,
-                p999_us,
-            } = row.latency;
-            format!("(has {p50_us:.0} / {p99_us:.0} / {p999_us:.0})")
-        } else {
-            let (p50, p99) = (added(|one| one.p50_us), added(|one| one.p99_us));
-            format!("{p50:+.0} / {p99:+.0} / {:+.0}", added(|one| one.p999_us))
-        };
-        text += &format!(
-            "| {} | {:.0} | {:.2} | {:.1} | {:.2} | {latency} | {frames} |\n",
-            row.rival.name(),
-            row.connections_per_second,
-            row.connections_per_second / routing.connections_per_second,
-            row.bytes_per_second * 8.0 / 1e9,
-            row.bytes_per_second / routing.bytes_per_second,
+        table.row([
+            row.rival.name().into(),
+            format!("{:.0}", row.connections_per_second),
+            ratio(row.connections_per_second, routing.connections_per_second),
+            format!("{:.1}", row.bytes_per_second * 8.0 / 1e9),
+            ratio(row.bytes_per_second, routing.bytes_per_second),
+            latency(row, routing),
+            row.failed.to_string(),
+            frames,
+            frames_ratio,
+        ]);
+    }
+    table.finish()
+}
+
+fn ratio(own: f64, base: f64) -> String {
+    format!("{:.2}", own / base)
+}
+
+/// What is added to routing's; of routing itself what it has.
+fn latency(row: &Row, routing: &Row) -> String {
+    let (own, base) = (row.latency, routing.latency);
+    if row.rival == routing.rival {
+        return format!(
+            "(has {:.0} / {:.0} / {:.0})",
+            own.p50_us, own.p99_us, own.p999_us
         );
     }
-    text + "\n"
+    format!(
+        "{:+.0} / {:+.0} / {:+.0}",
+        own.p50_us - base.p50_us,
+        own.p99_us - base.p99_us,
+        own.p999_us - base.p999_us
+    )
 }
 
 /// The rows for machines.
@@ -182,6 +210,7 @@ pub fn json(rows: &[Row]) -> Value {
             "gateway": row.rival.name(),
             "connections_per_second": row.connections_per_second.round(),
             "bytes_per_second": row.bytes_per_second.round(),
+            "requests_failed": row.failed,
             "latency_p50_us": row.latency.p50_us.round(),
             "latency_p99_us": row.latency.p99_us.round(),
             "latency_p999_us": row.latency.p999_us.round(),

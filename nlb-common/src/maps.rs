@@ -77,6 +77,9 @@ pub enum Side {
     Listener,
     /// A target whose answers are translated, looked for in the source.
     Target,
+    /// What decapsulates on a target, looked for in packets that ICMP errors quote: with the outer
+    /// header's protocol, and its port where that is UDP.
+    Tunnel,
 }
 
 /// Where the bits of an address are in the [`Prefilter`].
@@ -90,6 +93,7 @@ impl AddressBits {
         let salt = match side {
             Side::Listener => 0,
             Side::Target => 1 << 17,
+            Side::Tunnel => 1 << 18,
         };
         let folded = address.words[1] ^ address.words[0].rotate_left(23);
         Self((folded ^ salt).wrapping_mul(0xC2B2_AE3D_27D4_EB4F))
@@ -216,6 +220,7 @@ mod tests {
         assert_eq!(bit.1.count_ones(), 1);
         let other = Address::from(IpAddr::from([192, 0, 2, 2]));
         assert_ne!(bit, Prefilter::bit(Side::Target, address, 6, U16::new(80)));
+        assert_ne!(bit, Prefilter::bit(Side::Tunnel, address, 6, U16::new(80)));
         assert_ne!(bit, Prefilter::bit(Side::Listener, other, 6, U16::new(80)));
         assert_ne!(
             bit,

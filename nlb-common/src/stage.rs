@@ -34,6 +34,8 @@ pub enum Stage {
     SnatIcmp,
     /// It is the first fragment of a flow that has just been given its source.
     SnatFirst,
+    /// It is an ICMP error about a packet that a tunnel carried.
+    OuterError,
     /// The packet was stopped by a fault of the daemon, which is to be logged; which, the stage
     /// before hands over as a [`Stop`](crate::stop::Stop).
     Fault,
@@ -55,6 +57,7 @@ impl Stage {
         Self::SnatBack,
         Self::SnatIcmp,
         Self::SnatFirst,
+        Self::OuterError,
         Self::Fault,
     ];
 
@@ -69,7 +72,7 @@ impl Stage {
         match self {
             Self::Classify => 1,
             Self::Begin | Self::Icmp | Self::Fragment => 2,
-            Self::Back | Self::Quic => 3,
+            Self::Back | Self::Quic | Self::OuterError => 3,
             Self::Depart | Self::SnatKnown | Self::SnatBack | Self::SnatIcmp => 4,
             Self::SnatBegin => 5,
             Self::SnatFirst => 6,
@@ -99,6 +102,7 @@ impl Stage {
             Self::SnatBack => "nlb_snat_back",
             Self::SnatIcmp => "nlb_snat_icmp",
             Self::SnatFirst => "nlb_snat_first",
+            Self::OuterError => "nlb_outer_error",
             Self::Fault => "nlb_fault",
         }
     }

@@ -131,6 +131,12 @@ stops! {
     /// A fragment that came before its datagram's first one, and that there was no room to keep until
     /// that comes; counted beside `no_first_fragment`.
     EarlyLimit "early_limit" Drop,
+    /// An ICMP error about a tunnel's outer packet that quotes too little of the client's packet to tell the
+    /// client; left to the host's stack.
+    OuterErrorUnreadable "outer_error_unreadable" Pass,
+    /// An ICMP error about a tunnel's outer packet of which there is nothing to tell a client; left to the
+    /// host's stack.
+    OuterErrorUntold "outer_error_untold" Pass,
 }
 
 #[cfg(test)]

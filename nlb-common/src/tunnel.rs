@@ -2,7 +2,12 @@
 
 use zerocopy::big_endian::U16;
 
-use crate::{address::Address, target::Mode, wire, word::Word};
+use crate::{
+    address::Address,
+    target::Mode,
+    wire::{self, protocol},
+    word::Word,
+};
 
 /// What the outer headers of a target group say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +170,15 @@ impl Mode {
     #[inline(always)]
     pub const fn is_tunnel(self) -> bool {
         matches!(self, Self::DSR_IPIP | Self::DSR_GUE | Self::DSR_GENEVE)
+    }
+
+    /// As what outer packets reach a target: by which protocols, and, of UDP, at which port.
+    pub const fn arrivals(self, port: U16) -> [(u8, U16); 2] {
+        if matches!(self, Self::DSR_IPIP) {
+            [(protocol::IPV4, U16::ZERO), (protocol::IPV6, U16::ZERO)]
+        } else {
+            [(protocol::UDP, port); 2]
+        }
     }
 
     /// How many bytes the mode puts in front of a packet whose target has an IPv4 address, or an

@@ -169,9 +169,7 @@ fn error<F: Frame, T: Tables>(
         .listener(answer.listener)
         .ok_or(Stop::UnwrittenListener)?;
     let vip = record.address();
-    let budget = ErrorBudget(tables.error_budget());
-    let budget = budget.spend(tables.now()).ok_or(Stop::ErrorLimit)?;
-    tables.set_error_budget(budget.0);
+    spend(tables)?;
     // In whole words, because that is how it is summed up; every packet here has 28 bytes or more.
     let quoted = packet.length_bytes.min(QUOTE_BYTES) & !3;
     let header: u8 = if packet.is_v4 { 20 } else { 40 };
@@ -182,32 +180,107 @@ fn error<F: Frame, T: Tables>(
     end_at(frame, u16::from(link) + u16::from(grown) + quoted)?;
     move_link_header(frame, Offset(grown), packet)?;
 
-    let is_too_big = answer.notice == Notice::TOO_BIG;
-    let (kind, code, number) = match (packet.is_v4, is_too_big) {
-        (true, true) => (
-            icmp::v4::UNREACHABLE,
-            icmp::v4::FRAGMENTATION_NEEDED,
-            protocol::ICMP,
-        ),
-        (true, false) => (icmp::v4::TIME_EXCEEDED, 0, protocol::ICMP),
-        (false, true) => (icmp::v6::TOO_BIG, 0, protocol::ICMPV6),
-        (false, false) => (icmp::v6::TIME_EXCEEDED, 0, protocol::ICMPV6),
-    };
-    let mtu_bytes = U32::new(if is_too_big {
-        u32::from(answer.mtu_bytes)
+    let said = if answer.notice == Notice::TOO_BIG {
+        Said::too_big(packet.is_v4, answer.mtu_bytes)
     } else {
-        0
-    });
+        Said::time_exceeded(packet.is_v4)
+    };
+    write_error(frame, packet, tables, vip, &said, quoted)?;
+    Ok(true)
+}
+
+/// Takes one error off what this CPU may send in this second.
+#[inline(always)]
+pub(crate) fn spend<T: Tables>(tables: &T) -> Result<(), Stop> {
+    let budget = ErrorBudget(tables.error_budget());
+    let budget = budget.spend(tables.now()).ok_or(Stop::ErrorLimit)?;
+    tables.set_error_budget(budget.0);
+    Ok(())
+}
+
+/// What an ICMP error says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    kind: u8,
+    code: u8,
+    /// Zero where the kind has none.
+    mtu_bytes: u16,
+}
+
+impl Said {
+    /// The packet is larger than the path takes.
+    #[inline(always)]
+    pub(crate) const fn too_big(is_v4: bool, mtu_bytes: u16) -> Self {
+        let (kind, code) = if is_v4 {
+            (icmp::v4::UNREACHABLE, icmp::v4::FRAGMENTATION_NEEDED)
+        } else {
+            (icmp::v6::TOO_BIG, 0)
+        };
+        Self {
+            kind,
+            code,
+            mtu_bytes,
+        }
+    }
+
+    /// The packet has no hop left.
+    #[inline(always)]
+    const fn time_exceeded(is_v4: bool) -> Self {
+        let kind = if is_v4 {
+            icmp::v4::TIME_EXCEEDED
+        } else {
+            icmp::v6::TIME_EXCEEDED
+        };
+        Self {
+            kind,
+            code: 0,
+            mtu_bytes: 0,
+        }
+    }
+
+    /// The receiver cannot be reached.
+    #[inline(always)]
+    pub(crate) const fn host_unreachable(is_v4: bool) -> Self {
+        let (kind, code) = if is_v4 {
+            (icmp::v4::UNREACHABLE, icmp::v4::HOST_UNREACHABLE)
+        } else {
+            (icmp::v6::UNREACHABLE, icmp::v6::ADDRESS_UNREACHABLE)
+        };
+        Self {
+            kind,
+            code,
+            mtu_bytes: 0,
+        }
+    }
+}
+
+/// Writes an ICMP error from `source` to the sender of `packet`, before the first `quoted` bytes of
+/// that packet, a multiple of 4, which stand where they belong.
+#[inline(always)]
+pub(crate) fn write_error<F: Frame, T: Tables>(
+    frame: &mut F,
+    packet: &Packet,
+    tables: &T,
+    source: Address,
+    said: &Said,
+    quoted: u16,
+) -> Result<(), Stop> {
+    let (header, number) = if packet.is_v4 {
+        (20, protocol::ICMP)
+    } else {
+        (40, protocol::ICMPV6)
+    };
+    let (kind, code) = (said.kind, said.code);
+    let mtu_bytes = U32::new(u32::from(said.mtu_bytes));
     let length_bytes = quoted + 8;
     let mut sum = Sum::default()
         .word(U16::from_bytes([kind, code]))
         .long(mtu_bytes);
     if !packet.is_v4 {
-        sum = sum.pseudo_header(vip, packet.source, number, length_bytes);
+        sum = sum.pseudo_header(source, packet.source, number, length_bytes);
     }
-    let at = Offset(link & 31)
-        .plus(u16::from(grown))
-        .ok_or(Stop::Malformed)?;
+    let link = Offset(packet.network.0 & 31);
+    let at = link.plus(header + 8).ok_or(Stop::Malformed)?;
     sum = sum.bytes(frame, at, quoted, tables);
     let message = IcmpError {
         kind,
@@ -215,26 +288,23 @@ fn error<F: Frame, T: Tables>(
         checksum: sum.finish(),
         mtu_bytes,
     };
-    let at = Offset(link & 31)
-        .plus(u16::from(header))
-        .ok_or(Stop::Malformed)?;
+    let at = link.plus(header).ok_or(Stop::Malformed)?;
     *frame.get_mut::<IcmpError>(at).ok_or(Stop::Malformed)? = message;
     write_ip(
         frame,
         packet,
-        vip,
+        source,
         &Upper {
             protocol: number,
             class: if packet.is_v4 { ERROR_CLASS } else { 0 },
             length_bytes,
         },
-    )?;
-    Ok(true)
+    )
 }
 
 /// Cuts the frame off after so many bytes.
 #[inline(always)]
-fn end_at<F: Frame>(frame: &mut F, length_bytes: u16) -> Result<(), Stop> {
+pub(crate) fn end_at<F: Frame>(frame: &mut F, length_bytes: u16) -> Result<(), Stop> {
     let surplus = frame
         .length_bytes()
         .saturating_sub(usize::from(length_bytes));

@@ -29,10 +29,10 @@ use nlb_common::{
 use zerocopy::big_endian::U16;
 
 use crate::{
-    Exit, Verdict,
+    Exit, Stage, Verdict,
     classify::{admits, forgotten, may_be_for_a_vip},
     emit::{UNTAGGED, emit, fits, has_a_hop_left, route},
-    flows::{self, Place},
+    flows::{self, Found, Place},
     fragment,
     frame::{Frame, Offset},
     parse::{Kind, Packet, parse},
@@ -156,7 +156,7 @@ pub(crate) fn answers_echo<T: Tables>(tables: &T, listener: ListenerId) -> bool 
 
 /// Whether an address can be that of one host elsewhere.
 #[inline(always)]
-const fn is_one_host(address: Address, is_v4: bool) -> bool {
+pub(crate) const fn is_one_host(address: Address, is_v4: bool) -> bool {
     if is_v4 {
         let [first, ..] = address.v4_bytes();
         first != 0 && first != 127 && first < 224
@@ -259,18 +259,7 @@ fn error_to_target<F: Frame, T: Tables>(
     if tables.translates_sources() && found.entry.is_some_and(is_source_translated) {
         return Err(snat::icmp::go(tables, Addressee::Vip));
     }
-    let choice = Choice::of_word(found.word);
-    let (listener, target, kind) = if found.entry.is_some() {
-        let target = Chosen::of(tables, choice.target)?;
-        (choice.listener, target, PassageKind::Known)
-    } else {
-        let listener = listener_of(&forth, tables).map_err(|_| Stop::IcmpUnknownFlow)?;
-        let (target, _) = select(frame, tables, &forth, listener, false)?;
-        if target.control.mode.is_translated() {
-            return Err(Exit::Stop(Stop::IcmpUnknownFlow));
-        }
-        (listener, target, PassageKind::Unpinned)
-    };
+    let (listener, target, kind) = destined(frame, &forth, tables, &found)?;
     let next_hop = to_target::way(frame, packet, packet.source, tables, &target)?;
     let is_tunnel = target.control.mode.is_tunnel();
     fits(packet, overhead_bytes(&target), &next_hop)?;
@@ -293,6 +282,28 @@ fn error_to_target<F: Frame, T: Tables>(
     Ok(emit(frame, network, &next_hop)?)
 }
 
+/// The listener and the target of a flow's packets from the client, `forth` one of them: what is
+/// remembered of the flow, or what the ring says, which nothing that is translated goes by.
+#[inline(always)]
+pub(crate) fn destined<'t, F: Frame, T: Tables>(
+    frame: &F,
+    forth: &Packet,
+    tables: &'t T,
+    found: &Found<'_>,
+) -> Result<(ListenerId, Chosen<'t>, PassageKind), Stop> {
+    if found.entry.is_some() {
+        let choice = Choice::of_word(found.word);
+        let target = Chosen::of(tables, choice.target)?;
+        return Ok((choice.listener, target, PassageKind::Known));
+    }
+    let listener = listener_of(forth, tables).map_err(|_| Stop::IcmpUnknownFlow)?;
+    let (target, _) = select(frame, tables, forth, listener, false)?;
+    if target.control.mode.is_translated() {
+        return Err(Stop::IcmpUnknownFlow);
+    }
+    Ok((listener, target, PassageKind::Unpinned))
+}
+
 /// An error from a target, or from a router on the way there, about what a client sent: to that
 /// client, which knows the VIP only.
 #[inline(always)]
@@ -302,8 +313,14 @@ fn error_to_client<F: Frame, T: Tables>(
     tables: &T,
 ) -> Result<Verdict, Exit> {
     let mut quote = Quote::UNREAD;
-    quote.read(frame, packet).ok_or(Stop::NotOurs)?;
-    if quote.source != packet.destination || !may_be_of_a_target(&quote, tables) {
+    let is_read = quote.read(frame, packet).is_some();
+    if quote.source != packet.destination {
+        return Err(Exit::Stop(Stop::NotOurs));
+    }
+    if may_be_for(Side::Tunnel, &quote, tables) {
+        return Err(Exit::Go(Stage::OuterError));
+    }
+    if !is_read || !may_be_for(Side::Target, &quote, tables) {
         return Err(Exit::Stop(Stop::NotOurs));
     }
     let client = Client {
@@ -352,11 +369,11 @@ fn error_to_client<F: Frame, T: Tables>(
     Ok(emit(frame, packet.network, &next_hop)?)
 }
 
-/// Whether the prefilter admits a quoted packet's receiver as a translated target.
+/// Whether the prefilter admits a quoted packet's receiver as a translated target, or as a tunnel's.
 #[inline(always)]
-fn may_be_of_a_target<T: Tables>(quote: &Quote, tables: &T) -> bool {
+fn may_be_for<T: Tables>(side: Side, quote: &Quote, tables: &T) -> bool {
     let (address, port) = (quote.destination, quote.destination_port);
-    admits(tables, Side::Target, address, quote.protocol, port)
+    admits(tables, side, address, quote.protocol, port)
 }
 
 /// The way to the client: the flow's, or else what the routes say; what they say is not remembered,

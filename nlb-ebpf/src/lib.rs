@@ -7,6 +7,7 @@
 //!             ▼
 //!          classify ─ options, tags, … of such a flow ──► rewrite ─► emit
 //!             │   ├── icmp ──► icmp: an echo, or an error about one of our flows ──► emit
+//!             │   │             └──► outer_error: about what a tunnel carries ──► emit
 //!             │   ├── a fragment without ports ──► fragment ──► rewrite ─► emit
 //!             │   └── not ours ──► pass, untouched
 //!             │goes to a listener                    │comes from a target
@@ -41,7 +42,7 @@
 //! 5. [`emit`]: where it goes.
 //! 6. [`answer`]: resets and ICMP errors of our own.
 //!
-//! And [`icmp`], with [`quote`]: the messages about all of this.
+//! And [`icmp`] and [`outer_error`], with [`quote`]: the messages about all of this.
 //!
 //! All of it is safe code over two small traits, [`frame::Frame`] and [`tables::Tables`], with two
 //! bodies each: `kernel/` (in the binary) and [`memory`]. The same text runs under `cargo test` and
@@ -66,6 +67,7 @@ pub mod front;
 pub mod icmp;
 #[cfg(feature = "memory")]
 pub mod memory;
+pub mod outer_error;
 pub mod parse;
 pub mod quic;
 pub mod quote;
@@ -167,6 +169,7 @@ pub fn follow<F: Frame, T: Tables>(
             Stage::SnatBack => snat::back::back(frame, tables),
             Stage::SnatIcmp => snat::icmp::icmp(frame, tables),
             Stage::SnatFirst => snat::known::first(frame, tables),
+            Stage::OuterError => outer_error::outer_error(frame, tables),
             // Only the kernel has it, behind a stop.
             Stage::Fault => break,
         };

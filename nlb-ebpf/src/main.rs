@@ -20,6 +20,7 @@ use nlb_ebpf::{
     fragment::fragment,
     front::front,
     icmp::icmp,
+    outer_error::outer_error,
     quic::quic,
     snat::{
         back::back as snat_back, begin::begin as snat_begin, icmp::icmp as snat_icmp,
@@ -150,6 +151,13 @@ fn nlb_snat_icmp(context: XdpContext) -> u32 {
 #[inline(always)]
 fn nlb_snat_first(context: XdpContext) -> u32 {
     run!(snat_first, context)
+}
+
+/// [`nlb_ebpf::Stage::OuterError`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_outer_error(context: XdpContext) -> u32 {
+    run!(outer_error, context)
 }
 
 /// [`nlb_ebpf::Stage::Quic`].

@@ -275,7 +275,7 @@ impl MemoryTables {
         }
     }
 
-    /// Adds a target; `protocol` is what its listeners speak.
+    /// Adds a target, whose group's tunnel is there already; `protocol` is what its listeners speak.
     pub fn add_target(
         &self,
         id: TargetId,
@@ -289,6 +289,14 @@ impl MemoryTables {
         if control.mode.is_translated() {
             self.admit(Side::Target, identity.address, protocol, identity.port);
             self.admit(Side::Target, identity.address, 0, U16::ZERO);
+        }
+        if control.mode.is_tunnel()
+            && let Some(tunnel) = self.tunnels.get(usize::from(identity.group))
+            && let Some(end) = tunnel.end(true)
+        {
+            for (protocol, port) in control.mode.arrivals(end.port()) {
+                self.admit(Side::Tunnel, identity.address, protocol, port);
+            }
         }
     }
 

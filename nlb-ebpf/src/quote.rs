@@ -64,14 +64,27 @@ impl Quote {
     };
 
     /// Reads the quote of an ICMP error; nothing if it is cut short, contradicts itself, or is not
-    /// of TCP or UDP.
+    /// of TCP or UDP. What could be read of its IP header is said all the same.
     ///
     /// VERIFIER: filled in place, in the caller's variable. In an `Option` it is copied in pieces
     /// that straddle words ("misaligned stack access off -83 size 2"; Linux 6.18, rustc 1.96).
     #[inline(always)]
     pub fn read<F: Frame>(&mut self, frame: &F, packet: &Packet) -> Option<()> {
-        self.network = packet.transport.plus(HEAD_BYTES)?;
-        if packet.is_v4 {
+        let at = packet.transport.plus(HEAD_BYTES)?;
+        self.read_at(frame, packet, at, packet.is_v4)
+    }
+
+    /// The same for a packet that stands in the error `packet` at `at`, of either version.
+    #[inline(always)]
+    pub fn read_at<F: Frame>(
+        &mut self,
+        frame: &F,
+        packet: &Packet,
+        at: Offset,
+        is_v4: bool,
+    ) -> Option<()> {
+        self.network = at;
+        if is_v4 {
             self.ipv4(frame, packet)?;
         } else {
             self.ipv6(frame, packet)?;

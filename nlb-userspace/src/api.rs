@@ -1,58 +1,57 @@
-//! The daemon's end of the control socket: HTTP and JSON over a Unix socket.
+//! The daemon's end of the control socket: HTTP and JSON over a Unix socket, and over TCP with mutual
+//! TLS if the configuration says where.
 //!
 //! ```text
 //!  request ─► route (routes) ─► who, what, of what (caller, access) ─► known already? (idempotency)
 //!          ─► command to the daemon's loop (resources) ─► live yet? (wait) ─► answer, or problem
 //! ```
 //!
-//! [`routes`] is the one table of what there is; [`openapi`] describes it.
+//! [`routes`] is the one table of what there is; [`openapi`] describes it. [`network`] is the listener
+//! over TCP, [`tls`] what it shows and asks for, [`request`] the way of every request.
 
-pub mod caller;
+mod caller;
 mod idempotency;
+pub mod network;
 pub mod openapi;
 pub mod problem;
+mod request;
 mod resources;
 pub mod routes;
 pub mod shapes;
+pub mod tls;
 mod wait;
 
 use std::{
-    collections::BTreeMap,
     fs, io,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use axum::{
     Router,
-    body::{Body, Bytes},
-    extract::{ConnectInfo, Query, Request, State},
-    http::{HeaderMap, HeaderName, Method, StatusCode, header},
-    response::{IntoResponse, Response},
+    extract::{ConnectInfo, Request, State},
+    http::{Method, StatusCode},
     routing::{MethodFilter, on},
 };
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::{mpsc, oneshot},
+    sync::{mpsc, watch},
 };
 
 use self::{
-    caller::Caller,
-    idempotency::{Answer, Keys},
+    idempotency::Keys,
+    network::Network,
     problem::Problem,
-    routes::{ROUTES, Route, Verb},
-    shapes::Asked,
+    request::{App, Names, answer},
+    routes::{ROUTES, Verb},
+    tls::Terms,
 };
 use crate::{
-    access::{audit::Outcome, guard::Guard},
+    access::guard::{Guard, Peer},
     daemon::Command,
+    store::keys::KeyLog,
 };
-
-/// The largest body of a request, in bytes: a document with some hundred thousand targets.
-const LARGEST_BODY: usize = 64 << 20;
-/// The header of that name.
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
@@ -103,25 +102,37 @@ pub async fn bind(path: &Path) -> Result<UnixListener, ApiError> {
     Ok(listener)
 }
 
-/// Answers until the daemon ends, whom the guard lets through.
-pub async fn serve(
-    listener: UnixListener,
-    commands: mpsc::Sender<Command>,
-    guard: Guard,
-) -> io::Result<()> {
-    let service = router(commands, guard).into_make_service_with_connect_info::<Caller>();
-    axum::serve(listener, service).await
+/// The API, wherever it is asked.
+#[derive(Debug, Clone)]
+pub struct Api(Router);
+
+impl Api {
+    /// Asks the daemon by these commands for whom the guard lets through, and remembers answers.
+    pub fn new(commands: mpsc::Sender<Command>, guard: Guard, answers: KeyLog) -> Self {
+        Self(router(App {
+            commands,
+            guard,
+            keys: Arc::new(Mutex::new(Keys::new(answers))),
+        }))
+    }
+
+    /// Answers at the control socket until the daemon ends.
+    pub async fn serve(self, listener: UnixListener) -> io::Result<()> {
+        let service = self.0.into_make_service_with_connect_info::<Peer>();
+        axum::serve(listener, service).await
+    }
+
+    /// Answers over TCP, from a thread of its own.
+    pub fn serve_network(
+        self,
+        network: Network,
+        terms: watch::Receiver<Option<Terms>>,
+    ) -> io::Result<()> {
+        network.serve(terms, self.0)
+    }
 }
 
-/// What every request is answered with.
-#[derive(Clone)]
-struct App {
-    commands: mpsc::Sender<Command>,
-    guard: Guard,
-    keys: Arc<std::sync::Mutex<Keys>>,
-}
-
-fn router(commands: mpsc::Sender<Command>, guard: Guard) -> Router {
+fn router(app: App) -> Router {
     let mut router = Router::new();
     for route in ROUTES {
         let filter = match route.verb {
@@ -132,10 +143,10 @@ fn router(commands: mpsc::Sender<Command>, guard: Guard) -> Router {
             Verb::Delete => MethodFilter::DELETE,
         };
         let handler = move |State(app): State<App>,
-                            ConnectInfo(caller): ConnectInfo<Caller>,
+                            ConnectInfo(peer): ConnectInfo<Peer>,
                             axum::extract::Path(names): axum::extract::Path<Names>,
                             request: Request| async move {
-            answer(&app, route, caller, names, request).await
+            answer(&app, route, &peer, names, request).await
         };
         router = router.route(route.path, on(filter, handler));
     }
@@ -153,163 +164,8 @@ fn router(commands: mpsc::Sender<Command>, guard: Guard) -> Router {
                 format!("{uri} does not take {method}; GET /v1/openapi.json lists what there is"),
             )
         })
-        .with_state(App {
-            commands,
-            guard,
-            keys: Arc::default(),
-        })
-}
-
-/// The names in a path, by what the route calls them.
-type Names = BTreeMap<String, String>;
-
-/// One request on its way.
-struct Asking {
-    app: App,
-    route: &'static Route,
-    names: Names,
-    asked: Asked,
-    headers: HeaderMap,
-    body: Bytes,
-}
-
-/// Lets a call through or refuses it; what changes something is written down either way.
-async fn answer(
-    app: &App,
-    route: &'static Route,
-    caller: Caller,
-    names: Names,
-    request: Request,
-) -> Response {
-    let reading = match app.ask(Command::Read).await {
-        Ok(reading) => reading,
-        Err(problem) => return problem.into_response(),
-    };
-    let (resource, tags) = resources::subject(route, &names, &reading.view);
-    let (action, guard) = (route.action, &app.guard);
-    if let Err(reason) = guard.admit(caller.into(), action, &resource, &tags) {
-        let title = "This caller may not do that";
-        return Problem::new(StatusCode::FORBIDDEN, "forbidden", title, reason).into_response();
-    }
-    let before = guard.generation();
-    let response = carry_out(app, route, caller, names, request).await;
-    if route.is_write() {
-        let status = response.status();
-        let (outcome, reason) = if status.is_success() {
-            (Outcome::Done, None)
-        } else {
-            (Outcome::Failed, Some(format!("answered with {status}")))
-        };
-        guard.record(caller.into(), action, &resource, before, outcome, reason);
-    }
-    response
-}
-
-/// Does what a caller may have done.
-async fn carry_out(
-    app: &App,
-    route: &'static Route,
-    caller: Caller,
-    names: Names,
-    request: Request,
-) -> Response {
-    let (parts, body) = request.into_parts();
-    let asked = match Query::<Asked>::try_from_uri(&parts.uri) {
-        Ok(Query(asked)) => asked,
-        Err(error) => return Problem::bad_request(error.body_text()).into_response(),
-    };
-    let body = match axum::body::to_bytes(body, LARGEST_BODY).await {
-        Ok(body) => body,
-        Err(error) => {
-            return Problem::bad_request(format!("the body cannot be read: {error}"))
-                .into_response();
-        }
-    };
-    let head = format!("{} {}", parts.method, parts.uri);
-    let asking = Asking {
-        app: app.clone(),
-        route,
-        names,
-        asked,
-        headers: parts.headers,
-        body,
-    };
-    let key = (asking.headers.get(IDEMPOTENCY_KEY)).filter(|_| route.is_write());
-    let Some(key) = key else {
-        return asking.answer().await;
-    };
-    let key = match key.to_str() {
-        Ok(key) if (1..=idempotency::LONGEST_KEY).contains(&key.len()) => key.to_owned(),
-        _ => {
-            return Problem::bad_request(format!(
-                "Idempotency-Key must be 1 to {} printable characters",
-                idempotency::LONGEST_KEY
-            ))
-            .into_response();
-        }
-    };
-    // A caller that hangs up must find the answer when it asks again.
-    match tokio::spawn(once(asking, caller, key, head)).await {
-        Ok(response) => response,
-        Err(_) => Problem::ending().into_response(),
-    }
-}
-
-/// Answers as the first request with this key was answered.
-async fn once(asking: Asking, caller: Caller, key: String, head: String) -> Response {
-    let place = {
-        let keys = &asking.app.keys;
-        let mut keys = keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.place(caller, &key)
-    };
-    let fingerprint = idempotency::fingerprint(&head, &asking.body);
-    let mut known = place.lock().await;
-    if let Some((of, answer)) = &*known {
-        if *of != fingerprint {
-            let title = "The key was used for another request";
-            let detail = format!(
-                "Idempotency-Key `{key}` was used for another request; take a new key for each"
-            );
-            let status = StatusCode::UNPROCESSABLE_ENTITY;
-            return Problem::new(status, "key-reused", title, detail).into_response();
-        }
-        let mut response = Response::new(Body::from(answer.body.clone()));
-        *response.status_mut() = answer.status;
-        *response.headers_mut() = answer.headers.clone();
-        let replayed = HeaderName::from_static("idempotency-replayed");
-        response
-            .headers_mut()
-            .insert(replayed, header::HeaderValue::from_static("true"));
-        return response;
-    }
-    let (parts, body) = asking.answer().await.into_parts();
-    let Ok(body) = axum::body::to_bytes(body, usize::MAX).await else {
-        return Problem::ending().into_response();
-    };
-    // What failed for a reason of the daemon's own may work the next time; what is late was done.
-    if !parts.status.is_server_error() || parts.status == StatusCode::GATEWAY_TIMEOUT {
-        let answer = Answer {
-            status: parts.status,
-            headers: parts.headers.clone(),
-            body: body.clone(),
-        };
-        *known = Some((fingerprint, answer));
-    }
-    Response::from_parts(parts, Body::from(body))
-}
-
-impl App {
-    async fn ask<A>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<A>) -> Command,
-    ) -> Result<A, Problem> {
-        let (sender, answer) = oneshot::channel();
-        let sent = self.commands.send(command(sender)).await;
-        sent.map_err(|_| Problem::ending())?;
-        answer.await.map_err(|_| Problem::ending())
-    }
+        .with_state(app)
 }
 
 #[cfg(test)]
-#[path = "api/tests.rs"]
 mod tests;

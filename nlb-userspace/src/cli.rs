@@ -1,12 +1,13 @@
 //! What a person types.
 //!
 //! `run`, `check`, `detach` and `decap` do something themselves; the others are clients of the API
-//! and nothing more: [`resources`] says what of, [`assignments`] reads `KEY=VALUE`, [`print`] shows
+//! and nothing more: [`endpoint`] says where it is, [`resources`] what of, [`assignments`] reads `KEY=VALUE`, [`print`] shows
 //! answers, [`declare`] applies files, [`generated`] writes what is made from this very description.
 
 mod assignments;
 mod cells;
 pub mod declare;
+pub mod endpoint;
 mod generated;
 pub mod print;
 pub mod resources;
@@ -17,14 +18,13 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
+use self::endpoint::Reach;
 use crate::{
     access::audit, client, config, daemon::Written, dataplane::load, decap, run, status::Status,
 };
 
-/// Where the daemon listens unless the configuration says otherwise.
-const DEFAULT_SOCKET: &str = "/run/nlb/nlb.sock";
 /// Where a bpffs is mounted on most hosts.
 const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 
@@ -75,9 +75,9 @@ pub enum Command {
     },
     /// Show listeners, targets, their health, and what was counted
     Status {
-        /// The control socket
+        /// Where the daemon is
         #[command(flatten)]
-        socket: Socket,
+        reach: Reach,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -87,9 +87,9 @@ pub enum Command {
     /// Returns when the new configuration is live on the wire. If the file has faults they are
     /// listed, and nothing changes.
     Reload {
-        /// The control socket
+        /// Where the daemon is
         #[command(flatten)]
-        socket: Socket,
+        reach: Reach,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -179,21 +179,13 @@ pub enum AuditCommand {
     },
 }
 
-/// Where the daemon listens.
-#[derive(Debug, Args)]
-pub struct Socket {
-    /// The daemon's control socket, the configuration's node.socket
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
-    pub socket: PathBuf,
-}
-
 /// Does what was typed.
 pub async fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run { config } => run_daemon(&config).await,
         Command::Check { file, json } => return check(&file, json),
-        Command::Status { socket, json } => status(&socket.socket, json).await,
-        Command::Reload { socket, json } => reload(&socket.socket, json).await,
+        Command::Status { reach, json } => status(&reach, json).await,
+        Command::Reload { reach, json } => reload(&reach, json).await,
         Command::Lb(lb) => lb.run().await,
         Command::Listener(listener) => listener.run().await,
         Command::Rule(rule) => rule.run().await,
@@ -289,16 +281,17 @@ fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-async fn status(socket: &Path, json: bool) -> Result<String, Failure> {
-    let status: Status = client::call(socket, hyper::Method::GET, "/v1/status").await?;
+async fn status(reach: &Reach, json: bool) -> Result<String, Failure> {
+    let status: Status = client::call(&reach.endpoint()?, hyper::Method::GET, "/v1/status").await?;
     if json {
         return Ok(format!("{}\n", serde_json::to_string_pretty(&status)?));
     }
     Ok(status.to_text())
 }
 
-async fn reload(socket: &Path, json: bool) -> Result<String, Failure> {
-    let reloaded: Written = client::call(socket, hyper::Method::POST, "/v1/reload").await?;
+async fn reload(reach: &Reach, json: bool) -> Result<String, Failure> {
+    let reloaded: Written =
+        client::call(&reach.endpoint()?, hyper::Method::POST, "/v1/reload").await?;
     if json {
         return Ok(format!("{}\n", serde_json::to_string_pretty(&reloaded)?));
     }

@@ -1,17 +1,38 @@
-//! The command line's end of the control socket.
+//! The command line's end of the API: at the control socket, or over the network.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+pub mod network;
+
+use std::{error::Error, fmt, io, path::PathBuf};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request, body::Bytes};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+};
 
+use self::network::Network;
 use crate::api::problem::Problem;
+
+/// Where a daemon is asked.
+#[derive(Debug, Clone)]
+pub enum Endpoint {
+    /// At its control socket, on this host.
+    Socket(PathBuf),
+    /// Over the network.
+    Network(Box<Network>),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) => path.display().fmt(out),
+            Self::Network(network) => out.write_str(&network.authority()),
+        }
+    }
+}
 
 /// Why a daemon did not answer as hoped.
 #[derive(Debug, thiserror::Error)]
@@ -20,15 +41,26 @@ pub enum ClientError {
     #[error("no nlb answers on `{path}`: {source}; is `nlb run` running, and is --socket right?")]
     Connect {
         /// The socket.
-        path: PathBuf,
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Nobody listens there, or one of both ends does not trust the other.
+    #[error(
+        "no TLS session with an nlb on `{authority}`: {source}; are --api, --ca and --cert right, \
+         and has that daemon a node.api.tcp?"
+    )]
+    Network {
+        /// The host and port.
+        authority: String,
         /// Why not.
         source: io::Error,
     },
     /// The conversation broke off.
-    #[error("the daemon on `{path}` did not answer: {source}")]
+    #[error("the daemon on `{at}` did not answer: {}", innermost(source))]
     Http {
-        /// The socket.
-        path: PathBuf,
+        /// Where.
+        at: String,
         /// Why not.
         source: hyper::Error,
     },
@@ -37,17 +69,26 @@ pub enum ClientError {
     Request(#[from] hyper::http::Error),
     /// The answer is of another shape.
     #[error(
-        "the daemon on `{path}` answers in another shape, it may be of another release: {source}"
+        "the daemon on `{at}` answers in another shape, it may be of another release: {source}"
     )]
     Shape {
-        /// The socket.
-        path: PathBuf,
+        /// Where.
+        at: String,
         /// What does not fit.
         source: serde_json::Error,
     },
     /// The daemon refused.
     #[error("{}", said(.0, None))]
     Refused(Box<Problem>),
+}
+
+/// What an error goes back to, where the outer ones say little.
+fn innermost(error: &hyper::Error) -> String {
+    let mut innermost: &dyn Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
 }
 
 /// What is wrong, for people: every fault on a line, and then the rest. `sent` is the name of the
@@ -110,34 +151,50 @@ impl Call {
 
 /// Sends a request without a body to a daemon and reads its answer.
 pub async fn call<A: DeserializeOwned>(
-    socket: &Path,
+    endpoint: &Endpoint,
     method: Method,
     path: &str,
 ) -> Result<A, ClientError> {
-    send(socket, Call::new(method, path)).await
+    send(endpoint, Call::new(method, path)).await
 }
 
 /// Sends a request to a daemon and reads its answer.
-pub async fn send<A: DeserializeOwned>(socket: &Path, call: Call) -> Result<A, ClientError> {
-    let body = text(socket, call).await?;
+pub async fn send<A: DeserializeOwned>(endpoint: &Endpoint, call: Call) -> Result<A, ClientError> {
+    let body = text(endpoint, call).await?;
     serde_json::from_slice(&body).map_err(|source| ClientError::Shape {
-        path: socket.to_owned(),
+        at: endpoint.to_string(),
         source,
     })
 }
 
 /// The same, with the answer as it is.
-pub async fn text(socket: &Path, call: Call) -> Result<Bytes, ClientError> {
+pub async fn text(endpoint: &Endpoint, call: Call) -> Result<Bytes, ClientError> {
+    let at = endpoint.to_string();
+    match endpoint {
+        Endpoint::Socket(path) => match UnixStream::connect(path).await {
+            Ok(stream) => exchange(stream, "nlb", at, call).await,
+            Err(source) => Err(ClientError::Connect { path: at, source }),
+        },
+        Endpoint::Network(network) => match network.connect().await {
+            Ok(stream) => exchange(stream, &network.authority(), at, call).await,
+            Err(source) => Err(ClientError::Network {
+                authority: at,
+                source,
+            }),
+        },
+    }
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    host: &str,
+    at: String,
+    call: Call,
+) -> Result<Bytes, ClientError> {
     let http = |source| ClientError::Http {
-        path: socket.to_owned(),
+        at: at.clone(),
         source,
     };
-    let stream = UnixStream::connect(socket)
-        .await
-        .map_err(|source| ClientError::Connect {
-            path: socket.to_owned(),
-            source,
-        })?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(http)?;
@@ -145,7 +202,7 @@ pub async fn text(socket: &Path, call: Call) -> Result<Bytes, ClientError> {
     let mut request = Request::builder()
         .method(call.method)
         .uri(call.path)
-        .header(hyper::header::HOST, "nlb");
+        .header(hyper::header::HOST, host);
     for (name, value) in call.headers {
         request = request.header(name, value);
     }
@@ -171,9 +228,6 @@ pub async fn text(socket: &Path, call: Call) -> Result<Bytes, ClientError> {
     }
     match serde_json::from_slice(&body) {
         Ok(problem) => Err(ClientError::Refused(Box::new(problem))),
-        Err(source) => Err(ClientError::Shape {
-            path: socket.to_owned(),
-            source,
-        }),
+        Err(source) => Err(ClientError::Shape { at, source }),
     }
 }

@@ -18,13 +18,15 @@
 //!    [`access`] says who may ask for what, [`service`] what systemd is told, [`privileges`] what the
 //!    process gives up.
 //!
-//! [`farewell`] has the ends of expired connections told. [`early`] keeps fragments that overtook their
+//! [`pem`] reads certificates and keys. [`farewell`] has the ends of expired connections told. [`early`] keeps fragments that overtook their
 //! first one.
 //!
 //! [`decap`] is apart: the command that runs on targets of the tunnelled modes.
 
 pub mod access;
 pub mod api;
+#[cfg(test)]
+mod authority;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -39,6 +41,7 @@ pub mod farewell;
 pub mod forward;
 pub mod health;
 pub mod next_hop;
+pub mod pem;
 pub mod plan;
 pub mod privileges;
 pub mod ring;

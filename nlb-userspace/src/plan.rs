@@ -511,6 +511,18 @@ fn bitmap(actual: &Actual) -> Vec<u64> {
             }
             set(Prefilter::bit(Side::Target, identity.address, 0, U16::ZERO));
         }
+        if control.mode.is_tunnel()
+            && let Some(tunnel) = actual.tunnels.get(&identity.group)
+        {
+            for (protocol, port) in control.mode.arrivals(tunnel.port) {
+                set(Prefilter::bit(
+                    Side::Tunnel,
+                    identity.address,
+                    protocol,
+                    port,
+                ));
+            }
+        }
     }
     words
 }

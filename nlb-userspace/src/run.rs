@@ -13,21 +13,26 @@ use std::{
 use tokio::{
     net::UnixListener,
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::MissedTickBehavior,
 };
 
 use crate::{
     access::{
+        Policy,
         audit::{AuditError, AuditLog},
         guard::Guard,
     },
-    api::{self, ApiError},
+    api::{
+        self, Api, ApiError,
+        network::{Network, NetworkError},
+    },
     config::{self, Faults, OnExit},
-    daemon::{Command, Daemon, DaemonError},
+    daemon::{Daemon, DaemonError},
     dataplane::{DataplaneError, load},
     privileges::{self, PrivilegesError},
     secret, service,
+    store::{StoreError, keys::KeyLog},
 };
 
 /// How often it is looked whether the control socket is still there.
@@ -58,6 +63,15 @@ pub enum RunError {
     /// There is no control socket.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// The API cannot be asked over TCP.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// There is no thread for the API over TCP.
+    #[error("cannot start the thread of the API over TCP: {0}")]
+    NetworkThread(#[source] io::Error),
+    /// What is remembered of answered requests cannot be read.
+    #[error(transparent)]
+    Answers(#[from] StoreError),
     /// What the service manager hands over cannot be used.
     #[error("cannot use the socket that the service manager hands over: {0}")]
     HandedOver(#[source] io::Error),
@@ -93,6 +107,9 @@ pub async fn run(config: &Path) -> Result<(), RunError> {
         Some(listener) => adopt(listener).map_err(RunError::HandedOver)?,
         None => bind(&desired.node.socket).await?,
     };
+    // While root can: a port may be one of those that are root's. Nobody is answered yet.
+    let tcp_api = desired.node.tcp_api.as_ref();
+    let network = tcp_api.map(|api| Network::bind(api.address)).transpose()?;
     let mut terminate = wait_for(SignalKind::terminate())?;
     let mut interrupt = wait_for(SignalKind::interrupt())?;
     let mut hang_up = wait_for(SignalKind::hangup())?;
@@ -122,11 +139,17 @@ pub async fn run(config: &Path) -> Result<(), RunError> {
         from: node.socket.display().to_string().into(),
     };
     if is_ours {
-        open_up(&node.socket, &guard);
+        open_up(&node.socket, &guard.policy);
     }
-    serve(listener, commands.clone(), guard.clone());
+    let policy = guard.policy.clone();
+    let api = Api::new(commands, guard, KeyLog::open(&node.state_directory)?);
+    serve(listener, api.clone());
+    if let Some(network) = network {
+        let served = api.clone().serve_network(network, daemon.terms());
+        served.map_err(RunError::NetworkThread)?;
+    }
     if is_ours {
-        tokio::spawn(stay_reachable(node.socket.clone(), commands, guard));
+        tokio::spawn(stay_reachable(node.socket.clone(), api, policy));
     }
     tracing::info!(socket = %desired.node.socket.display(), "ready");
     daemon.tell_ready();
@@ -172,17 +195,17 @@ async fn bind(socket: &Path) -> Result<UnixListener, RunError> {
 
 /// Lets others than its owner connect where the configuration gives someone a role: who may do what is
 /// the guard's to say then.
-fn open_up(socket: &Path, guard: &Guard) {
-    let is_shared = guard.policy.borrow().is_shared();
+fn open_up(socket: &Path, policy: &watch::Receiver<Arc<Policy>>) {
+    let is_shared = policy.borrow().is_shared();
     let mode = Permissions::from_mode(if is_shared { 0o666 } else { 0o600 });
     if let Err(error) = std::fs::set_permissions(socket, mode) {
         tracing::error!("cannot set the permissions of the control socket: {error}");
     }
 }
 
-fn serve(listener: UnixListener, commands: mpsc::Sender<Command>, guard: Guard) {
+fn serve(listener: UnixListener, api: Api) {
     tokio::spawn(async move {
-        if let Err(error) = api::serve(listener, commands, guard).await {
+        if let Err(error) = api.serve(listener).await {
             tracing::error!("the control socket failed: {error}");
         }
     });
@@ -190,7 +213,7 @@ fn serve(listener: UnixListener, commands: mpsc::Sender<Command>, guard: Guard) 
 
 /// Makes the control socket anew when someone has removed it, or the folder around it: a daemon that
 /// nobody can ask or tell anything is as good as none.
-async fn stay_reachable(socket: PathBuf, commands: mpsc::Sender<Command>, mut guard: Guard) {
+async fn stay_reachable(socket: PathBuf, api: Api, mut policy: watch::Receiver<Arc<Policy>>) {
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ours = identity(&socket);
@@ -198,7 +221,7 @@ async fn stay_reachable(socket: PathBuf, commands: mpsc::Sender<Command>, mut gu
     loop {
         tokio::select! {
             _ = look.tick() => {}
-            Ok(()) = guard.policy.changed() => open_up(&socket, &guard),
+            Ok(()) = policy.changed() => open_up(&socket, &policy),
         }
         // Another daemon may have put its own there, and have ended since.
         if ours.is_some() && identity(&socket) == ours {
@@ -210,8 +233,8 @@ async fn stay_reachable(socket: PathBuf, commands: mpsc::Sender<Command>, mut gu
                 tracing::warn!(socket = %path, "the control socket was removed; made anew");
                 is_reported = false;
                 ours = identity(&socket);
-                open_up(&socket, &guard);
-                serve(listener, commands.clone(), guard.clone());
+                open_up(&socket, &policy);
+                serve(listener, api.clone());
             }
             Err(error) if !is_reported => {
                 is_reported = true;

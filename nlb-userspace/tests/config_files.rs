@@ -13,7 +13,7 @@ use nlb_userspace::config::{
     self, Access, Capacity, Desired, FlowLimits, HashKey, HashKeySource, HealthCheck,
     HealthCheckPort, HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Minimum,
     Mode, Node, OnExit, OverLimit, Protocol, Seccomp, Share, StrandedAction, Suspicion, Target,
-    TargetGroup, TunnelOptions, TunnelSource, TunnelSources, XdpMode,
+    TargetGroup, TcpApi, TunnelOptions, TunnelSource, TunnelSources, XdpMode,
 };
 use proptest::prelude::*;
 
@@ -46,6 +46,10 @@ xdp_mode = "generic"
 hash_key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 bpffs = "/run/bpf"
 socket = "/run/nlb/a.sock"
+api.tcp.address = "[2001:db8::5]:8443"
+api.tcp.certificate_file = "/etc/nlb/node.pem"
+api.tcp.key_file = "/etc/nlb/node.key"
+api.tcp.client_ca_file = "/etc/nlb/clients.pem"
 on_exit = "detach"
 user = "nlb"
 seccomp = "log"
@@ -198,6 +202,7 @@ fn a_minimal_file_gets_every_default() {
             hash_key: HashKeySource::Kept,
             bpffs: PathBuf::from("/sys/fs/bpf"),
             socket: PathBuf::from("/run/nlb/nlb.sock"),
+            tcp_api: None,
             audit_log: None,
             on_exit: OnExit::Keep,
             user: None,
@@ -438,6 +443,12 @@ fn a_full_node_is_taken_as_written() {
         hash_key: HashKeySource::Written(HashKey::new(key)),
         bpffs: PathBuf::from("/run/bpf"),
         socket: PathBuf::from("/run/nlb/a.sock"),
+        tcp_api: Some(TcpApi {
+            address: "[2001:db8::5]:8443".parse().unwrap(),
+            certificate_file: PathBuf::from("/etc/nlb/node.pem"),
+            key_file: PathBuf::from("/etc/nlb/node.key"),
+            client_ca_file: PathBuf::from("/etc/nlb/clients.pem"),
+        }),
         audit_log: None,
         on_exit: OnExit::Detach,
         user: Some("nlb".to_owned()),
@@ -582,6 +593,7 @@ fn every_kind_of_health_check_is_read_with_its_keys_and_defaults() {
         (
             "protocol = \"GRPC\"\ngrpc.service = \"shop.Cart\"",
             HealthCheckProtocol::Grpc {
+                tls: None,
                 service: "shop.Cart".to_owned(),
             },
         ),

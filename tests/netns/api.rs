@@ -254,3 +254,34 @@ fn a_full_disk_refuses_changes_and_nothing_else() -> Result<()> {
         result
     })
 }
+
+#[test]
+fn what_has_changed_is_not_written_over_and_what_is_sent_again_is_done_once() -> Result<()> {
+    with_nlb("conditions", |lab, daemon| {
+        let shown: serde_json::Value =
+            serde_json::from_str(&nlb(daemon, &["target", "show", GROUP, FIRST, "--json"])?)?;
+        let tag = shown["etag"].as_str().context("a tag")?;
+        // Shells take the quotes away.
+        let bare = tag.trim_matches('"');
+        let set = |weight: &str, tag: &str| {
+            let words = ["target", "set", GROUP, FIRST, weight, "--if-match", tag];
+            words.map(str::to_owned)
+        };
+        let words = set("weight=2", bare);
+        nlb(daemon, &words.each_ref().map(String::as_str))?;
+        let words = set("weight=3", tag);
+        let said = refused(daemon, &words.each_ref().map(String::as_str))?;
+        ensure!(said.contains("has changed since it was read"), "{said}");
+
+        let again = ["--idempotency-key", "drain-1", "--json"];
+        let words = [&["target", "drain", GROUP, FIRST][..], &again].concat();
+        let first = nlb(daemon, &words)?;
+        nlb(daemon, &["target", "set", GROUP, FIRST, "weight=5"])?;
+        daemon.kill_9()?;
+        *daemon = lab.start_nlb()?;
+        assert_eq!(nlb(daemon, &words)?, first, "answered as it was");
+        let shown = nlb(daemon, &["target", "show", GROUP, FIRST])?;
+        ensure!(shown.contains("weight: 5"), "drained once: {shown}");
+        Ok(())
+    })
+}

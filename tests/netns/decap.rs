@@ -200,7 +200,7 @@ fn for_a_vip(frame: &[u8]) -> Option<&[u8]> {
     if is_vip { packet.get(..length) } else { None }
 }
 
-/// A running `nlb decap` on the first target; ended on drop.
+/// A running `nlb decap`; ended on drop.
 pub(crate) struct Decap {
     child: Child,
     out: PathBuf,
@@ -209,17 +209,27 @@ pub(crate) struct Decap {
 
 impl Decap {
     pub(crate) fn start(lab: &Lab, more: &str) -> Result<Self> {
+        Self::start_on(
+            lab,
+            &lab.target(0).host,
+            &[DSR_VIP_V4.into(), DSR_VIP_V6.into()],
+            more,
+        )
+    }
+
+    /// The same on another host, for other VIPs.
+    pub(crate) fn start_on(lab: &Lab, host: &Host, vips: &[IpAddr], more: &str) -> Result<Self> {
         let (out, log) = (
             lab.directory().join("decap.out"),
             lab.directory().join("decap.log"),
         );
-        let child = lab
-            .target(0)
-            .host
+        let child = host
             .command(daemon::binary()?)
             .args(["decap", "--interface", "eth0"])
-            .args(["--vip", &DSR_VIP_V4.to_string()])
-            .args(["--vip", &DSR_VIP_V6.to_string()])
+            .args(
+                vips.iter()
+                    .flat_map(|vip| ["--vip".to_owned(), vip.to_string()]),
+            )
             .args(more.split_whitespace())
             .stdout(fs::File::create(&out)?)
             .stderr(Stdio::from(fs::File::create(&log)?))

@@ -26,14 +26,14 @@ use super::{
 /// What the narrow link takes: no less than IPv6 asks of every link, and no more than IPv4 does.
 const NARROW_BYTES: u16 = 1300;
 /// The load balancer whose only target is behind another target.
-const FAR_VIPS: [IpAddr; 2] = [
+pub(crate) const FAR_VIPS: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 30)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x30)),
 ];
 /// Where that target counts what it gets.
-const COUNTER_PORT: u16 = 8080;
+pub(crate) const COUNTER_PORT: u16 = 8080;
 /// What is sent to it: many packets of full size.
-const UPLOAD_BYTES: usize = 1 << 20;
+pub(crate) const UPLOAD_BYTES: usize = 1 << 20;
 
 #[test]
 fn a_large_answer_arrives_over_a_narrow_path_in_every_mode() -> Result<()> {
@@ -191,7 +191,7 @@ fn far_configuration() -> String {
 }
 
 /// Serves, until this process ends: whoever has sent all is told how much that was.
-fn serve_counts(host: &Host) -> Result<()> {
+pub(crate) fn serve_counts(host: &Host) -> Result<()> {
     let listener = host.enter(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, COUNTER_PORT)))??;
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -207,7 +207,7 @@ fn count(mut stream: TcpStream) -> io::Result<()> {
 }
 
 /// Sends a lot; how much of it arrived, as the server says.
-fn upload(from: &Host, to: SocketAddr) -> Result<usize> {
+pub(crate) fn upload(from: &Host, to: SocketAddr) -> Result<usize> {
     let mut stream = from.enter(|| TcpStream::connect_timeout(&to, PATIENCE))??;
     stream.set_read_timeout(Some(PATIENCE * 2))?;
     stream.set_write_timeout(Some(Duration::from_secs(3)))?;

@@ -6,6 +6,8 @@
 mod access;
 mod admission;
 mod api;
+mod api_tcp;
+mod authority;
 mod changes;
 mod daemon_life;
 mod data_path;
@@ -14,6 +16,7 @@ mod early;
 mod flow_life;
 mod forwarding;
 mod health;
+mod health_tls;
 mod icmp;
 mod next_hops;
 mod pinning;

@@ -26,7 +26,7 @@ fn threads(daemon: &Daemon) -> Result<Vec<BTreeMap<String, String>>> {
         .collect()
 }
 
-fn has_given_up(daemon: &Daemon) -> Result<()> {
+pub(super) fn has_given_up(daemon: &Daemon) -> Result<()> {
     for thread in threads(daemon)? {
         let mask = |key: &str| u64::from_str_radix(&thread[key], 16);
         assert_eq!(mask("CapEff")?, RUNNING, "{thread:?}");

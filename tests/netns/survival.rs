@@ -236,7 +236,7 @@ fn reload_after_reload_leaks_neither_descriptors_nor_memory_nor_maps() -> Result
         .enable_all()
         .build()?;
     with_configuration("reloads", &one, |lab, daemon| {
-        let socket = lab.socket();
+        let socket = client::Endpoint::Socket(lab.socket());
         let reload = |text: &str| -> Result<Written> {
             lab.write_config(text)?;
             let call = client::Call::new(hyper::Method::POST, "/v1/reload");

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The most of a packet that an ICMP error quotes.
-const QUOTE_BYTES: usize = 128;
+pub(crate) const QUOTE_BYTES: usize = 128;
 
 /// What an ICMP error quotes of a frame.
 fn quote(frame: &Sentence) -> Vec<u8> {
@@ -29,14 +29,22 @@ pub(crate) fn error(
     (kind, code, mtu): (u8, u8, u32),
     frame: &Sentence,
 ) -> Sentence {
+    error_quoting(to, ends, (kind, code, mtu), &quote(frame))
+}
+
+/// The same about a packet that begins with these bytes.
+pub(crate) fn error_quoting(
+    to: Sentence,
+    ends: (&str, &str),
+    (kind, code, mtu): (u8, u8, u32),
+    quote: &[u8],
+) -> Sentence {
     let ip = if ends.0.contains(':') {
         to.ipv6(ends.0, ends.1)
     } else {
         to.ipv4(ends.0, ends.1).class(0xc0)
     };
-    ip.icmp_error(kind, code, mtu)
-        .made_by_nlb()
-        .payload(&quote(frame))
+    ip.icmp_error(kind, code, mtu).made_by_nlb().payload(quote)
 }
 
 fn web() -> Sentence {

@@ -14,6 +14,7 @@ mod icmp;
 mod large;
 mod nat;
 mod not_ours;
+mod outer_errors;
 mod prefixes;
 mod quic;
 mod resets;
@@ -56,6 +57,7 @@ fn table() -> Vec<Row> {
     rows.extend(selection::rows());
     rows.extend(settled::rows());
     rows.extend(tunnels::rows());
+    rows.extend(outer_errors::rows());
     rows.extend(snat::rows());
     rows.extend(snat_fragments::rows());
     rows.extend(snat_icmp::rows());

@@ -29,13 +29,13 @@ use crate::{
 
 /// A listener of the tunnels' VIPs.
 #[derive(Clone, Copy)]
-struct Case {
-    is_v6: bool,
-    protocol: u8,
+pub(crate) struct Case {
+    pub(crate) is_v6: bool,
+    pub(crate) protocol: u8,
     port: u16,
 }
 
-const fn case(is_v6: bool, protocol: u8, port: u16) -> Case {
+pub(crate) const fn case(is_v6: bool, protocol: u8, port: u16) -> Case {
     Case {
         is_v6,
         protocol,
@@ -44,7 +44,7 @@ const fn case(is_v6: bool, protocol: u8, port: u16) -> Case {
 }
 
 impl Case {
-    const fn ends(self) -> (&'static str, &'static str) {
+    pub(crate) const fn ends(self) -> (&'static str, &'static str) {
         if self.is_v6 {
             (CLIENT_V6, TUNNEL_VIP_V6)
         } else {
@@ -52,7 +52,7 @@ impl Case {
         }
     }
 
-    fn listener(self) -> (ListenerId, u16) {
+    pub(crate) fn listener(self) -> (ListenerId, u16) {
         let (_, vip) = self.ends();
         let listener = LISTENERS
             .iter()
@@ -62,7 +62,7 @@ impl Case {
     }
 
     /// The last target of its group: id and address.
-    fn target(self) -> (u32, &'static str) {
+    pub(crate) fn target(self) -> (u32, &'static str) {
         let (_, group) = self.listener();
         let group = GROUPS.iter().find(|other| other.id == group);
         let target = group.and_then(|group| group.targets.last());
@@ -71,13 +71,13 @@ impl Case {
     }
 
     /// The `nth` client port that leads to that target.
-    fn client_port(self, nth: usize) -> u16 {
+    pub(crate) fn client_port(self, nth: usize) -> u16 {
         let (client, vip) = self.ends();
         let vip = (vip, self.port);
         port_to(&tables(), client, vip, self.protocol, self.target().0, nth)
     }
 
-    fn packet(self, nth: usize) -> Sentence {
+    pub(crate) fn packet(self, nth: usize) -> Sentence {
         let (client, vip) = self.ends();
         let parse = |text: &str| text.parse().expect("an address of the world");
         let packet = from_client().ip(parse(client), parse(vip));
@@ -155,8 +155,8 @@ impl Case {
     }
 }
 
-const V4: bool = false;
-const V6: bool = true;
+pub(crate) const V4: bool = false;
+pub(crate) const V6: bool = true;
 
 fn every_way() -> Vec<Row> {
     vec![

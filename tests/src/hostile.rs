@@ -320,14 +320,20 @@ pub fn complaint(random: &mut Random, sent: &[u8]) -> Option<MemoryFrame> {
     let from = random.pick(&[router, facts.destination]);
     let kinds: &[u8] = if is_v6 { &[1, 2, 3, 4] } else { &[3, 11, 12] };
     let error = eth().to(mac).ip(from, facts.source);
-    let error = error
-        .icmp(random.pick(kinds))
-        .code(random.byte() & 7, [0; 4]);
+    // An MTU, or how much is quoted.
+    let rest = random.pick(&[
+        [0; 4],
+        [0, 0, 5, 0],
+        [0, 32, 5, 0],
+        [16, 0, 0, 0],
+        [0, 0, 0, 90],
+    ]);
+    let error = error.icmp(random.pick(kinds)).code(random.byte() & 7, rest);
     let quoted: Vec<u8> = sent
         .get(14..)?
         .iter()
         .copied()
-        .take(random.pick(&[28, 36, 48, 60, 128]))
+        .take(random.pick(&[28, 36, 48, 60, 84, 104, 128, 512]))
         .collect();
     Some(MemoryFrame::new(error.payload(&quoted).build(), interface))
 }

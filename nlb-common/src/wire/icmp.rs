@@ -43,7 +43,11 @@ pub mod v4 {
     /// Error: the packet cannot be delivered; code 4: it is too big and must not be fragmented
     /// (RFC 1191).
     pub const UNREACHABLE: u8 = 3;
-    /// The code of [`UNREACHABLE`]: fragmentation needed and DF set.
+    /// A code of [`UNREACHABLE`]: nobody delivers to the host.
+    pub const HOST_UNREACHABLE: u8 = 1;
+    /// A code of [`UNREACHABLE`]: the way that the packet itself names does not exist.
+    pub const SOURCE_ROUTE_FAILED: u8 = 5;
+    /// A code of [`UNREACHABLE`]: fragmentation needed and DF set.
     pub const FRAGMENTATION_NEEDED: u8 = 4;
     /// Asks for its own payload back.
     pub const ECHO: u8 = 8;
@@ -57,6 +61,8 @@ pub mod v4 {
 pub mod v6 {
     /// Error: the packet cannot be delivered.
     pub const UNREACHABLE: u8 = 1;
+    /// A code of [`UNREACHABLE`]: nobody delivers to the address.
+    pub const ADDRESS_UNREACHABLE: u8 = 3;
     /// Error: the packet is larger than a link's MTU.
     pub const TOO_BIG: u8 = 2;
     /// Error: the hop limit ran out, or the time for reassembly.

@@ -24,6 +24,6 @@ pub(crate) fn go(context: &XdpContext, stage: Stage) {
     }
     jump!(
         Classify, Begin, Back, Icmp, Fragment, Answer, Depart, Quic, SnatKnown, SnatBegin,
-        SnatBack, SnatIcmp, SnatFirst, Fault
+        SnatBack, SnatIcmp, SnatFirst, OuterError, Fault
     );
 }

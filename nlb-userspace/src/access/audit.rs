@@ -22,6 +22,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::certificate::Certificate;
+
 /// What the first line has instead of a hash before it.
 const BEGINNING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// What stands between what is hashed and the hash.
@@ -48,7 +50,11 @@ pub struct Entry {
     pub gid: Option<u32>,
     /// The caller's process, while it lives.
     pub pid: Option<i32>,
-    /// Where the call came in: the path of the control socket.
+    /// The certificate that the caller showed, over the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Shown>,
+    /// Where the call came in: the path of the control socket, or the address and port of whoever
+    /// called over the network.
     pub from: String,
     /// What was asked for.
     pub action: String,
@@ -63,6 +69,27 @@ pub struct Entry {
     pub generation_before: u64,
     /// The generation that is live after it.
     pub generation_after: u64,
+}
+
+/// A certificate that a caller showed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// Its subject.
+    pub subject: String,
+    /// Its names, as policies write them.
+    pub names: Vec<String>,
+    /// Which one it was.
+    pub sha256: String,
+}
+
+impl From<&Certificate> for Shown {
+    fn from(certificate: &Certificate) -> Self {
+        Self {
+            subject: certificate.subject.clone(),
+            names: certificate.names.iter().map(ToString::to_string).collect(),
+            sha256: certificate.sha256.clone(),
+        }
+    }
 }
 
 /// A line without its seal.
@@ -125,8 +152,13 @@ pub enum AuditError {
 }
 
 fn sha256_hex(text: &str) -> String {
-    let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(text.as_bytes()) {
+    hex(&Sha256::digest(text.as_bytes()))
+}
+
+/// Bytes as hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    let mut hex = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
         let _infallible = write!(hex, "{byte:02x}");
     }
     hex
@@ -267,6 +299,7 @@ mod tests {
             uid: Some(1000),
             gid: Some(100),
             pid: Some(7),
+            certificate: None,
             from: "/run/nlb/nlb.sock".to_owned(),
             action: "targets:drain".to_owned(),
             resource: resource.to_owned(),

@@ -13,7 +13,10 @@ pub fn policy(access: &Access) -> Result<Policy, DirectoryError> {
     let grants = access.roles.iter().map(|granted| {
         Ok(Grant {
             role: granted.role,
-            principals: find("access_role", &granted.users, &granted.groups)?,
+            principals: Principals {
+                certificates: granted.certificates.clone(),
+                ..find("access_role", &granted.users, &granted.groups)?
+            },
         })
     });
     Ok(Policy {
@@ -28,8 +31,14 @@ pub fn policy(access: &Access) -> Result<Policy, DirectoryError> {
 fn statement(written: &AccessStatement) -> Result<Statement, DirectoryError> {
     let patterns = |texts: &[String]| texts.iter().map(Pattern::new).collect();
     let (users, groups) = (&written.users, &written.groups);
-    let is_about_some = !users.is_empty() || !groups.is_empty();
-    let principals = is_about_some.then(|| find("access_statement", users, groups));
+    let certificates = &written.certificates;
+    let is_about_some = !users.is_empty() || !groups.is_empty() || !certificates.is_empty();
+    let principals = is_about_some.then(|| {
+        Ok(Principals {
+            certificates: certificates.clone(),
+            ..find("access_statement", users, groups)?
+        })
+    });
     Ok(Statement {
         effect: if written.allows {
             Effect::Allow

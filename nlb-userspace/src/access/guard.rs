@@ -1,8 +1,11 @@
-//! The guard at the control socket: lets calls through or not, and keeps what became of them.
+//! The guard where calls come in: lets calls through or not, and keeps what became of them.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio::sync::watch;
@@ -13,12 +16,14 @@ use super::{
 };
 
 /// The other end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// Who, if the kernel says.
     pub caller: Option<Caller>,
     /// The process, if it is in our process namespace.
     pub pid: Option<i32>,
+    /// Where from, if over the network.
+    pub remote: Option<SocketAddr>,
 }
 
 /// Decides on calls by the policy that is live, and writes the audit log.
@@ -30,7 +35,7 @@ pub struct Guard {
     pub generation: Arc<AtomicU64>,
     /// Where calls are written down, if anywhere.
     pub audit: Option<Arc<Mutex<AuditLog>>>,
-    /// Where calls come in.
+    /// Where calls of this host come in.
     pub from: Arc<str>,
 }
 
@@ -38,12 +43,12 @@ impl Guard {
     /// Whether the peer may do that; if not, why, and what helps. A refusal is written down.
     pub fn admit(
         &self,
-        peer: Peer,
+        peer: &Peer,
         action: &str,
         resource: &str,
         tags: &Tags,
     ) -> Result<(), String> {
-        let refusal = match peer.caller {
+        let refusal = match &peer.caller {
             None => "the kernel does not say who asks".to_owned(),
             Some(caller) => {
                 let call = Call {
@@ -59,7 +64,8 @@ impl Guard {
             }
         };
         tracing::warn!(
-            uid = peer.caller.map(|caller| caller.uid),
+            who = peer.caller.as_ref().map(tracing::field::display),
+            from = peer.remote.map(tracing::field::display),
             action,
             resource,
             "refused"
@@ -78,7 +84,7 @@ impl Guard {
     /// Writes down what became of a call. That it cannot be written is logged: the call has happened.
     pub fn record(
         &self,
-        peer: Peer,
+        peer: &Peer,
         action: &str,
         resource: &str,
         generation_before: u64,
@@ -88,11 +94,17 @@ impl Guard {
         let Some(audit) = &self.audit else {
             return;
         };
+        let (user, certificate) = match &peer.caller {
+            Some(Caller::User { uid, gid }) => (Some((*uid, *gid)), None),
+            Some(Caller::Certificate(certificate)) => (None, Some(certificate.as_ref().into())),
+            None => (None, None),
+        };
         let entry = Entry {
-            uid: peer.caller.map(|caller| caller.uid),
-            gid: peer.caller.map(|caller| caller.gid),
+            uid: user.map(|(uid, _)| uid),
+            gid: user.map(|(_, gid)| gid),
             pid: peer.pid,
-            from: self.from.to_string(),
+            certificate,
+            from: (peer.remote).map_or_else(|| self.from.to_string(), |remote| remote.to_string()),
             action: action.to_owned(),
             resource: resource.to_owned(),
             outcome,

@@ -10,30 +10,51 @@
 //! name for some statements. Root and the daemon's own user are asked nothing: they could end the
 //! daemon or rewrite its file.
 //!
-//! [`directory`] finds the numbers behind the names of a file, [`guard`] stands at the control socket,
-//! [`audit`] keeps what became of each call.
+//! Who comes over the network is known by the names in a [`certificate`], and nothing is allowed to
+//! whom no role and no statement names.
+//!
+//! [`directory`] finds the numbers behind the names of a file, [`guard`] stands where calls come in,
+//! [`audit`] keeps what became of each.
 
 pub mod audit;
+pub mod certificate;
 pub mod directory;
 pub mod guard;
 pub mod pattern;
 #[cfg(test)]
 mod properties;
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use self::pattern::Pattern;
+use self::{
+    certificate::{Certificate, CertificateName},
+    pattern::Pattern,
+};
 
 /// What a resource is labelled with.
 pub type Tags = BTreeMap<String, String>;
 
-/// Who asks, as the kernel says of the other end of a Unix socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Caller {
-    /// The user.
-    pub uid: u32,
-    /// The user's first group.
-    pub gid: u32,
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caller {
+    /// A user of this host, as the kernel says of the other end of a Unix socket.
+    User {
+        /// The user.
+        uid: u32,
+        /// The user's first group.
+        gid: u32,
+    },
+    /// Whoever has the key of a certificate that an authority for clients has signed.
+    Certificate(Arc<Certificate>),
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User { uid, .. } => write!(out, "user {uid}"),
+            Self::Certificate(certificate) => write!(out, "certificate {}", certificate.name()),
+        }
+    }
 }
 
 /// What is asked for.
@@ -54,12 +75,24 @@ pub struct Principals {
     pub uids: Vec<u32>,
     /// And those whose first group is one of these.
     pub gids: Vec<u32>,
+    /// And whoever has a certificate with one of these names.
+    pub certificates: Vec<CertificateName>,
 }
 
 impl Principals {
     /// Whether the caller is one of them.
-    pub fn include(&self, caller: Caller) -> bool {
-        self.uids.contains(&caller.uid) || self.gids.contains(&caller.gid)
+    pub fn include(&self, caller: &Caller) -> bool {
+        match caller {
+            Caller::User { uid, gid } => self.uids.contains(uid) || self.gids.contains(gid),
+            Caller::Certificate(certificate) => {
+                (certificate.names.iter()).any(|name| self.certificates.contains(name))
+            }
+        }
+    }
+
+    /// Whether users of this host are among them.
+    const fn have_users(&self) -> bool {
+        !self.uids.is_empty() || !self.gids.is_empty()
     }
 }
 
@@ -122,7 +155,8 @@ pub enum Effect {
 pub struct Statement {
     /// What it says.
     pub effect: Effect,
-    /// Whom it is about; `None` for everybody.
+    /// Whom it is about; `None` for everybody, but that an allow is then for users of this host only:
+    /// a certificate must be named.
     pub principals: Option<Principals>,
     /// The actions.
     pub actions: Vec<Pattern>,
@@ -134,9 +168,12 @@ pub struct Statement {
 }
 
 impl Statement {
-    fn is_about(&self, caller: Caller, call: &Call<'_>) -> bool {
-        let principals = self.principals.as_ref();
-        principals.is_none_or(|principals| principals.include(caller))
+    fn is_about(&self, caller: &Caller, call: &Call<'_>) -> bool {
+        let is_about_caller = match &self.principals {
+            Some(principals) => principals.include(caller),
+            None => self.effect == Effect::Deny || matches!(caller, Caller::User { .. }),
+        };
+        is_about_caller
             && self
                 .actions
                 .iter()
@@ -171,8 +208,10 @@ pub enum Decision {
 
 impl Policy {
     /// Whether the caller may do that.
-    pub fn decide(&self, caller: Caller, call: &Call<'_>) -> Decision {
-        if self.owners.contains(&caller.uid) {
+    pub fn decide(&self, caller: &Caller, call: &Call<'_>) -> Decision {
+        if let Caller::User { uid, .. } = caller
+            && self.owners.contains(uid)
+        {
             return Decision::Allowed;
         }
         let about = || {
@@ -193,9 +232,14 @@ impl Policy {
         }
     }
 
-    /// Whether anybody but root and the daemon's own user may do anything.
-    pub const fn is_shared(&self) -> bool {
-        !self.grants.is_empty() || !self.statements.is_empty()
+    /// Whether users of this host may do anything besides root and the daemon's own user.
+    pub fn is_shared(&self) -> bool {
+        let is_for_users = |statement: &Statement| {
+            let principals = statement.principals.as_ref();
+            principals.is_none_or(Principals::have_users)
+        };
+        (self.grants.iter()).any(|grant| grant.principals.have_users())
+            || self.statements.iter().any(is_for_users)
     }
 }
 
@@ -206,10 +250,10 @@ impl Decision {
     }
 
     /// Why a caller is refused, and what helps.
-    pub fn explain(self, caller: Caller, call: &Call<'_>) -> Explanation {
+    pub fn explain(self, caller: &Caller, call: &Call<'_>) -> Explanation {
         Explanation {
             decision: self,
-            uid: caller.uid,
+            who: caller.to_string(),
             action: call.action.to_owned(),
             resource: call.resource.to_owned(),
         }
@@ -220,7 +264,7 @@ impl Decision {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     decision: Decision,
-    uid: u32,
+    who: String,
     action: String,
     resource: String,
 }
@@ -229,21 +273,22 @@ impl fmt::Display for Explanation {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             decision,
-            uid,
+            who,
             action,
             resource,
         } = self;
         match decision {
-            Decision::Allowed => write!(out, "user {uid} may {action} {resource}"),
+            Decision::Allowed => write!(out, "{who} may {action} {resource}"),
             Decision::Denied(number) => write!(
                 out,
-                "user {uid} may not {action} {resource}: statement {number} of the configuration's \
-                 access.statement denies it"
+                "{who} may not {action} {resource}: statement {number} of the configuration's \
+                 access_statement denies it"
             ),
             Decision::NotAllowed => write!(
                 out,
-                "user {uid} may not {action} {resource}: nothing in the configuration's access \
-                 allows it; an access.role or access.statement for this user would, or try `sudo`"
+                "{who} may not {action} {resource}: nothing in the configuration's access allows \
+                 it; an access_role or access_statement that names them would, or, for a user, try \
+                 `sudo`"
             ),
         }
     }

@@ -16,7 +16,41 @@ fn naive(pattern: &[char], word: &[char]) -> bool {
 }
 
 fn principals() -> impl Strategy<Value = Principals> {
-    (vec(1_u32..4, 0..3), vec(1_u32..4, 0..2)).prop_map(|(uids, gids)| Principals { uids, gids })
+    let names = vec(name(), 0..2);
+    (vec(1_u32..4, 0..3), vec(1_u32..4, 0..2), names).prop_map(|(uids, gids, certificates)| {
+        Principals {
+            uids,
+            gids,
+            certificates,
+        }
+    })
+}
+
+fn name() -> impl Strategy<Value = CertificateName> {
+    select(
+        &[
+            "CN:alice",
+            "CN:bob",
+            "DNS:alice",
+            "URI:spiffe://example.org/ops",
+        ][..],
+    )
+    .prop_map(|name| name.parse().expect("a name"))
+}
+
+fn certificate() -> impl Strategy<Value = Caller> {
+    vec(name(), 0..3).prop_map(|names| {
+        Caller::Certificate(Arc::new(Certificate {
+            subject: "O=Example".to_owned(),
+            names,
+            sha256: String::new(),
+        }))
+    })
+}
+
+fn caller() -> impl Strategy<Value = Caller> {
+    let user = (1_u32..4, 1_u32..4).prop_map(|(uid, gid)| Caller::User { uid, gid });
+    prop_oneof![user, certificate()]
 }
 
 fn pattern(of: &'static [&'static str]) -> impl Strategy<Value = Pattern> {
@@ -98,9 +132,9 @@ fn asked() -> impl Strategy<Value = Asked> {
         "target-group/web/target/10.0.0.1:80",
     ][..];
     let team = proptest::option::of(select(&["web", "db"][..]));
-    (1_u32..4, 1_u32..4, select(actions), select(resources), team).prop_map(
-        |(uid, gid, action, resource, team)| Asked {
-            caller: Caller { uid, gid },
+    (caller(), select(actions), select(resources), team).prop_map(
+        |(caller, action, resource, team)| Asked {
+            caller,
             action,
             resource,
             tags: (team.into_iter())
@@ -124,7 +158,7 @@ proptest! {
 
     #[test]
     fn what_nothing_is_said_about_is_not_allowed(asked in asked()) {
-        let decision = Policy::default().decide(asked.caller, &asked.call());
+        let decision = Policy::default().decide(&asked.caller, &asked.call());
         prop_assert_eq!(decision, Decision::NotAllowed);
     }
 
@@ -141,12 +175,12 @@ proptest! {
             resources: everything(),
             tags: BTreeMap::new(),
         });
-        let decision = policy.decide(asked.caller, &asked.call());
+        let decision = policy.decide(&asked.caller, &asked.call());
         prop_assert!(matches!(decision, Decision::Denied(_)), "{:?}", decision);
         // But nobody is locked out who could rewrite the file.
         for uid in [0, 9] {
-            let owner = Caller { uid, gid: 1 };
-            prop_assert!(policy.decide(owner, &asked.call()).is_allowed());
+            let owner = Caller::User { uid, gid: 1 };
+            prop_assert!(policy.decide(&owner, &asked.call()).is_allowed());
         }
     }
 
@@ -155,8 +189,8 @@ proptest! {
         let mut reversed = policy.clone();
         reversed.statements.reverse();
         prop_assert_eq!(
-            policy.decide(asked.caller, &asked.call()).is_allowed(),
-            reversed.decide(asked.caller, &asked.call()).is_allowed()
+            policy.decide(&asked.caller, &asked.call()).is_allowed(),
+            reversed.decide(&asked.caller, &asked.call()).is_allowed()
         );
     }
 
@@ -164,11 +198,11 @@ proptest! {
     fn an_allow_takes_nothing_away_and_a_deny_gives_nothing(
         policy in policy(), more in statement(), asked in asked()
     ) {
-        let before = policy.decide(asked.caller, &asked.call()).is_allowed();
+        let before = policy.decide(&asked.caller, &asked.call()).is_allowed();
         let effect = more.effect;
         let mut with = policy;
         with.statements.push(more);
-        let after = with.decide(asked.caller, &asked.call()).is_allowed();
+        let after = with.decide(&asked.caller, &asked.call()).is_allowed();
         match effect {
             Effect::Allow => prop_assert!(after || !before),
             Effect::Deny => prop_assert!(before || !after),
@@ -177,10 +211,21 @@ proptest! {
 
     #[test]
     fn a_role_allows_what_a_lesser_one_does(asked in asked()) {
+        let has_no_name = match &asked.caller {
+            Caller::User { .. } => false,
+            Caller::Certificate(certificate) => certificate.names.is_empty(),
+        };
+        prop_assume!(!has_no_name);
         let may = |role| {
-            let principals = Principals { uids: vec![asked.caller.uid], gids: Vec::new() };
+            let mut principals = Principals::default();
+            match &asked.caller {
+                Caller::User { uid, .. } => principals.uids.push(*uid),
+                Caller::Certificate(certificate) => {
+                    principals.certificates.clone_from(&certificate.names);
+                }
+            }
             let policy = Policy { grants: vec![Grant { role, principals }], ..Policy::default() };
-            policy.decide(asked.caller, &asked.call()).is_allowed()
+            policy.decide(&asked.caller, &asked.call()).is_allowed()
         };
         prop_assert!(may(Role::Admin));
         prop_assert!(may(Role::Operator) || !may(Role::ReadOnly));
@@ -188,11 +233,27 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn a_certificate_that_nothing_names_may_do_nothing_whatever_users_may(
+        policy in policy(), asked in asked(), caller in certificate()
+    ) {
+        let Caller::Certificate(certificate) = &caller else { unreachable!() };
+        let is_named = |principals: &Principals| {
+            certificate.names.iter().any(|name| principals.certificates.contains(name))
+        };
+        let statements = policy.statements.iter().filter_map(|it| it.principals.as_ref());
+        let grants = policy.grants.iter().map(|grant| &grant.principals);
+        prop_assume!(!statements.chain(grants).any(is_named));
+        prop_assert!(!policy.decide(&caller, &asked.call()).is_allowed());
+    }
+}
+
 #[test]
 fn an_operator_drains_targets_and_reloads_nothing() {
     let principals = Principals {
-        uids: Vec::new(),
         gids: vec![100],
+        ..Principals::default()
     };
     let grant = Grant {
         role: Role::Operator,
@@ -202,7 +263,7 @@ fn an_operator_drains_targets_and_reloads_nothing() {
         grants: vec![grant],
         ..Policy::default()
     };
-    let caller = Caller {
+    let caller = Caller::User {
         uid: 1000,
         gid: 100,
     };
@@ -212,10 +273,10 @@ fn an_operator_drains_targets_and_reloads_nothing() {
         resource: "*",
         tags: &tags,
     };
-    assert!(policy.decide(caller, &call("targets:drain")).is_allowed());
-    assert!(policy.decide(caller, &call("status:read")).is_allowed());
-    let refused = policy.decide(caller, &call("daemon:reload"));
+    assert!(policy.decide(&caller, &call("targets:drain")).is_allowed());
+    assert!(policy.decide(&caller, &call("status:read")).is_allowed());
+    let refused = policy.decide(&caller, &call("daemon:reload"));
     assert_eq!(refused, Decision::NotAllowed);
-    let said = refused.explain(caller, &call("daemon:reload")).to_string();
+    let said = refused.explain(&caller, &call("daemon:reload")).to_string();
     assert!(said.contains("user 1000 may not daemon:reload *"), "{said}");
 }

@@ -1,38 +1,37 @@
-//! Who asks, as the kernel says.
+//! Who asks: over the control socket as the kernel says, over the network as the certificate says.
 
 use axum::{extract::connect_info::Connected, serve::IncomingStream};
 use tokio::net::UnixListener;
 
-use crate::access::{self, guard::Peer};
+use crate::access::{Caller, guard::Peer};
 
-/// Who is at the other end of the socket, as the kernel says (`SO_PEERCRED`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Caller {
-    /// The user, unless the kernel does not know.
-    pub uid: Option<u32>,
-    /// The group.
-    pub gid: Option<u32>,
-    /// The process, if it is in our process namespace.
-    pub pid: Option<i32>,
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for Caller {
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    /// By `SO_PEERCRED`.
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
         let peer = stream.io().peer_cred().ok();
         Self {
-            uid: peer.map(|peer| peer.uid()),
-            gid: peer.map(|peer| peer.gid()),
+            caller: peer.map(|peer| Caller::User {
+                uid: peer.uid(),
+                gid: peer.gid(),
+            }),
             pid: peer.and_then(|peer| peer.pid()),
+            remote: None,
         }
     }
 }
 
-impl From<Caller> for Peer {
-    fn from(caller: Caller) -> Self {
-        let known = caller.uid.zip(caller.gid);
-        Self {
-            caller: known.map(|(uid, gid)| access::Caller { uid, gid }),
-            pid: caller.pid,
+impl Peer {
+    /// Whose idempotency keys it uses: the same whatever process and address it comes from, and with
+    /// a certificate that was renewed.
+    pub(super) fn owner(&self) -> String {
+        match &self.caller {
+            Some(Caller::User { uid, .. }) => format!("user {uid}"),
+            Some(Caller::Certificate(certificate)) => {
+                let names: Vec<String> =
+                    certificate.names.iter().map(ToString::to_string).collect();
+                format!("{} {}", certificate.subject, names.join(" "))
+            }
+            None => "nobody".to_owned(),
         }
     }
 }

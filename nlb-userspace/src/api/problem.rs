@@ -162,6 +162,15 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", title, detail)
     }
 
+    pub(super) fn not_kept(detail: String) -> Self {
+        Self::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            "not-kept",
+            "The change cannot be kept, so it was not made",
+            detail,
+        )
+    }
+
     fn faults(faults: &Faults, place: Place) -> Self {
         let count = faults.len();
         let plural = if count == 1 { "" } else { "s" };
@@ -204,12 +213,8 @@ impl Problem {
                 "It has changed since it was read",
                 detail,
             ),
-            DaemonError::Refused(Refused::Store(_)) => Self::new(
-                StatusCode::INSUFFICIENT_STORAGE,
-                "not-kept",
-                "The change cannot be kept, so it was not made",
-                detail,
-            ),
+            DaemonError::Refused(Refused::Store(_)) => Self::not_kept(detail),
+            DaemonError::Directory(_) | DaemonError::Tls(_) => Self::invalid(detail),
             DaemonError::NeedsRestart { .. } | DaemonError::Plan(_) => Self::conflict(detail),
             _ => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,

@@ -10,8 +10,9 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{
-    Asking, Names, openapi,
+    openapi,
     problem::{Place, Problem},
+    request::{Asking, Names},
     routes::{Does, Route},
     shapes::{Generation, Health, Item, Listing},
 };

@@ -6,8 +6,8 @@ use axum::http::StatusCode;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    App,
     problem::Problem,
+    request::App,
     shapes::{Asked, Wait},
 };
 use crate::{

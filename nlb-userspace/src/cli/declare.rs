@@ -9,12 +9,14 @@ use clap::Args;
 use hyper::Method;
 
 use super::{
-    Failure, Socket,
+    Failure,
+    endpoint::Reach,
     print::{self, Format},
+    resources::Once,
 };
 use crate::{
     api::shapes::Generation,
-    client::{self, Call, ClientError},
+    client::{self, Call, ClientError, Endpoint},
     daemon::Written,
 };
 
@@ -27,7 +29,9 @@ pub struct Apply {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    socket: Socket,
+    once: Once,
+    #[command(flatten)]
+    reach: Reach,
     /// How to print the answer
     #[arg(long, short, value_name = "FORMAT", default_value = "text")]
     output: Format,
@@ -39,7 +43,7 @@ pub struct Diff {
     /// The configuration file; `-` is standard input
     file: PathBuf,
     #[command(flatten)]
-    socket: Socket,
+    reach: Reach,
     /// How to print the answer
     #[arg(long, short, value_name = "FORMAT", default_value = "text")]
     output: Format,
@@ -48,7 +52,8 @@ pub struct Diff {
 impl Apply {
     pub(super) async fn run(self) -> Result<String, Failure> {
         let declared = Declared::read(&self.file)?;
-        let (plan, etag) = declared.plan(&self.socket.socket).await?;
+        let endpoint = self.reach.endpoint()?;
+        let (plan, etag) = declared.plan(&endpoint, self.once.tag()).await?;
         if self.dry_run {
             return shown(self.output, &plan);
         }
@@ -56,8 +61,9 @@ impl Apply {
             super::say(&plan_text(&plan));
         }
         // What was shown is what is done, or nothing.
-        let call = declared.call(false).with_header("if-match", etag);
-        let written: Written = declared.send(&self.socket.socket, call).await?;
+        let call = self.once.keyed(declared.call(false));
+        let call = call.with_header("if-match", etag);
+        let written: Written = declared.send(&endpoint, call).await?;
         match print::structured(self.output, &written)? {
             Some(text) => Ok(text),
             None if written.live => Ok(format!("generation {} is live\n", written.generation)),
@@ -69,7 +75,7 @@ impl Apply {
 impl Diff {
     pub(super) async fn run(self) -> Result<String, Failure> {
         let declared = Declared::read(&self.file)?;
-        let (plan, _) = declared.plan(&self.socket.socket).await?;
+        let (plan, _) = declared.plan(&self.reach.endpoint()?, None).await?;
         shown(self.output, &plan)
     }
 }
@@ -121,17 +127,26 @@ impl Declared {
             .with_body("application/toml", self.text.clone())
     }
 
-    /// What would change, and the tag of what it would change.
-    async fn plan(&self, socket: &Path) -> Result<(Written, String), Failure> {
-        let call = Call::new(Method::GET, "/v1/generation");
-        let now: Generation = client::send(socket, call).await?;
-        let call = self.call(true).with_header("if-match", now.etag.clone());
-        Ok((self.send(socket, call).await?, now.etag))
+    /// What would change, and the tag of what it would change: the one that it must have, if any.
+    async fn plan(
+        &self,
+        endpoint: &Endpoint,
+        tag: Option<String>,
+    ) -> Result<(Written, String), Failure> {
+        let tag = if let Some(tag) = tag {
+            tag
+        } else {
+            let call = Call::new(Method::GET, "/v1/generation");
+            let now: Generation = client::send(endpoint, call).await?;
+            now.etag
+        };
+        let call = self.call(true).with_header("if-match", tag.clone());
+        Ok((self.send(endpoint, call).await?, tag))
     }
 
     /// Faults are told with the name of the file.
-    async fn send(&self, socket: &Path, call: Call) -> Result<Written, Failure> {
-        client::send(socket, call)
+    async fn send(&self, endpoint: &Endpoint, call: Call) -> Result<Written, Failure> {
+        client::send(endpoint, call)
             .await
             .map_err(|error| match error {
                 ClientError::Refused(problem) => client::said(&problem, Some(&self.name)).into(),

@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
     ops::RangeInclusive,
     path::{Path, PathBuf},
@@ -19,7 +19,11 @@ pub use super::{
     http_codes::HttpCodes,
 };
 pub use crate::target_state::Minimum;
-use crate::{access::Role, decap::prefix::Prefix, source_rules::SourceRules};
+use crate::{
+    access::{Role, certificate::CertificateName},
+    decap::prefix::Prefix,
+    source_rules::SourceRules,
+};
 
 /// A whole valid configuration; load balancers, listeners, groups and targets in the order of the
 /// file.
@@ -55,6 +59,8 @@ pub struct AccessRole {
     pub users: Vec<String>,
     /// Groups whose members have it.
     pub groups: Vec<String>,
+    /// Names of client certificates that have it.
+    pub certificates: Vec<CertificateName>,
 }
 
 /// A statement of a policy.
@@ -62,10 +68,12 @@ pub struct AccessRole {
 pub struct AccessStatement {
     /// Whether it allows; otherwise it denies.
     pub allows: bool,
-    /// Whom it is about; with no groups either, everybody.
+    /// Whom it is about; with neither groups nor certificates, everybody.
     pub users: Vec<String>,
     /// Groups whose members it is about.
     pub groups: Vec<String>,
+    /// Names of client certificates that it is about.
+    pub certificates: Vec<CertificateName>,
     /// Patterns of actions.
     pub actions: Vec<String>,
     /// Patterns of resources.
@@ -87,6 +95,8 @@ pub struct Node {
     pub bpffs: PathBuf,
     /// The control socket.
     pub socket: PathBuf,
+    /// Where the API answers over TCP, if anywhere.
+    pub tcp_api: Option<TcpApi>,
     /// Where calls are written down.
     pub audit_log: Option<PathBuf>,
     /// What becomes of the data plane when the daemon is told to end.
@@ -110,6 +120,19 @@ impl Node {
     pub fn pins(&self) -> PathBuf {
         Path::new(&self.bpffs).join("nlb")
     }
+}
+
+/// Where the API answers over TCP, and what it shows and asks for there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpApi {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The node's certificate and those above it, in PEM.
+    pub certificate_file: PathBuf,
+    /// The certificate's private key, in PEM.
+    pub key_file: PathBuf,
+    /// The authorities that vouch for clients, in PEM.
+    pub client_ca_file: PathBuf,
 }
 
 /// Where a node's outer packets come from, by their IP version.
@@ -429,6 +452,8 @@ pub enum HealthCheckProtocol {
     Grpc {
         /// The service's name.
         service: String,
+        /// Over TLS (`GRPCS`).
+        tls: Option<HealthCheckTls>,
     },
     /// Sends an echo request.
     Icmp,

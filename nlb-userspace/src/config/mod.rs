@@ -32,10 +32,10 @@ use toml::de::DeTable;
 pub use self::{
     desired::{
         Access, AccessRole, AccessStatement, Capacity, Desired, FlowLimits, HashKey, HashKeyError,
-        HashKeySource, HealthCheck, HealthCheckPort, HealthCheckProtocol, HttpCodes, IpVersion,
-        Listener, LoadBalancer, Minimum, Mode, Node, OnExit, OverLimit, Protocol, Seccomp, Share,
-        SourceRule, StrandedAction, Target, TargetGroup, TunnelOptions, TunnelSource,
-        TunnelSources, XdpMode,
+        HashKeySource, HealthCheck, HealthCheckPort, HealthCheckProtocol, HealthCheckTls,
+        HttpCodes, IpVersion, Listener, LoadBalancer, Minimum, Mode, Node, OnExit, OverLimit,
+        Protocol, Seccomp, Share, SourceRule, StrandedAction, Target, TargetGroup, TcpApi,
+        TunnelOptions, TunnelSource, TunnelSources, XdpMode,
     },
     error::{
         AddressClass, Fault, Faults, GroupTrait, Position, Problem, Remedy, Shape, Suspicion,

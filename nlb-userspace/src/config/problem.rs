@@ -132,8 +132,14 @@ pub enum Problem {
     #[error("cannot be the name of a network interface")]
     InterfaceName,
     /// A role that nobody has.
-    #[error("names neither users nor groups")]
+    #[error("names neither users, groups nor certificates")]
     RoleOfNobody,
+    /// A word that no certificate has for a name.
+    #[error("is not the name of a client's certificate")]
+    CertificateName,
+    /// Not an address with a port.
+    #[error("is not an IP address with a port")]
+    NotSocketAddress,
     /// A word that is like no action.
     #[error("is like no action")]
     ActionForm,

@@ -34,6 +34,7 @@ pub(super) struct RawNode {
     pub(super) hash_key: Field<String>,
     pub(super) bpffs: Field<String>,
     pub(super) socket: Field<String>,
+    pub(super) tcp_api: RawTcpApi,
     pub(super) audit_log: Field<String>,
     pub(super) on_exit: Field<String>,
     pub(super) user: Field<String>,
@@ -49,11 +50,20 @@ pub(super) struct RawNode {
 }
 
 #[derive(Debug)]
+pub(super) struct RawTcpApi {
+    pub(super) address: Field<String>,
+    pub(super) certificate_file: Field<String>,
+    pub(super) key_file: Field<String>,
+    pub(super) client_ca_file: Field<String>,
+}
+
+#[derive(Debug)]
 pub(super) struct RawRole {
     pub(super) spot: Spot,
     pub(super) role: Field<String>,
     pub(super) users: Field<Vec<At<String>>>,
     pub(super) groups: Field<Vec<At<String>>>,
+    pub(super) certificates: Field<Vec<At<String>>>,
 }
 
 #[derive(Debug)]
@@ -61,6 +71,7 @@ pub(super) struct RawStatement {
     pub(super) effect: Field<String>,
     pub(super) users: Field<Vec<At<String>>>,
     pub(super) groups: Field<Vec<At<String>>>,
+    pub(super) certificates: Field<Vec<At<String>>>,
     pub(super) actions: Field<Vec<At<String>>>,
     pub(super) resources: Field<Vec<At<String>>>,
     pub(super) tags: Field<Vec<At<String>>>,
@@ -242,6 +253,12 @@ impl RawNode {
             hash_key: reader.secret(table, "hash_key"),
             bpffs: reader.text(table, "bpffs"),
             socket: reader.text(table, "socket"),
+            tcp_api: RawTcpApi {
+                address: reader.text(table, "api.tcp.address"),
+                certificate_file: reader.text(table, "api.tcp.certificate_file"),
+                key_file: reader.text(table, "api.tcp.key_file"),
+                client_ca_file: reader.text(table, "api.tcp.client_ca_file"),
+            },
             audit_log: reader.text(table, "audit_log"),
             on_exit: reader.word(table, "on_exit"),
             user: reader.text(table, "user"),
@@ -265,6 +282,7 @@ impl RawRole {
             role: reader.word(table, "role"),
             users: reader.texts(table, "users"),
             groups: reader.texts(table, "groups"),
+            certificates: reader.texts(table, "certificates"),
         }
     }
 }
@@ -275,6 +293,7 @@ impl RawStatement {
             effect: reader.word(table, "effect"),
             users: reader.texts(table, "users"),
             groups: reader.texts(table, "groups"),
+            certificates: reader.texts(table, "certificates"),
             actions: reader.texts(table, "actions"),
             resources: reader.texts(table, "resources"),
             tags: reader.texts(table, "tags"),

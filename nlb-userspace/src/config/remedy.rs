@@ -92,9 +92,17 @@ pub enum Remedy {
     /// A valid interface name.
     #[error("write a name as `ip link` shows it: 1 to 15 bytes without `/`, `:` and spaces")]
     WriteInterface,
-    /// Users or groups.
-    #[error("add `users` or `groups`")]
+    /// Users, groups or certificates.
+    #[error("add `users`, `groups` or `certificates`")]
     NameUsers,
+    /// A name of a certificate.
+    #[error(
+        "write one such as \"URI:spiffe://example.org/ops\", \"DNS:ops.example.org\" or \"CN:alice\""
+    )]
+    WriteCertificateName,
+    /// An address with a port.
+    #[error("write one such as \"192.0.2.5:8443\" or \"[2001:db8::5]:8443\"")]
+    WriteSocketAddress,
     /// An action.
     #[error("write one such as \"targets:drain\", \"targets:*\" or \"*\"")]
     WriteAction,

@@ -10,7 +10,8 @@ use utoipa::ToSchema;
 use super::{Daemon, DaemonError, Groups, Missing, Stale, Way, pins_on_change, plan};
 use crate::{
     access::directory,
-    config::Desired,
+    api::tls,
+    config::{Desired, Node},
     dataplane::DataplaneError,
     desk::{Condition, Intent, Proposal, Refused},
     document::{changes::PlannedChange, overlay::Dropped},
@@ -96,6 +97,14 @@ impl Daemon {
     pub(super) async fn change(&mut self, request: &Request) -> Result<Written, DaemonError> {
         let proposal = self.desk.propose(&request.intent, &request.condition)?;
         self.check(&proposal.desired)?;
+        // A change of one resource leaves the node's files alone.
+        let terms = match request.intent {
+            Intent::Edit(_) => None,
+            Intent::Apply(_) | Intent::Reload => {
+                let api = proposal.desired.node.tcp_api.as_ref();
+                Some(api.map(tls::load).transpose()?)
+            }
+        };
         let mut written = Written::of(&proposal);
         if request.dry_run {
             written.dry_run = true;
@@ -104,6 +113,9 @@ impl Daemon {
         }
         let id = proposal.id.clone();
         let result = self.make_live(proposal).await?;
+        if let Some(terms) = terms {
+            self.terms.send_replace(terms);
+        }
         match result {
             Ok(steps) => written.steps = steps,
             Err(error) => {
@@ -121,6 +133,7 @@ impl Daemon {
     /// Whether the daemon that runs can bring that about.
     fn check(&self, desired: &Desired) -> Result<(), DaemonError> {
         let (old, new) = (&self.desired.node, &desired.node);
+        let api = |node: &Node| node.tcp_api.as_ref().map(|api| api.address);
         let detach_first = "; maps keep their size until `nlb detach`";
         for (differs, field, more) in [
             (old.bpffs != new.bpffs, "node.bpffs", ""),
@@ -131,6 +144,7 @@ impl Daemon {
                 "; move what is in it along",
             ),
             (old.hash_key != new.hash_key, "node.hash_key", ""),
+            (api(old) != api(new), "node.api.tcp.address", ""),
             (old.audit_log != new.audit_log, "node.audit_log", ""),
             (old.user != new.user, "node.user", ""),
             (old.seccomp != new.seccomp, "node.seccomp", ""),
@@ -149,7 +163,9 @@ impl Daemon {
             (
                 pins_on_change(desired) && !self.loaded.pins_on_change,
                 "load_balancer.listener.pinning",
-                "; the running packet program was loaded for listeners that pin every flow",
+                ": the packet program that runs was loaded without what `on_change` takes, and a \
+                 running daemon may load none. Write the listener into the configuration file, and \
+                 restart; from then on such listeners come and go without",
             ),
         ] {
             if differs {

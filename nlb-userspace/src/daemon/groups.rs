@@ -9,7 +9,10 @@ use std::{
 
 use super::wish;
 use crate::{
-    config::{Desired, HealthCheck, HealthCheckPort, HealthCheckProtocol, Mode, TargetGroup},
+    config::{
+        Desired, HealthCheck, HealthCheckPort, HealthCheckProtocol, HealthCheckTls, Mode,
+        TargetGroup,
+    },
     health::{
         Check, CheckProtocol, ProbeOutcome,
         probe::{
@@ -460,10 +463,7 @@ fn to_check(check: &HealthCheck, data_path: Option<&DataPath>) -> Check {
             HealthCheckProtocol::Http { path, matcher, tls } => CheckProtocol::Http {
                 path: path.clone(),
                 codes: matcher.ranges().to_vec(),
-                tls: tls.as_ref().map(|tls| {
-                    let ca_file = tls.ca_file.as_deref();
-                    probe::tls::Client::new(tls.server_name.as_deref(), ca_file)
-                }),
+                tls: tls.as_ref().map(|tls| to_client(tls, None)),
             },
             HealthCheckProtocol::Udp {
                 send,
@@ -474,8 +474,9 @@ fn to_check(check: &HealthCheck, data_path: Option<&DataPath>) -> Check {
                 expect: expect.clone(),
                 silence_passes: *silence_passes,
             },
-            HealthCheckProtocol::Grpc { service } => CheckProtocol::Grpc {
+            HealthCheckProtocol::Grpc { service, tls } => CheckProtocol::Grpc {
                 service: service.clone(),
+                tls: tls.as_ref().map(|tls| to_client(tls, Some("h2"))),
             },
             HealthCheckProtocol::Icmp => CheckProtocol::Icmp,
             HealthCheckProtocol::Command(line) => CheckProtocol::Command { line: line.clone() },
@@ -486,6 +487,10 @@ fn to_check(check: &HealthCheck, data_path: Option<&DataPath>) -> Check {
         }),
         timeout: check.timeout,
     }
+}
+
+fn to_client(tls: &HealthCheckTls, protocol: Option<&str>) -> probe::tls::Client {
+    probe::tls::Client::new(tls.server_name.as_deref(), tls.ca_file.as_deref(), protocol)
 }
 
 #[cfg(test)]

@@ -46,6 +46,7 @@ use crate::{
         Policy,
         directory::{self, DirectoryError},
     },
+    api::tls::{self, Terms, TlsError},
     config::{Desired, Faults, Node},
     dataplane::{
         DataplaneError,
@@ -90,6 +91,9 @@ pub enum DaemonError {
     /// The network could not be watched.
     #[error(transparent)]
     NextHop(#[from] NextHopError),
+    /// The API over TCP has no certificate to show, or cannot judge those of clients.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The configuration names someone whom this host does not know.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
@@ -169,6 +173,8 @@ pub struct Daemon {
     service: ServiceManager,
     /// Who may use the control socket.
     policy: watch::Sender<Arc<Policy>>,
+    /// What the API over TCP shows and asks for, if there is one.
+    terms: watch::Sender<Option<Terms>>,
     /// The generation that is live, for whoever may not wait for the loop.
     generation: Arc<AtomicU64>,
 }
@@ -195,6 +201,7 @@ impl Daemon {
         let folder = node.socket.parent().unwrap_or(Path::new("/run/nlb"));
         let deployment_secret = secret::deployment_key(&node.hash_key, folder)?;
         let policy = directory::policy(&desired.access)?;
+        let terms = node.tcp_api.as_ref().map(tls::load).transpose()?;
         let (watch, changes) = Watch::start().await?;
         let table_secret: [u64; 4] = zerocopy::transmute!(secret::random()?);
         let pins = node.pins();
@@ -247,6 +254,7 @@ impl Daemon {
             suspicion: Suspicion::default(),
             service: ServiceManager::of_the_environment(),
             policy: watch::Sender::new(Arc::new(policy)),
+            terms: watch::Sender::new(terms),
             generation: Arc::default(),
             is_live: false,
             stale: Stale::Everything,
@@ -290,6 +298,11 @@ impl Daemon {
     /// Who may use the control socket, as reloads change it.
     pub fn policy(&self) -> watch::Receiver<Arc<Policy>> {
         self.policy.subscribe()
+    }
+
+    /// What the API over TCP shows and asks for, as reloads change it.
+    pub fn terms(&self) -> watch::Receiver<Option<Terms>> {
+        self.terms.subscribe()
     }
 
     /// The generation that is live.

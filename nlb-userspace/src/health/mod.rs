@@ -52,10 +52,12 @@ pub enum CheckProtocol {
         /// No answer within the timeout passes, too.
         silence_passes: bool,
     },
-    /// The target serves, says its `grpc.health.v1.Health/Check` over HTTP/2 without TLS.
+    /// The target serves, says its `grpc.health.v1.Health/Check` over HTTP/2.
     Grpc {
         /// Which service is asked about; empty for the server as a whole.
         service: String,
+        /// The same over TLS (`GRPCS`).
+        tls: Option<probe::tls::Client>,
     },
     /// The target answers an ICMP echo request.
     Icmp,

@@ -6,8 +6,11 @@
 //! place: written aside, synced, renamed over the old one, the directory synced. Records carry
 //! numbers, so a crash between the snapshot and the emptying of the journal does no harm: records
 //! that the snapshot has already are passed over.
+//!
+//! Beside them, [`keys`] remembers which requests were answered already.
 
 mod journal;
+pub mod keys;
 
 use std::{
     fmt,

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nlb_common::{
     decap::SourceKey,
     maps::{HINT_WORDS, Hints},
+    word::Word,
 };
 use nlb_ebpf::memory::MemoryTables;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -100,7 +101,7 @@ impl Maps {
     }
 
     fn fill_arrays(&mut self, tables: &mut MemoryTables, memory: &mut Memory) -> Result<()> {
-        let prefilter: Vec<u64> = tables.prefilter.iter().map(std::cell::Cell::get).collect();
+        let prefilter = tables.prefilter.words.each_ref().map(Word::load);
         self.array(memory, "PREFILTER", prefilter.as_bytes())?;
         self.array(memory, "LISTENERS", tables.listeners.as_mut_bytes())?;
         self.array(memory, "ADMISSION", tables.admissions.as_mut_bytes())?;

@@ -212,11 +212,11 @@ pub fn tables_with(buckets: usize) -> MemoryTables {
         mtu_bytes: SMALL_HOP.1,
         ..neighbour_of("10.0.0.41").next_hop()
     });
-    add_groups(&mut tables);
-    tables.set_ring(UNWRITTEN_GROUP, &ring(&[UNWRITTEN_TARGET]));
     for &(group, ..) in TUNNELS {
         tables.tunnels[usize::from(group)].write(&tunnel(group));
     }
+    add_groups(&mut tables);
+    tables.set_ring(UNWRITTEN_GROUP, &ring(&[UNWRITTEN_TARGET]));
     for &(id, vip, protocol, port, group) in LISTENERS {
         let key = ListenerKey::new(address(vip), protocol, U16::new(port));
         let idle_ticks = if protocol == TCP {

@@ -1,4 +1,4 @@
-//! The rules of who may use the control socket. Whether this host has those users and groups is asked
+//! The rules of who may use the API. Whether this host has those users and groups is asked
 //! when the rules become live, not here: a file is checked on other machines, too.
 
 use super::super::{
@@ -8,7 +8,10 @@ use super::super::{
     reader::Field,
     report::{At, Report},
 };
-use crate::access::Role;
+use crate::access::{
+    Role,
+    certificate::{CertificateName, NotAName},
+};
 
 pub(super) fn resolve(
     roles: &[RawRole],
@@ -25,7 +28,8 @@ pub(super) fn resolve(
 }
 
 fn role(raw: &RawRole, report: &mut Report<'_>) -> AccessRole {
-    if matches!((&raw.users, &raw.groups), (Field::Absent, Field::Absent)) {
+    let principals = [&raw.users, &raw.groups, &raw.certificates];
+    if (principals.iter()).all(|field| matches!(field, Field::Absent)) {
         report.fault(&raw.spot, Problem::RoleOfNobody, Remedy::NameUsers);
     }
     AccessRole {
@@ -36,6 +40,7 @@ fn role(raw: &RawRole, report: &mut Report<'_>) -> AccessRole {
         },
         users: texts(&raw.users),
         groups: texts(&raw.groups),
+        certificates: certificates(&raw.certificates, report),
     }
 }
 
@@ -57,6 +62,7 @@ fn statement(raw: &RawStatement, report: &mut Report<'_>) -> AccessStatement {
         allows: raw.effect.value().is_some_and(|at| at.value == "allow"),
         users: texts(&raw.users),
         groups: texts(&raw.groups),
+        certificates: certificates(&raw.certificates, report),
         actions: texts(&raw.actions),
         resources: match &raw.resources {
             Field::Absent => vec!["*".to_owned()],
@@ -64,6 +70,20 @@ fn statement(raw: &RawStatement, report: &mut Report<'_>) -> AccessStatement {
         },
         tags,
     }
+}
+
+fn certificates(field: &Field<Vec<At<String>>>, report: &mut Report<'_>) -> Vec<CertificateName> {
+    let mut names = Vec::new();
+    for at in written(field) {
+        match at.value.parse() {
+            Ok(name) => names.push(name),
+            Err(NotAName) => {
+                let problem = Problem::CertificateName;
+                report.fault(&at.spot, problem, Remedy::WriteCertificateName);
+            }
+        }
+    }
+    names
 }
 
 fn written(field: &Field<Vec<At<String>>>) -> &[At<String>] {

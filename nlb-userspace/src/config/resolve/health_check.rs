@@ -88,16 +88,16 @@ fn refuse_keys_of_others(raw: &RawHealthCheck, report: &mut Report<'_>) {
         (through.map(|at| at.spot.clone()), &["TCP", "UDP"]),
         (spot_of(&raw.path), &["HTTP", "HTTPS"]),
         (spot_of(&raw.http_code), &["HTTP", "HTTPS"]),
-        (spot_of(&raw.tls_server_name), &["HTTPS"]),
-        (spot_of(&raw.tls_ca_file), &["HTTPS"]),
+        (spot_of(&raw.tls_server_name), &["HTTPS", "GRPCS"]),
+        (spot_of(&raw.tls_ca_file), &["HTTPS", "GRPCS"]),
         (spot_of(&raw.udp_send), &["UDP"]),
         (spot_of(&raw.udp_expect), &["UDP"]),
         (silence.map(|at| at.spot.clone()), &["UDP"]),
-        (spot_of(&raw.grpc_service), &["GRPC"]),
+        (spot_of(&raw.grpc_service), &["GRPC", "GRPCS"]),
         (raw.command.value().map(|at| at.spot.clone()), &["COMMAND"]),
         (
             port.map(|at| at.spot.clone()),
-            &["TCP", "HTTP", "HTTPS", "UDP", "GRPC", "COMMAND"],
+            &["TCP", "HTTP", "HTTPS", "UDP", "GRPC", "GRPCS", "COMMAND"],
         ),
     ];
     for (spot, protocols) in keys {
@@ -120,11 +120,12 @@ fn protocol(word: &str, raw: &RawHealthCheck, report: &mut Report<'_>) -> Health
             expect: payload(&raw.udp_expect, report),
             silence_passes: (raw.udp_silence.value()).is_some_and(|at| at.value == "pass"),
         },
-        "GRPC" => HealthCheckProtocol::Grpc {
+        "GRPC" | "GRPCS" => HealthCheckProtocol::Grpc {
             service: raw
                 .grpc_service
                 .value()
                 .map_or_else(String::new, |at| at.value.clone()),
+            tls: (word == "GRPCS").then(|| tls(raw, report)),
         },
         "ICMP" => HealthCheckProtocol::Icmp,
         "COMMAND" => HealthCheckProtocol::Command(command(raw, report)),

@@ -1,6 +1,11 @@
 //! The rules of `[node]`.
 
-use std::{collections::HashMap, net::IpAddr, num::NonZeroU32, path::PathBuf};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    path::PathBuf,
+};
 
 use super::tunnel;
 use super::{
@@ -8,12 +13,12 @@ use super::{
         address,
         desired::{
             Capacity, HashKey, HashKeyError, HashKeySource, IpVersion, Node, OnExit, Seccomp,
-            TunnelSources, XdpMode,
+            TcpApi, TunnelSources, XdpMode,
         },
         error::{Problem, Remedy},
-        raw::RawNode,
+        raw::{RawNode, RawTcpApi},
         reader::Field,
-        report::{At, Report},
+        report::{At, Report, Spot},
     },
     Vips,
 };
@@ -33,6 +38,7 @@ pub(super) fn resolve(raw: Option<&RawNode>, vips: &Vips, report: &mut Report<'_
             hash_key: HashKeySource::Kept,
             bpffs: PathBuf::new(),
             socket: PathBuf::new(),
+            tcp_api: None,
             audit_log: None,
             on_exit: OnExit::Keep,
             user: None,
@@ -69,6 +75,7 @@ pub(super) fn resolve(raw: Option<&RawNode>, vips: &Vips, report: &mut Report<'_
         hash_key: hash_key(raw, report),
         bpffs: absolute(&raw.bpffs, report),
         socket,
+        tcp_api: tcp_api(&raw.tcp_api, report),
         audit_log: (raw.audit_log.value()).map(|_| absolute(&raw.audit_log, report)),
         on_exit: match raw.on_exit.value().map(|at| at.value.as_str()) {
             Some("detach") => OnExit::Detach,
@@ -90,6 +97,55 @@ pub(super) fn resolve(raw: Option<&RawNode>, vips: &Vips, report: &mut Report<'_
         },
         snat_addresses: snat_addresses(raw, vips, report),
     }
+}
+
+/// All of its keys or none: what would listen without one of them must not.
+fn tcp_api(raw: &RawTcpApi, report: &mut Report<'_>) -> Option<TcpApi> {
+    let keys = [
+        ("address", &raw.address, "192.0.2.5:8443"),
+        (
+            "certificate_file",
+            &raw.certificate_file,
+            "/etc/nlb/node.pem",
+        ),
+        ("key_file", &raw.key_file, "/etc/nlb/node.key"),
+        (
+            "client_ca_file",
+            &raw.client_ca_file,
+            "/etc/nlb/clients.pem",
+        ),
+    ];
+    let written = (keys.iter()).find_map(|(_, field, _)| Some(field.value()?.spot.clone()))?;
+    for (name, field, example) in keys {
+        if matches!(field, Field::Absent) {
+            let spot = Spot {
+                field: format!("node.api.tcp.{name}"),
+                shown: false,
+                ..written.clone()
+            };
+            let remedy = Remedy::Write(format!("{name} = \"{example}\""));
+            report.fault(&spot, Problem::Missing, remedy);
+        }
+    }
+    let [certificate_file, key_file, client_ca_file] =
+        [&raw.certificate_file, &raw.key_file, &raw.client_ca_file]
+            .map(|field| absolute(field, report));
+    let at = raw.address.value()?;
+    let address = at.value.parse::<SocketAddr>();
+    let Some(address) = address.ok().filter(|address| address.port() != 0) else {
+        report.fault(
+            &at.spot,
+            Problem::NotSocketAddress,
+            Remedy::WriteSocketAddress,
+        );
+        return None;
+    };
+    Some(TcpApi {
+        address,
+        certificate_file,
+        key_file,
+        client_ca_file,
+    })
 }
 
 fn interfaces(raw: &RawNode, report: &mut Report<'_>) -> Vec<String> {

@@ -14,6 +14,8 @@ const PROTOCOL: Kind = Kind::Word {
 
 const TAGS: &str = "Words of your own, for example `tags = { team = \"web\" }`: at most 50, keys of 1 to 128 characters, values of at most 256, of letters, digits, spaces and `_.:/=+-@`. No secrets: they are shown in lists.";
 
+const CERTIFICATES: &str = "Names in clients' certificates, exactly as there: `\"URI:spiffe://example.org/ops\"` and `\"DNS:ops.example.org\"` for subject alternative names, `\"CN:alice\"` for the subject's common name. One of them is enough.";
+
 const fn key(
     path: &'static str,
     kind: Kind,
@@ -78,11 +80,39 @@ pub const KEYS: &[Key] = &[
         "Absolute path of the control socket, at most 107 bytes.",
     ),
     key(
+        "node.api.tcp.address",
+        Kind::Text,
+        Absent::Depends("no TCP: the control socket alone"),
+        "",
+        "IP address and port, such as `\"192.0.2.5:8443\"`, on which the API answers over TCP, too, with TLS 1.3, to clients that show a certificate. The other three keys of `node.api.tcp` belong to it; see [over the network](security.md#over-the-network).",
+    ),
+    key(
+        "node.api.tcp.certificate_file",
+        Kind::Text,
+        Absent::Depends("needed with `node.api.tcp.address`"),
+        "",
+        "Absolute path of this node's certificate in PEM, followed by those between it and the authority that clients trust. This file and the next two are read at the start and with each reload, as `node.user`.",
+    ),
+    key(
+        "node.api.tcp.key_file",
+        Kind::Text,
+        Absent::Depends("needed with `node.api.tcp.address`"),
+        "",
+        "Absolute path of the certificate's private key in PEM, which not everybody may read.",
+    ),
+    key(
+        "node.api.tcp.client_ca_file",
+        Kind::Text,
+        Absent::Depends("needed with `node.api.tcp.address`"),
+        "",
+        "Absolute path of the certificates, in PEM, of authorities for clients. Whom they vouch for may connect, and do what `access_role` and `access_statement` allow to the names in the certificate: nothing, where they name none.",
+    ),
+    key(
         "node.audit_log",
         Kind::Text,
         Absent::Depends("none"),
         "",
-        "Absolute path of a file that gets a line of JSON for every call to the control socket that changes something or is refused, each with a hash over all lines before it. `nlb audit verify` looks whether it is as it was written.",
+        "Absolute path of a file that gets a line of JSON for every call of the API that changes something or is refused, each with a hash over all lines before it. `nlb audit verify` looks whether it is as it was written.",
     ),
     key(
         "node.on_exit",
@@ -298,7 +328,7 @@ pub const KEYS: &[Key] = &[
         },
         Absent::Text("always"),
         "",
-        "Which flows are remembered with their target: each, or only those of a slot of the ring that has changed, for as long as that matters (see [pinning on change](concepts.md#pinning-on-change)). `on_change` makes packets of any number of flows cost the same, and a flood finds nothing to fill; flows are then not listed or limited one by one, and new ones are counted of TCP only. Groups of `dsr` modes only, and not with QUIC, limits, rules, `five_tuple_and_sequence`, or answers to stray and expired segments. The first listener with `on_change` takes a restart of the daemon.",
+        "Which flows are remembered with their target: each, or only those of a slot of the ring that has changed, for as long as that matters (see [pinning on change](concepts.md#pinning-on-change)). `on_change` makes packets of any number of flows cost the same, and a flood finds nothing to fill; flows are then not listed or limited one by one, and new ones are counted of TCP only. Groups of `dsr` modes only, and not with QUIC, limits, rules, `five_tuple_and_sequence`, or answers to stray and expired segments. The packet program holds what `on_change` takes only if a listener has it when the daemon starts, and a running daemon has given up the right to load another: the first such listener stands in the configuration file and takes a restart; later ones do not.",
     ),
     key(
         "load_balancer.listener.tcp.idle_timeout.seconds",
@@ -643,12 +673,14 @@ pub const KEYS: &[Key] = &[
     key(
         "target_group.health_check.protocol",
         Kind::Word {
-            takes: &["TCP", "HTTP", "HTTPS", "UDP", "GRPC", "ICMP", "COMMAND"],
+            takes: &[
+                "TCP", "HTTP", "HTTPS", "UDP", "GRPC", "GRPCS", "ICMP", "COMMAND",
+            ],
             later: &[],
         },
         Absent::Text("TCP"),
         "HealthCheckProtocol",
-        "TCP: a connection must open. HTTP, HTTPS: a GET must be answered with a status of `matcher.http_code`. UDP: a datagram must be answered. GRPC: `grpc.health.v1.Health/Check` must say `SERVING`. ICMP: an echo request must be answered. COMMAND: a program must end with exit code 0. NLB has the first three.",
+        "TCP: a connection must open. HTTP, HTTPS: a GET must be answered with a status of `matcher.http_code`. UDP: a datagram must be answered. GRPC, and GRPCS over TLS: `grpc.health.v1.Health/Check` must say `SERVING`. ICMP: an echo request must be answered. COMMAND: a program must end with exit code 0. NLB has the first three.",
     ),
     key(
         "target_group.health_check.through",
@@ -720,14 +752,14 @@ pub const KEYS: &[Key] = &[
         Kind::Text,
         Absent::Depends("none: no name is sent"),
         "",
-        "HTTPS only: the host name that targets are asked for, by SNI and in the `Host` header, and that certificates must be for.",
+        "HTTPS and GRPCS only: the host name that targets are asked for, by SNI and in the request, and that certificates must be for.",
     ),
     key(
         "target_group.health_check.tls.ca_file",
         Kind::Text,
         Absent::Depends("none: any certificate passes, as with NLB"),
         "",
-        "HTTPS only: an absolute path of PEM certificates of which one must vouch for the target's certificate, which must be for `tls.server_name` or, without that, for the target's address. Read when the daemon starts and when the health check changes; while it cannot be used, checks fail with the reason.",
+        "HTTPS and GRPCS only: an absolute path of PEM certificates of which one must vouch for the target's certificate, which must be for `tls.server_name` or, without that, for the target's address. Read when the daemon starts and when the health check changes; while it cannot be used, checks fail with the reason.",
     ),
     key(
         "target_group.health_check.udp.send",
@@ -758,7 +790,7 @@ pub const KEYS: &[Key] = &[
         Kind::Text,
         Absent::Depends("`\"\"`: the server as a whole"),
         "",
-        "GRPC only: the service that must be `SERVING`. The connection is HTTP/2 without TLS.",
+        "GRPC and GRPCS only: the service that must be `SERVING`.",
     ),
     key(
         "target_group.health_check.command",
@@ -835,7 +867,7 @@ pub const KEYS: &[Key] = &[
         Kind::Tables,
         Absent::Depends("none"),
         "",
-        "Users of this host who may use the control socket besides root and the daemon's own user. Without one of these tables and without statements, the socket is its owner's only.",
+        "Who may use the API besides root and the daemon's own user: users of this host, at the control socket, and clients with a certificate, at `node.api.tcp.address`. Without one of these tables and without statements, the socket is its owner's only.",
     ),
     key(
         "access_role.role",
@@ -862,6 +894,13 @@ pub const KEYS: &[Key] = &[
         "Groups whose members have the role; who is a member is asked at the start and with each reload.",
     ),
     key(
+        "access_role.certificates",
+        Kind::Texts,
+        Absent::Depends("none"),
+        "",
+        CERTIFICATES,
+    ),
+    key(
         "access_statement",
         Kind::Tables,
         Absent::Depends("none"),
@@ -881,16 +920,23 @@ pub const KEYS: &[Key] = &[
     key(
         "access_statement.users",
         Kind::Texts,
-        Absent::Depends("everybody, unless `groups` is there"),
+        Absent::Depends("everybody, unless `groups` or `certificates` is there"),
         "",
         "Whom it is about.",
     ),
     key(
         "access_statement.groups",
         Kind::Texts,
-        Absent::Depends("everybody, unless `users` is there"),
+        Absent::Depends("everybody, unless `users` or `certificates` is there"),
         "",
         "Groups whose members it is about.",
+    ),
+    key(
+        "access_statement.certificates",
+        Kind::Texts,
+        Absent::Depends("with `deny`, everybody; with `allow`, none"),
+        "",
+        CERTIFICATES,
     ),
     key(
         "access_statement.actions",

@@ -1,4 +1,4 @@
-//! gRPC: `grpc.health.v1.Health/Check` over HTTP/2 without TLS.
+//! gRPC: `grpc.health.v1.Health/Check` over HTTP/2, with and without TLS.
 //!
 //! The two messages have one field each, so they are written and read here by hand:
 //! `HealthCheckRequest { string service = 1; }` and
@@ -9,9 +9,12 @@ use std::{net::SocketAddr, time::Duration};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{HeaderMap, Request, Response, body::Bytes, client::conn::http2, header};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
 
-use super::{connect, of_io};
+use super::{connect, of_io, tls};
 use crate::health::ProbeFailure;
 
 const METHOD: &str = "/grpc.health.v1.Health/Check";
@@ -22,15 +25,34 @@ const PREFIX_BYTES: usize = 5;
 
 const USER_AGENT: &str = concat!("nlb-health-check/", env!("CARGO_PKG_VERSION"));
 
-pub(super) async fn serves(target: SocketAddr, service: &str) -> Result<Duration, ProbeFailure> {
+pub(super) async fn serves(
+    target: SocketAddr,
+    service: &str,
+    tls: Option<&tls::Client>,
+) -> Result<Duration, ProbeFailure> {
+    let request = request(target, service, tls)?;
     let start = Instant::now();
     let stream = connect(target).await?;
+    match tls {
+        None => ask(stream, request, start).await,
+        Some(tls) => {
+            let stream = tls.handshake(stream, target.ip()).await?;
+            ask(stream, request, start).await
+        }
+    }
+}
+
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+    start: Instant,
+) -> Result<Duration, ProbeFailure> {
     let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| of_hyper(&error))?;
     let exchange = async {
-        let response = sender.send_request(request(target, service)?).await;
+        let response = sender.send_request(request).await;
         let response = response.map_err(|error| of_hyper(&error))?;
         verdict(response).await?;
         Ok(start.elapsed())
@@ -44,9 +66,17 @@ pub(super) async fn serves(target: SocketAddr, service: &str) -> Result<Duration
     }
 }
 
-fn request(target: SocketAddr, service: &str) -> Result<Request<Full<Bytes>>, ProbeFailure> {
-    let host = SocketAddr::new(target.ip(), target.port());
-    Request::post(format!("http://{host}{METHOD}"))
+fn request(
+    target: SocketAddr,
+    service: &str,
+    tls: Option<&tls::Client>,
+) -> Result<Request<Full<Bytes>>, ProbeFailure> {
+    // Anew from address and port: the scope of a link-local address means nothing to the target.
+    let address = SocketAddr::new(target.ip(), target.port()).to_string();
+    let name = tls.and_then(tls::Client::server_name);
+    let host = name.map_or(address, |name| format!("{name}:{}", target.port()));
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    Request::post(format!("{scheme}://{host}{METHOD}"))
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::USER_AGENT, USER_AGENT)
         .header(header::TE, "trailers")

@@ -7,6 +7,7 @@ use std::{
 
 use http_body_util::{StreamBody, combinators::BoxBody};
 use hyper::{body::Frame, server::conn::http2 as server, service::service_fn};
+use tokio_rustls::TlsAcceptor;
 
 use super::{
     super::{
@@ -15,7 +16,10 @@ use super::{
     },
     *,
 };
-use crate::health::{CheckProtocol, ProbeOutcome};
+use crate::{
+    authority::Authority,
+    health::{CheckProtocol, ProbeOutcome},
+};
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
@@ -52,34 +56,106 @@ async fn asked(
     let (listener, address) = listen(ip).await;
     let seen = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&seen);
-    let answer = Arc::new(answer);
     let server = tokio::spawn(async move {
         let (stream, _) = listener.accept().await.expect("a connection");
-        let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-            let (noted, answer) = (Arc::clone(&noted), Arc::clone(&answer));
-            async move {
-                assert_eq!(request.uri().path(), METHOD);
-                assert_eq!(request.headers()[header::CONTENT_TYPE], "application/grpc");
-                assert_eq!(request.headers()[header::TE], "trailers");
-                let body = request.into_body().collect().await.expect("a body");
-                *noted.lock().expect("no panic") = body.to_bytes().to_vec();
-                Ok::<_, Infallible>(answer())
-            }
-        });
-        // The probe closes the connection as it likes.
-        drop(
-            server::Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(stream), service)
-                .await,
-        );
+        serve(stream, "http", noted, answer).await;
     });
     let protocol = CheckProtocol::Grpc {
         service: service.to_owned(),
+        tls: None,
     };
     let outcome = probe(&check(protocol, LONG), address).await;
     server.abort();
     let seen = seen.lock().expect("no panic").clone();
     (outcome, seen)
+}
+
+/// Answers so on a connection, and notes the messages of requests.
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    scheme: &'static str,
+    noted: Arc<Mutex<Vec<u8>>>,
+    answer: impl Fn() -> Answer + Send + Sync + 'static,
+) {
+    let answer = Arc::new(answer);
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+        let (noted, answer) = (Arc::clone(&noted), Arc::clone(&answer));
+        async move {
+            assert_eq!(request.uri().path(), METHOD);
+            assert_eq!(request.uri().scheme_str(), Some(scheme));
+            assert_eq!(request.headers()[header::CONTENT_TYPE], "application/grpc");
+            assert_eq!(request.headers()[header::TE], "trailers");
+            let body = request.into_body().collect().await.expect("a body");
+            *noted.lock().expect("no panic") = body.to_bytes().to_vec();
+            Ok::<_, Infallible>(answer())
+        }
+    });
+    // The probe closes the connection as it likes.
+    drop(
+        server::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(stream), service)
+            .await,
+    );
+}
+
+/// Asks a server over TLS, whose certificate is for this name, until it has answered.
+async fn asked_over_tls(
+    authority: &Authority,
+    certified: &str,
+    client: tls::Client,
+    message: &'static [u8],
+) -> ProbeOutcome {
+    let (chain, key) = authority.certificate(&[certified], 2001..2999);
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .expect("versions")
+    .with_no_client_auth()
+    .with_single_cert(chain, key)
+    .expect("a certificate");
+    // Whoever does not offer HTTP/2 is turned away, as by servers of gRPC.
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let (listener, address) = listen(V4).await;
+    let server = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let Ok(stream) = acceptor.accept(stream).await else {
+            return;
+        };
+        let spoken = stream.get_ref().1.alpn_protocol();
+        assert_eq!(spoken, Some(&b"h2"[..]));
+        serve(stream, "https", Arc::default(), move || {
+            answer(message, "0")
+        })
+        .await;
+    });
+    let protocol = CheckProtocol::Grpc {
+        service: String::new(),
+        tls: Some(client),
+    };
+    let outcome = probe(&check(protocol, LONG), address).await;
+    server.abort();
+    outcome
+}
+
+#[tokio::test]
+async fn a_service_is_asked_over_tls_with_any_certificate_or_only_the_right_one() {
+    let authority = Authority::new();
+    let file = authority.file();
+    let ask = async |name, ca: Option<&std::path::Path>, message| {
+        let client = tls::Client::new(name, ca, Some("h2"));
+        asked_over_tls(&authority, "shop.example", client, message).await
+    };
+    assert_passed(&ask(None, None, &[8, 1]).await);
+    assert_passed(&ask(Some("shop.example"), Some(&file), &[8, 1]).await);
+    let outcome = ask(Some("shop.example"), Some(&file), &[8, 2]).await;
+    assert_eq!(outcome, failed(ProbeFailure::NotServing("NOT_SERVING")));
+    let outcome = ask(Some("other.example"), Some(&file), &[8, 1]).await;
+    let ProbeOutcome::Failed { reason } = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert!(matches!(reason, ProbeFailure::Certificate(_)), "{reason:?}");
 }
 
 #[tokio::test]
@@ -140,6 +216,7 @@ async fn what_is_not_grpc_is_told_as_such() {
     assert_eq!(outcome, failed(ProbeFailure::NotGrpc));
     let protocol = CheckProtocol::Grpc {
         service: String::new(),
+        tls: None,
     };
     let address = garbage_server().await;
     let outcome = probe(&check(protocol, LONG), address).await;
@@ -151,6 +228,7 @@ async fn a_server_that_never_answers_times_out() {
     let (listener, address) = listen(V4).await;
     let protocol = CheckProtocol::Grpc {
         service: String::new(),
+        tls: None,
     };
     let outcome = probe(&check(protocol, SHORT), address).await;
     assert_eq!(outcome, failed(ProbeFailure::TimedOut));

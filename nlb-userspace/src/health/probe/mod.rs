@@ -67,7 +67,9 @@ async fn exchange(protocol: &CheckProtocol, target: SocketAddr) -> Result<Durati
             Box::pin(http::answers(target, path, codes, tls.as_ref())).await
         }
         CheckProtocol::Udp { send, expect, .. } => udp::answers(target, send, expect).await,
-        CheckProtocol::Grpc { service } => Box::pin(grpc::serves(target, service)).await,
+        CheckProtocol::Grpc { service, tls } => {
+            Box::pin(grpc::serves(target, service, tls.as_ref())).await
+        }
         CheckProtocol::Icmp => icmp::echoes(target.ip()).await,
         CheckProtocol::Command { line } => Box::pin(command::succeeds(line, target)).await,
     }

@@ -79,9 +79,10 @@ async fn a_closed_port_refuses_whatever_is_asked_over_tcp() {
             CheckProtocol::Http {
                 path: "/".to_owned(),
                 codes: vec![200..=200],
-                tls: Some(tls::Client::new(None, None)),
+                tls: Some(tls::Client::new(None, None, None)),
             },
             CheckProtocol::Grpc {
+                tls: None,
                 service: String::new(),
             },
         ] {

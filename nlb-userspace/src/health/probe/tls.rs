@@ -3,19 +3,19 @@
 use std::{net::IpAddr, path::Path, sync::Arc};
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
+    pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::of_io;
-use crate::health::ProbeFailure;
+use crate::{health::ProbeFailure, pem};
 
 /// The client's end of every TLS session with the targets of a group.
 #[derive(Debug, Clone)]
@@ -29,10 +29,12 @@ impl Client {
     /// without, no name is sent, and the certificate must be for the target's address. Without a
     /// `ca_file` any certificate passes, expired and self-signed ones, too.
     ///
+    /// `protocol` is what is to be spoken inside, offered by ALPN: servers of HTTP/2 insist on it.
+    ///
     /// A file that cannot be used makes every probe fail with the reason.
-    pub fn new(server_name: Option<&str>, ca_file: Option<&Path>) -> Self {
+    pub fn new(server_name: Option<&str>, ca_file: Option<&Path>, protocol: Option<&str>) -> Self {
         Self {
-            config: config(ca_file).map(Arc::new),
+            config: config(ca_file, protocol).map(Arc::new),
             server_name: server_name.map(str::to_owned),
         }
     }
@@ -69,38 +71,26 @@ impl Client {
     }
 }
 
-fn config(ca_file: Option<&Path>) -> Result<ClientConfig, ProbeFailure> {
+fn config(ca_file: Option<&Path>, protocol: Option<&str>) -> Result<ClientConfig, ProbeFailure> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| ProbeFailure::Tls(error.to_string()))?;
     let mut config = match ca_file {
         Some(file) => builder
-            .with_root_certificates(roots(file)?)
+            .with_root_certificates(
+                pem::roots(file).map_err(|error| ProbeFailure::CaFile(error.to_string()))?,
+            )
             .with_no_client_auth(),
         None => builder
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
             .with_no_client_auth(),
     };
+    config.alpn_protocols = protocol.map(|name| name.into()).into_iter().collect();
     // A resumed session would show that the target was well once.
     config.resumption = Resumption::disabled();
     Ok(config)
-}
-
-fn roots(file: &Path) -> Result<RootCertStore, ProbeFailure> {
-    let refused = |why: String| ProbeFailure::CaFile(format!("{}: {why}", file.display()));
-    let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(file);
-    for certificate in certificates.map_err(|error| refused(error.to_string()))? {
-        let certificate = certificate.map_err(|error| refused(error.to_string()))?;
-        let added = roots.add(certificate);
-        added.map_err(|error| refused(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(refused("no certificate in it".to_owned()));
-    }
-    Ok(roots)
 }
 
 /// Takes any certificate for what it says. Signatures are not looked at, either: they would prove

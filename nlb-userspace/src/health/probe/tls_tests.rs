@@ -2,10 +2,8 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
     ServerConfig,
-    pki_types::PrivateKeyDer,
     version::{TLS12, TLS13},
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -18,41 +16,10 @@ use super::{
     },
     *,
 };
-use crate::health::{CheckProtocol, ProbeOutcome};
-
-/// An authority, and its certificate in a file.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    file: tempfile::NamedTempFile,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        let issuer = CertifiedIssuer::self_signed(params, key).expect("an authority");
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(file.path(), issuer.as_ref().pem()).expect("written");
-        Self { issuer, file }
-    }
-
-    /// A server's certificate for these names and addresses, and its key.
-    fn certificate(&self, names: &[&str], years: std::ops::Range<i32>) -> Identity {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).expect("names");
-        params.not_before = rcgen::date_time_ymd(years.start, 1, 1);
-        params.not_after = rcgen::date_time_ymd(years.end, 1, 1);
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        (
-            vec![certificate.der().clone()],
-            PrivateKeyDer::try_from(key.serialize_der()).expect("a key"),
-        )
-    }
-}
-
-type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+use crate::{
+    authority::{Authority, Identity},
+    health::{CheckProtocol, ProbeOutcome},
+};
 
 /// A server with that certificate that answers every request with 204 and tells, in a channel, the
 /// name that it was asked for and the request's head.
@@ -102,7 +69,7 @@ async fn https(
     let protocol = CheckProtocol::Http {
         path: "/healthz".to_owned(),
         codes: vec![200..=299],
-        tls: Some(Client::new(server_name, ca_file)),
+        tls: Some(Client::new(server_name, ca_file, None)),
     };
     probe(&check(protocol, LONG), address).await
 }
@@ -149,12 +116,13 @@ async fn with_a_ca_file_the_certificate_must_be_the_authoritys_and_for_the_name(
     let (authority, other) = (Authority::new(), Authority::new());
     let identity = authority.certificate(&["web.example", "127.0.0.1"], 2001..2999);
     let (address, _requests) = https_server(V4, identity, &[&TLS12, &TLS13]).await;
-    let file = Some(authority.file.path());
+    let file = authority.file();
+    let file = Some(file.as_path());
     assert_passed(&https(address, Some("web.example"), file).await);
     // Without a name it must be for the target's address.
     assert_passed(&https(address, None, file).await);
     assert_certificate_refused(&https(address, Some("other.example"), file).await);
-    assert_certificate_refused(&https(address, None, Some(other.file.path())).await);
+    assert_certificate_refused(&https(address, None, Some(&other.file())).await);
     let identity = authority.certificate(&["127.0.0.1"], 2001..2002);
     let (address, _requests) = https_server(V4, identity, &[&TLS13]).await;
     assert_certificate_refused(&https(address, None, file).await);
@@ -172,7 +140,7 @@ async fn a_ca_file_that_cannot_be_used_is_told_by_every_probe() {
         else {
             panic!("{outcome:?}");
         };
-        assert!(why.starts_with(&file.display().to_string()), "{why}");
+        assert!(why.starts_with(&format!("`{}`", file.display())), "{why}");
     }
 }
 
@@ -208,7 +176,7 @@ async fn a_handshake_that_is_closed_or_never_answered_is_told_apart() {
     let protocol = CheckProtocol::Http {
         path: "/".to_owned(),
         codes: vec![200..=299],
-        tls: Some(Client::new(None, None)),
+        tls: Some(Client::new(None, None, None)),
     };
     let outcome = probe(&check(protocol, SHORT), address).await;
     assert_eq!(outcome, failed(ProbeFailure::TimedOut));

@@ -556,8 +556,8 @@ fn errors_about_outer_packets_are_looked_at_where_a_tunnel_ends() {
     };
     let is_admitted = |tables: &MemoryTables, last: u8, protocol: u8, port: u16| {
         let address = Address::from(IpAddr::from([10, 0, 0, last]));
-        let (word, mask) = Prefilter::bit(Side::Tunnel, address, protocol, U16::new(port));
-        tables.prefilter[word].get() & mask != 0
+        let port = U16::new(port);
+        tables.prefilter.admits(Side::Tunnel, address, protocol, port)
     };
     apply(&mut tables, &mut actual, &wish);
     assert!(is_admitted(&tables, 11, protocol::UDP, 6080));

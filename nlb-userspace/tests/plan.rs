@@ -11,7 +11,7 @@ use nlb_common::{
     admission::AdmissionPolicy,
     hash::Key,
     listener::{HashInput, ListenerId, ListenerKey, Stranded},
-    maps::{Prefilter, Side},
+    maps::Side,
     next_hop::{MacPair, NextHop, NextHopId, VlanId},
     stop::Stop,
     target::{Mode, TargetId},
@@ -557,7 +557,9 @@ fn errors_about_outer_packets_are_looked_at_where_a_tunnel_ends() {
     let is_admitted = |tables: &MemoryTables, last: u8, protocol: u8, port: u16| {
         let address = Address::from(IpAddr::from([10, 0, 0, last]));
         let port = U16::new(port);
-        tables.prefilter.admits(Side::Tunnel, address, protocol, port)
+        tables
+            .prefilter
+            .admits(Side::Tunnel, address, protocol, port)
     };
     apply(&mut tables, &mut actual, &wish);
     assert!(is_admitted(&tables, 11, protocol::UDP, 6080));

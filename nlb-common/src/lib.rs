@@ -8,6 +8,7 @@
 //! * [`hash`]: the keyed hash that both sides compute.
 //! * [`stop`], [`counter`], [`event`]: what the packet program tells.
 //! * [`settings`]: constants patched in when the program is loaded.
+//! * [`route`]: the words of the program that asks the kernel's routes for `nlb explain`.
 //! * [`decap`]: the words of the other program, which takes tunnels' headers off on targets.
 //! * [`bench`]: the words of the benchmark.
 //! * [`maps`]: every map's name, and the layout version of all of this.
@@ -40,6 +41,7 @@ pub mod next_hop;
 pub mod plain;
 pub mod quic;
 pub mod ring;
+pub mod route;
 pub mod sequence;
 pub mod settings;
 pub mod source;

@@ -4,9 +4,15 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::hash::Key;
 
+/// The section of the kernel object that holds the constants, and nothing else; the kernel has it as a
+/// map of this name.
+pub const SECTION: &str = ".rodata.nlb";
+
 /// The constants of one loaded program. Fields are read one by one: reading the whole at once
 /// doubles the verifier's work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Settings {
     /// Chooses targets: shared by all nodes of a deployment.

@@ -53,7 +53,7 @@ pub fn outer_error<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Ver
     frame.forget_ends();
     let unreadable = Stop::OuterErrorUnreadable;
     let mut outer = Outer::UNREAD;
-    outer.read(frame, &packet).ok_or(unreadable)?;
+    outer.read(frame, &packet)?;
     outer.forget(&packet, tables);
     frame.forget_ends();
     let mut quote = Quote::UNREAD;
@@ -129,36 +129,39 @@ impl Outer {
         inner_is_v4: false,
     };
 
-    /// Reads what [`tunnel::wrap`] may have written; nothing if it was somebody else, or if the quote
-    /// ends before the packet inside begins.
+    /// Reads what [`tunnel::wrap`] may have written; [`Stop::NotOurs`] if it was somebody else, of whose
+    /// packet the prefilter knew no better.
     ///
     /// VERIFIER: in place, as in [`Quote::read`].
     #[inline(always)]
-    fn read<F: Frame>(&mut self, frame: &F, packet: &Packet) -> Option<()> {
-        let at = packet.transport.plus(8)?;
+    fn read<F: Frame>(&mut self, frame: &F, packet: &Packet) -> Result<(), Stop> {
+        let cut = Stop::OuterErrorUnreadable;
+        let at = packet.transport.plus(8).ok_or(cut)?;
         let (source, behind, number) = if packet.is_v4 {
-            let header = frame.get::<Ipv4>(at)?;
+            let header = frame.get::<Ipv4>(at).ok_or(cut)?;
             if header.version_and_length != 0x45 {
-                return None;
+                return Err(Stop::NotOurs);
             }
             self.destination = Address::from_v4_bytes(header.destination);
             let source = Address::from_v4_bytes(header.source);
-            (source, at.plus(20)?, header.protocol)
+            (source, at.plus(20).ok_or(cut)?, header.protocol)
         } else {
-            let header = frame.get::<Ipv6>(at)?;
+            let header = frame.get::<Ipv6>(at).ok_or(cut)?;
             self.destination = Address::from_v6_bytes(header.destination);
             let source = Address::from_v6_bytes(header.source);
-            (source, at.plus(40)?, header.next_header)
+            (source, at.plus(40).ok_or(cut)?, header.next_header)
         };
         if source != packet.destination {
-            return None;
+            return Err(Stop::NotOurs);
         }
-        if number == protocol::UDP {
-            self.shim(frame, packet, behind)
-        } else {
-            self.inside = behind;
-            self.inner_is_v4 = number == protocol::IPV4;
-            Some(())
+        match number {
+            protocol::UDP => self.shim(frame, packet, behind).ok_or(cut),
+            protocol::IPV4 | protocol::IPV6 => {
+                self.inside = behind;
+                self.inner_is_v4 = number == protocol::IPV4;
+                Ok(())
+            }
+            _ => Err(Stop::NotOurs),
         }
     }
 

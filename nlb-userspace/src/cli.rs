@@ -3,6 +3,7 @@
 //! `run`, `check`, `detach` and `decap` do something themselves; the others are clients of the API
 //! and nothing more: [`endpoint`] says where it is, [`resources`] what of, [`assignments`] reads `KEY=VALUE`, [`print`] shows
 //! answers, [`declare`] applies files, [`generated`] writes what is made from this very description.
+//! [`explain`], [`flows`] and [`stops`] look at maps, with or without a daemon.
 
 mod assignments;
 mod cells;
@@ -10,9 +11,12 @@ pub mod declare;
 pub mod doctor;
 pub mod endpoint;
 pub mod events;
+pub mod explain;
+pub mod flows;
 mod generated;
 pub mod print;
 pub mod resources;
+pub mod stops;
 
 use std::{
     fmt::Write as _,
@@ -20,7 +24,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use self::endpoint::Reach;
 use crate::{
@@ -144,6 +148,30 @@ pub enum Command {
     Apply(declare::Apply),
     /// Print what `nlb apply FILE` would change, and change nothing
     Diff(declare::Diff),
+    /// Say what would become of a packet now, step by step, and why
+    ///
+    /// Judges a packet by the very logic that judges packets, over copies of what the running program
+    /// would look up, and shows each question and answer, the verdict, and the bytes before and after.
+    /// Nothing is sent, and nothing changes: no flow is remembered, nothing is counted. Each packet of a
+    /// file is judged as if none of the others had come before it.
+    ///
+    /// Needs root, but no daemon: without one, targets and listeners are shown without names.
+    Explain(Box<explain::Explain>),
+    /// List, count, follow and kill the flows that are remembered
+    ///
+    /// Reads the flow table where it is, with all processors; packets notice nothing. An entry counts
+    /// neither packets nor bytes and does not know when its flow began: what there is is how far the flow
+    /// has come and when a packet of it was seen last. Packets and bytes are counted for each listener
+    /// and each target, and `nlb status` shows them.
+    ///
+    /// Listing needs root, but no daemon; filters by names need one. Killing goes over the API, as the
+    /// action `flows:kill`.
+    Flows(Box<flows::Flows>),
+    /// Say why packets were dropped or left early: how often, how fast, and what it means
+    ///
+    /// Reads the packet program's counters twice, so that each reason has a rate. Those that are counted
+    /// fastest come first. Needs root, but no daemon.
+    Stops(stops::Stops),
     /// Print a script that completes these commands in a shell
     ///
     /// For bash: `nlb completions bash > /etc/bash_completion.d/nlb`.
@@ -203,6 +231,21 @@ pub enum AuditCommand {
     },
 }
 
+/// Where the running program's maps and links are pinned.
+#[derive(Debug, Args)]
+pub struct Pins {
+    /// The bpffs of the configuration's node.bpffs
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
+    pub bpffs: PathBuf,
+}
+
+impl Pins {
+    /// The folder of the pins.
+    pub fn directory(&self) -> PathBuf {
+        self.bpffs.join("nlb")
+    }
+}
+
 /// Does what was typed.
 pub async fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
@@ -221,6 +264,9 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Events(events) => events.run().await,
         Command::Apply(apply) => apply.run().await,
         Command::Diff(diff) => diff.run().await,
+        Command::Explain(explain) => explain.run().await,
+        Command::Flows(flows) => flows.run().await,
+        Command::Stops(stops) => stops.run().await,
         Command::Completions { shell } => Ok(generated::completions(shell)),
         Command::Man { directory } => generated::manual(&directory),
         Command::Detach { bpffs } => detach(&bpffs),
@@ -244,8 +290,15 @@ pub async fn run(cli: Cli) -> ExitCode {
 
 /// Writes to standard output; a reader that has gone away (`nlb status | head`) is no error.
 fn say(text: &str) {
+    let _gone = write(text);
+}
+
+/// The same, for those that end when nobody reads any more.
+fn write(text: &str) -> std::io::Result<()> {
     use std::io::Write as _;
-    let _gone = std::io::stdout().lock().write_all(text.as_bytes());
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
 }
 
 /// Any error on the way to the operator.

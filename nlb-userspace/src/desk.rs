@@ -234,7 +234,11 @@ impl Desk {
         self.base = proposal.base;
         self.document = proposal.document;
         self.view = View {
-            document: Arc::new(self.document.shown()),
+            document: if self.document.has_secret() {
+                Arc::new(self.document.shown())
+            } else {
+                Arc::clone(&self.document)
+            },
             overlay: Arc::new(self.state.overlay.clone()),
         };
         proposal.desired

@@ -18,6 +18,10 @@
 //!    [`access`] says who may ask for what, [`service`] what systemd is told, [`privileges`] what the
 //!    process gives up.
 //!
+//! What an operator looks at from outside, with or without a daemon: [`explain`] says what would become
+//! of a packet, [`flows`] what is remembered, [`stops`] why packets ended early; [`names`] and
+//! [`interfaces`] are what things are called.
+//!
 //! [`pem`] reads certificates and keys. [`farewell`] has the ends of expired connections told. [`early`] keeps fragments that overtook their
 //! first one.
 //!
@@ -44,10 +48,14 @@ pub mod doctor;
 pub mod document;
 pub mod early;
 pub mod events;
+pub mod explain;
 pub mod farewell;
+pub mod flows;
 pub mod forward;
 pub mod health;
+pub mod interfaces;
 pub mod metrics;
+pub mod names;
 pub mod next_hop;
 pub mod pem;
 pub mod plan;
@@ -60,6 +68,7 @@ pub mod settling;
 pub mod slow_start;
 pub mod source_rules;
 pub mod status;
+pub mod stops;
 pub mod store;
 mod table;
 pub mod target_state;

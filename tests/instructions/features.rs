@@ -34,7 +34,7 @@ pub(crate) struct Row {
 pub(crate) const fn granted(feature: Feature) -> u64 {
     match feature {
         // A packet whose listener is among those has no entry: so this is asked before.
-        Feature::PinningOnChange => 17,
+        Feature::PinningOnChange => 24,
         _ => 1,
     }
 }

@@ -16,6 +16,7 @@ mod decap;
 mod doctor;
 mod early;
 mod events;
+mod explained;
 mod flow_life;
 mod forwarding;
 mod health;

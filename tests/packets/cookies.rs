@@ -445,10 +445,10 @@ fn later() -> Vec<Row> {
         guarded.opens(
             guarded
                 .opens(guarded.row("a flow that has expired begins anew by a cookie"))
-                .silence(TCP_IDLE_TICKS + 1),
+                .silence(TCP_IDLE_TICKS + 5),
         ),
         opened("a segment of an expired flow brings no cookie back")
-            .silence(TCP_IDLE_TICKS + 1)
+            .silence(TCP_IDLE_TICKS + 5)
             .with_cookie(move |row, _| {
                 let late = guarded.0.request().sequence(SEQUENCE + 5000, 77);
                 guarded.is_reset(row, &late, 77, Stop::IdleExpired)

@@ -8,6 +8,7 @@ mod cookies;
 mod decap;
 mod dsr;
 mod echo;
+mod explained;
 mod flood;
 mod flows;
 mod fragments;
@@ -38,7 +39,7 @@ use nlb_tests::{
 };
 use nlb_userspace::dataplane::XDP_OBJECT;
 
-use crate::row::Row;
+use crate::{explained::Explainer, row::Row};
 
 fn table() -> Vec<Row> {
     let mut rows = nat::rows();
@@ -70,10 +71,10 @@ fn table() -> Vec<Row> {
 }
 
 /// Runs all rows; every row that fails is shown, not only the first.
-fn run(rows: &[Row], mut kernel: Option<&mut Kernel>) {
+fn run(rows: &[Row], mut kernel: Option<&mut Kernel>, explainer: Option<&Explainer>) {
     let mut failed = 0;
     for row in rows {
-        let faults = match row::run(row, kernel.as_deref_mut()) {
+        let faults = match row::run(row, kernel.as_deref_mut(), explainer) {
             Ok(faults) => faults,
             Err(error) => vec![format!("{error:#}")],
         };
@@ -94,7 +95,7 @@ fn every_row_holds_in_memory() {
     claims.sort_unstable();
     claims.dedup();
     assert_eq!(claims.len(), rows.len(), "two rows make the same claim");
-    run(&rows, None);
+    run(&rows, None, None);
 }
 
 #[test]
@@ -106,7 +107,24 @@ fn every_row_holds_in_the_kernel() {
     kernel::in_lab(|| {
         let mut kernel = Kernel::load(XDP_OBJECT, &mut world::tables())
             .unwrap_or_else(|error| panic!("{error:?}"));
-        run(&table(), Some(&mut kernel));
+        run(&table(), Some(&mut kernel), None);
+    })
+    .expect("a network namespace");
+}
+
+#[test]
+fn every_row_is_explained_as_the_loaded_program_decides_it() {
+    if let Some(reason) = unavailable() {
+        println!("SKIPPED packets (explained): {reason}");
+        return;
+    }
+    kernel::in_lab(|| {
+        // What is counted per processor is explained for the one that we are on.
+        kernel::stay_on_this_processor().expect("a processor");
+        let mut kernel = Kernel::load(XDP_OBJECT, &mut world::tables())
+            .unwrap_or_else(|error| panic!("{error:?}"));
+        let explainer = Explainer::of(&kernel).unwrap_or_else(|error| panic!("{error:?}"));
+        run(&table(), Some(&mut kernel), Some(&explainer));
     })
     .expect("a network namespace");
 }

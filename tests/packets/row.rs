@@ -26,6 +26,8 @@ use nlb_tests::{
     world::{self, ETH0, ETH1, MAC0, MAC1, neighbour_of},
 };
 
+use crate::explained::Explainer;
+
 /// What is counted; what is not named was not counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -377,10 +379,15 @@ fn judge(
 }
 
 /// Runs a row; what went wrong, step by step.
-pub(crate) fn run(row: &Row, kernel: Option<&mut Kernel>) -> Result<Vec<String>> {
+pub(crate) fn run(
+    row: &Row,
+    kernel: Option<&mut Kernel>,
+    explainer: Option<&Explainer>,
+) -> Result<Vec<String>> {
     let mut run = Run {
         tables: world::tables(),
         kernel,
+        explainer,
         faults: Vec::new(),
         is_forwarding_off: false,
         changed_macs: Vec::new(),
@@ -408,6 +415,7 @@ pub(crate) fn run(row: &Row, kernel: Option<&mut Kernel>) -> Result<Vec<String>>
 struct Run<'k> {
     tables: MemoryTables,
     kernel: Option<&'k mut Kernel>,
+    explainer: Option<&'k Explainer>,
     faults: Vec<String>,
     is_forwarding_off: bool,
     changed_macs: Vec<&'static str>,
@@ -521,9 +529,20 @@ impl Run<'_> {
         }
         let expected = (Answer::from(verdict), out, counts);
         self.judge(number, "memory", expected, &told);
+        let said = self
+            .explainer
+            .filter(|_| bytes.len() >= SHORTEST_FRAME_BYTES)
+            .map(|it| it.say(bytes, interface(bytes)));
         let Some(told) = self.in_kernel(bytes)? else {
             return Ok(());
         };
+        if let Some(said) = said.transpose()? {
+            let counted = |stop: Stop| told.2.stops.get(stop.name()).copied().unwrap_or(0);
+            if let Some(wrong) = said.difference(told.0, &told.1, counted) {
+                self.faults
+                    .push(format!("step {number}: explained: {wrong}"));
+            }
+        }
         let found = self.kernel.as_mut().map(|kernel| kernel.take_early());
         self.judge(number, "kernel", expected, &told);
         let kept = |of: &[EarlyFragment]| -> Vec<(FragmentKey, u32, Vec<u8>)> {

@@ -114,6 +114,7 @@ fn group(name: &str, first: u8, weights: &[u16]) -> WishedGroup {
 fn wish(groups: Vec<WishedGroup>, shares: Vec<(usize, u16)>) -> Wish {
     Wish {
         listeners: vec![WishedListener {
+            syn_cookies: false,
             key: key(),
             ring: WishedRing::Forward(0),
             idle_ticks: IDLE_TICKS,

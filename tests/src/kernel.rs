@@ -8,6 +8,7 @@ use std::{
     os::fd::AsFd as _,
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
+    thread::Builder,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -41,11 +42,15 @@ use nlb_common::{
 };
 use nlb_ebpf::{Verdict, memory::MemoryTables};
 use nlb_userspace::dataplane::stages;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{
+    CpuSet, LinkNameSpaceType, move_into_link_name_space, sched_getcpu, sched_setaffinity,
+};
 use zerocopy::{FromBytes, FromZeros as _, IntoBytes, KnownLayout};
 
 use crate::world::{ETH0, ETH1, FAR, Known, MAC0, MAC1, NEIGHBOURS, VLANS, neighbour_of};
 
+/// As much as a program's first thread has.
+const STACK_BYTES: usize = 8 << 20;
 /// The shortest frame that the kernel runs a program on, in bytes.
 pub const SHORTEST_FRAME_BYTES: usize = 14;
 /// `BPF_F_MMAPABLE`.
@@ -181,10 +186,21 @@ pub fn in_lab<R: Send>(claim: impl FnOnce() -> R + Send) -> Result<R> {
         build_links()?;
         Ok(claim())
     };
-    std::thread::scope(|scope| match scope.spawn(inside).join() {
-        Ok(done) => done,
-        Err(panic) => std::panic::resume_unwind(panic),
+    std::thread::scope(|scope| {
+        // Rings go over the stack when they are read, a quarter of a megabyte at a time.
+        let thread = Builder::new().stack_size(STACK_BYTES);
+        match thread.spawn_scoped(scope, inside)?.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
     })
+}
+
+/// Keeps the thread on the processor that it is on.
+pub fn stay_on_this_processor() -> Result<()> {
+    let mut one = CpuSet::new();
+    one.set(sched_getcpu());
+    Ok(sched_setaffinity(None, &one)?)
 }
 
 /// The loaded program and its maps.
@@ -269,6 +285,13 @@ impl Kernel {
         kernel.write(tables)?;
         kernel.write_flows(tables)?;
         Ok(kernel)
+    }
+
+    /// The number under which the kernel knows the front stage.
+    pub fn program_id(&self) -> Result<u32> {
+        let program = self.ebpf.program(Stage::FRONT_PROGRAM);
+        let program: &Xdp = program.context("no front stage")?.try_into()?;
+        Ok(program.info()?.id())
     }
 
     /// How many instructions the verifier followed in a program.

@@ -49,13 +49,21 @@ pub struct Objects {
     pub decap: PathBuf,
     /// `nlb-xdp-pass`: passes everything; for the far end of a veth pair.
     pub pass: PathBuf,
+    /// `nlb-xdp-ask`: asks the kernel's routes.
+    pub ask: PathBuf,
 }
 
 /// Builds the kernel programs, leaves them under their names in `out_dir`, and tells cargo when to do
 /// so again.
 pub fn build(out_dir: &Path) -> Result<Objects> {
-    let [xdp, decap, pass] = build_binaries(out_dir, ["nlb-xdp", "nlb-xdp-decap", "nlb-xdp-pass"])?;
-    Ok(Objects { xdp, decap, pass })
+    let names = ["nlb-xdp", "nlb-xdp-decap", "nlb-xdp-pass", "nlb-xdp-ask"];
+    let [xdp, decap, pass, ask] = build_binaries(out_dir, names)?;
+    Ok(Objects {
+        xdp,
+        decap,
+        pass,
+        ask,
+    })
 }
 
 /// Builds the benchmark's kernel programs, and leaves them as `nlb-xdp-bench` in `out_dir`.

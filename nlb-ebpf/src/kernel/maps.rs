@@ -118,7 +118,9 @@ static EVENTS: RingBuf<Event, { EVENT_BYTES as usize }> = RingBuf::new();
 static HEADER: Array<Header, 1, MMAPABLE> = Array::new();
 
 /// Patched by the loader. Each field is read for itself: reading the whole would double the
-/// verifier's work.
+/// verifier's work. In a section, and so in a map, of its own, where `nlb explain` reads what a running
+/// program was loaded with ([`nlb_common::settings::SECTION`]).
+#[unsafe(link_section = ".rodata.nlb")]
 #[unsafe(no_mangle)]
 static SETTINGS: Settings = Settings {
     select_key: Key {

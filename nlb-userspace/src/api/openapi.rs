@@ -16,7 +16,7 @@ use utoipa::{
 use super::{
     problem::{FaultSaid, Problem},
     routes::{Does, ROUTES, Route, Verb},
-    shapes::{Asked, Generation, Health, Item, Listening, Listing, Wait},
+    shapes::{Asked, Generation, Health, Item, Killed, Listening, Listing, Wait},
 };
 use crate::{
     config::schema::{self, Absent, Key, Kind as KeyKind},
@@ -27,6 +27,7 @@ use crate::{
         overlay::Dropped,
     },
     events::{Event, Page, What},
+    flows::filter::Filter,
     status::{GroupHealth, TargetHealth},
 };
 
@@ -79,6 +80,8 @@ fn components() -> Components {
         .schema_from::<Listing>()
         .schema_from::<Generation>()
         .schema_from::<Health>()
+        .schema_from::<Filter>()
+        .schema_from::<Killed>()
         .schema_from::<GroupHealth>()
         .schema_from::<TargetHealth>()
         .schema_from::<Written>()
@@ -212,6 +215,7 @@ fn operation_id(route: &Route) -> String {
         Does::Status => "readStatus".to_owned(),
         Does::Reload => "reload".to_owned(),
         Does::Events => "readEvents".to_owned(),
+        Does::KillFlows => "killFlows".to_owned(),
         Does::Describe => "describe".to_owned(),
     }
 }
@@ -249,6 +253,10 @@ fn request_body(does: Does) -> Option<RequestBody> {
             .content(json, Content::new(Some(reference("Document"))))
             .content("application/toml", Content::new(Some(text_schema())))
             .build(),
+        Does::KillFlows => body
+            .description(Some("Which flows; what is left out is not asked"))
+            .content(json, Content::new(Some(reference("Filter"))))
+            .build(),
         _ => return None,
     })
 }
@@ -270,6 +278,7 @@ fn answer(does: Does) -> Response {
         Does::Generation => json_response("The generation", reference("Generation")),
         Does::Status => json_response("What `nlb status --json` prints", any_object()),
         Does::Events => json_response("What happened", reference("Page")),
+        Does::KillFlows => json_response("How many were forgotten", reference("Killed")),
         Does::Describe => json_response("This description", any_object()),
         _ => json_response("What was done, and that it is live", reference("Written")),
     }

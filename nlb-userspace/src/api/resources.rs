@@ -14,7 +14,7 @@ use super::{
     problem::{Place, Problem},
     request::{Asking, Names},
     routes::{Does, Route},
-    shapes::{Generation, Health, Item, Listing},
+    shapes::{Generation, Health, Item, Killed, Listing},
 };
 use crate::{
     daemon::{Command, Reading, Request, Written},
@@ -24,6 +24,7 @@ use crate::{
         edit::{Edit, Kind, Named},
         resource::ResourceId,
     },
+    flows::filter::Filter,
 };
 
 /// The header that carries the generation.
@@ -111,6 +112,15 @@ impl Asking {
             }
             Does::Status => Ok(Json(app.ask(Command::Status).await?).into_response()),
             Does::Events => self.listen().await,
+            Does::KillFlows => {
+                let filter: Filter = serde_json::from_value(self.json()?)
+                    .map_err(|error| Problem::bad_request(format!("the filter: {error}")))?;
+                let result = app.ask(|answer| Command::KillFlows(filter, answer)).await?;
+                match result {
+                    Ok(killed) => Ok(Json(Killed { killed }).into_response()),
+                    Err(error) => Err(Problem::bad_request(error.to_string())),
+                }
+            }
             Does::Describe => Ok(Json(openapi::description()).into_response()),
             Does::Reload => {
                 let result = if self.asked.dry_run {

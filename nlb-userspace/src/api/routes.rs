@@ -54,6 +54,8 @@ pub enum Does {
     Reload,
     /// Reads what happened, or waits for what happens.
     Events,
+    /// Forgets flows.
+    KillFlows,
     /// Reads the description of this API.
     Describe,
 }
@@ -160,6 +162,7 @@ pub const ROUTES: &[Route] = &[
     route(Verb::Get, "/v1/status", "status:read", Does::Status, "Say how everything is, with counters"),
     route(Verb::Get, "/v1/events", "events:read", Does::Events, "Say what happened, or wait for what happens"),
     route(Verb::Post, "/v1/reload", "daemon:reload", Does::Reload, "Read the configuration file again, and lay what was changed over the API over it"),
+    route(Verb::Post, "/v1/flows/kill", "flows:kill", Does::KillFlows, "Forget the flows that a filter means: the next packet of each is one of no known flow"),
     route(Verb::Get, "/v1/openapi.json", "api:read", Does::Describe, "Read this description"),
 ];
 

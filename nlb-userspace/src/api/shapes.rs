@@ -83,6 +83,13 @@ pub struct Generation {
     pub changed_over_api: usize,
 }
 
+/// What became of flows that were to be killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Killed {
+    /// How many were forgotten.
+    pub killed: u64,
+}
+
 /// How all targets are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Health {

@@ -60,6 +60,7 @@ use crate::{
     desk::{Desk, OpenError, Refused},
     early,
     events::{self, What, warnings::Warnings},
+    flows::filter::{Filter, FilterError},
     health::{passive, state::Transition},
     metrics::{Changes, Snapshot},
     next_hop::{Change, NextHopError, Watch, book::Book},
@@ -140,6 +141,8 @@ pub enum Command {
     Metrics(oneshot::Sender<Snapshot>),
     /// How targets are.
     Health(oneshot::Sender<Vec<GroupHealth>>),
+    /// To forget flows; how many there were.
+    KillFlows(Filter, oneshot::Sender<Result<u64, FilterError>>),
     /// To change something.
     Change(Request, oneshot::Sender<Result<Written, DaemonError>>),
 }
@@ -231,28 +234,7 @@ impl Daemon {
             secret: deployment_secret.bytes(),
             table_secret,
         })?;
-        for size in &loaded.kept_sizes {
-            tracing::warn!(
-                "node.capacity.{}: the pinned map has {} entries and keeps them; {} take effect \
-                 after `nlb detach`",
-                size.key,
-                size.kept,
-                size.asked
-            );
-        }
-        if !node.snat_addresses.is_empty() && !loaded.translates_sources {
-            tracing::error!(
-                "node.snat_addresses: the pinned maps were made without a pool and have no room \
-                 for translated sources: no flow can have one until `nlb detach` and a new start"
-            );
-        }
-        if makes_cookies(&desired) && !loaded.makes_cookies {
-            tracing::error!(
-                "load_balancer.listener.tcp.syn_cookies: the pinned maps were made without such a \
-                 listener and have no room for its flows: no SYN is answered with a cookie until \
-                 `nlb detach` and a new start"
-            );
-        }
+        tell_what_pins_keep(&desired, &loaded);
         loaded.forward_log();
         let found = loaded.maps.read()?;
         let (sender, observations) = mpsc::channel(4096);
@@ -513,6 +495,9 @@ impl Daemon {
             Command::Read(answer) => drop(answer.send(self.reading())),
             Command::Metrics(answer) => drop(answer.send(self.measure().await)),
             Command::Health(answer) => drop(answer.send(self.health())),
+            Command::KillFlows(filter, answer) => {
+                drop(answer.send(self.kill_flows(&filter).await));
+            }
             Command::Change(request, answer) => {
                 drop(answer.send(self.change(&request).await));
             }
@@ -553,6 +538,32 @@ impl Daemon {
 )]
 fn wall_clock() -> SystemTime {
     SystemTime::now()
+}
+
+/// Tells where pinned maps of an earlier start are not what the configuration asks for.
+fn tell_what_pins_keep(desired: &Desired, loaded: &Loaded) {
+    for size in &loaded.kept_sizes {
+        tracing::warn!(
+            "node.capacity.{}: the pinned map has {} entries and keeps them; {} take effect \
+             after `nlb detach`",
+            size.key,
+            size.kept,
+            size.asked
+        );
+    }
+    if !desired.node.snat_addresses.is_empty() && !loaded.translates_sources {
+        tracing::error!(
+            "node.snat_addresses: the pinned maps were made without a pool and have no room \
+             for translated sources: no flow can have one until `nlb detach` and a new start"
+        );
+    }
+    if makes_cookies(desired) && !loaded.makes_cookies {
+        tracing::error!(
+            "load_balancer.listener.tcp.syn_cookies: the pinned maps were made without such a \
+             listener and have no room for its flows: no SYN is answered with a cookie until \
+             `nlb detach` and a new start"
+        );
+    }
 }
 
 /// Whether any listener pins flows on change only.

@@ -7,7 +7,13 @@ use super::{Daemon, SWEEP_EVERY};
 use crate::{
     clock,
     dataplane::{Dataplane as _, Step, sweep::Sweep},
-    farewell, plan,
+    farewell,
+    flows::{
+        filter::{Filter, FilterError},
+        scan,
+    },
+    names::Names,
+    plan,
     settling::{Exceptions, Settling},
 };
 
@@ -26,6 +32,17 @@ impl Daemon {
             });
         }
         sweep
+    }
+
+    /// Forgets flows: how many.
+    pub(super) async fn kill_flows(&self, filter: &Filter) -> Result<u64, FilterError> {
+        filter.or_all()?;
+        let names = Names::of(&self.report().await);
+        let table = self.loaded.maps.flow_table(clock::now());
+        let selection = filter.resolve(&table, &names, clock::of_this_kernel())?;
+        let killed = scan::kill(&table, &selection);
+        tracing::info!(killed, ?filter, "flows were killed");
+        Ok(killed)
     }
 
     /// Lets rings settle whose flows, as a sweep has seen, need no looking for.

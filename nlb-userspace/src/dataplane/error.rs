@@ -126,6 +126,25 @@ pub enum DataplaneError {
         /// Why not.
         source: ProgramError,
     },
+    /// No program of ours is attached.
+    #[error(
+        "nlb is attached to no interface here: `{0}` has no link; start the daemon, or name its bpffs \
+         with --bpffs"
+    )]
+    NotRunning(PathBuf),
+    /// The program that runs does not say what it was loaded with.
+    #[error("the program that runs is of another release; restart the daemon, which replaces it")]
+    Unreadable,
+    /// The maps that packets use are of another release.
+    #[error(
+        "the maps have layout {found} and this nlb reads layout {ours}; use the nlb that the daemon is"
+    )]
+    OtherLayout {
+        /// Their layout.
+        found: u64,
+        /// Ours.
+        ours: u64,
+    },
     /// There is no record with this number: the configuration needs more than the maps have.
     #[error(
         "map {map} has {capacity} entries and entry {index} is needed; raise node.capacity, then \

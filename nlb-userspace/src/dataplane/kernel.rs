@@ -39,7 +39,7 @@ use super::{
     shared::Shared,
     sweep::{self, FlowsBySource, Sweep},
 };
-use crate::{plan::Limits, settling::Settling, source_rules::SourceRules};
+use crate::{flows::Table, plan::Limits, settling::Settling, source_rules::SourceRules};
 
 /// `BPF_F_MMAPABLE` of `linux/bpf.h`: the inner maps of `RINGS` must have the template's flags.
 const MMAPABLE: u32 = 1 << 10;
@@ -132,7 +132,10 @@ pub struct FoundRing {
     pub bases: Arc<[u32]>,
 }
 
-fn map_error(action: &'static str, map: &'static str) -> impl Fn(MapError) -> DataplaneError {
+pub(super) fn map_error(
+    action: &'static str,
+    map: &'static str,
+) -> impl Fn(MapError) -> DataplaneError {
     move |source| DataplaneError::Map {
         action,
         map,
@@ -144,23 +147,31 @@ fn take(object: &mut Ebpf, name: &'static str) -> Result<Map, DataplaneError> {
     object.take_map(name).ok_or(DataplaneError::NoMap(name))
 }
 
-fn share<R>(object: &mut Ebpf, name: &'static str) -> Result<Shared<R>, DataplaneError>
+fn take_shared<R>(object: &mut Ebpf, name: &'static str) -> Result<Shared<R>, DataplaneError>
 where
     Shared<R>: NewShared,
 {
     let Map::Array(data) = take(object, name)? else {
         return Err(DataplaneError::NoMap(name));
     };
+    share(&data, name)
+}
+
+/// All records of an array.
+pub(super) fn share<R>(data: &MapData, name: &'static str) -> Result<Shared<R>, DataplaneError>
+where
+    Shared<R>: NewShared,
+{
     let count = data
         .info()
         .map_err(map_error("look at", name))?
         .max_entries();
-    Shared::<R>::over(&data, count as usize)
+    Shared::<R>::over(data, count as usize)
         .map_err(|source| map_error("map the memory of", name)(MapError::IoError(source)))
 }
 
 /// Lets `share` be written once for all records.
-trait NewShared: Sized {
+pub(super) trait NewShared: Sized {
     fn over(map: &MapData, count: usize) -> std::io::Result<Self>;
 }
 
@@ -204,15 +215,15 @@ impl KernelMaps {
         let events =
             RingBuf::try_from(take(object, "EVENTS")?).map_err(map_error("use", "EVENTS"))?;
         let maps = Self {
-            header: share(object, "HEADER")?,
-            prefilter: share(object, "PREFILTER")?,
-            listeners: share(object, "LISTENERS")?,
-            targets: share(object, "TARGETS")?,
-            tunnels: share(object, "TUNNELS")?,
-            next_hops: share(object, "NEXT_HOPS")?,
-            flows: share(object, "FLOWS")?,
-            translations: share(object, "TRANSLATIONS")?,
-            pool: share(object, "SNAT_POOL")?,
+            header: take_shared(object, "HEADER")?,
+            prefilter: take_shared(object, "PREFILTER")?,
+            listeners: take_shared(object, "LISTENERS")?,
+            targets: take_shared(object, "TARGETS")?,
+            tunnels: take_shared(object, "TUNNELS")?,
+            next_hops: take_shared(object, "NEXT_HOPS")?,
+            flows: take_shared(object, "FLOWS")?,
+            translations: take_shared(object, "TRANSLATIONS")?,
+            pool: take_shared(object, "SNAT_POOL")?,
             listener_index: HashMap::try_from(take(object, "LISTENER_INDEX")?)
                 .map_err(map_error("use", "LISTENER_INDEX"))?,
             next_hop_index: HashMap::try_from(take(object, "NEXT_HOP_INDEX")?)
@@ -221,7 +232,7 @@ impl KernelMaps {
                 .map_err(map_error("use", "VLAN_LINKS"))?,
             server_ids: HashMap::try_from(take(object, "SERVER_IDS")?)
                 .map_err(map_error("use", "SERVER_IDS"))?,
-            admissions: share(object, "ADMISSION")?,
+            admissions: take_shared(object, "ADMISSION")?,
             rules: ArrayOfMaps::try_from(take(object, "RULES")?)
                 .map_err(map_error("use", "RULES"))?,
             made_rules: Vec::new(),
@@ -231,7 +242,7 @@ impl KernelMaps {
                 .map_err(map_error("use", "RINGS"))?,
             ring_bases: ArrayOfMaps::try_from(take(object, "RING_BASES")?)
                 .map_err(map_error("use", "RING_BASES"))?,
-            hints: share(object, "LISTENER_HINTS")?,
+            hints: take_shared(object, "LISTENER_HINTS")?,
             listener_counters: PerCpuArray::try_from(take(object, "LISTENER_COUNTERS")?)
                 .map_err(map_error("use", "LISTENER_COUNTERS"))?,
             target_counters: PerCpuArray::try_from(take(object, "TARGET_COUNTERS")?)
@@ -250,6 +261,18 @@ impl KernelMaps {
     /// How many flows the table has room for.
     pub fn flow_capacity(&self) -> u64 {
         (self.flows.len() * nlb_common::flow::WAYS) as u64
+    }
+
+    /// The flow table, as it is looked through now.
+    pub fn flow_table(&self, now: Tick) -> Table<'_> {
+        Table {
+            flows: &self.flows,
+            translations: &self.translations,
+            pool: self.pool.first(),
+            listeners: &self.listeners,
+            targets: &self.targets,
+            now,
+        }
     }
 
     /// How many records there are.

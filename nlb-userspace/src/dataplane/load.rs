@@ -66,7 +66,7 @@ const PINNED_MAPS: [&str; 27] = [
 ];
 
 /// What the name of a pinned link begins with; the interface's index follows.
-const LINK_PREFIX: &str = "link-";
+pub(super) const LINK_PREFIX: &str = "link-";
 
 /// What the name of a pinned array of stages begins with; a number follows.
 const STAGES_PREFIX: &str = "stages-";
@@ -155,7 +155,10 @@ impl Attached {
     }
 }
 
-fn io_error<'p>(action: &'static str, path: &'p Path) -> impl Fn(io::Error) -> DataplaneError + 'p {
+pub(super) fn io_error<'p>(
+    action: &'static str,
+    path: &'p Path,
+) -> impl Fn(io::Error) -> DataplaneError + 'p {
     move |source| DataplaneError::Io {
         action,
         path: path.to_owned(),
@@ -276,7 +279,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
 
 /// Maps that have their size from the configuration, by its keys.
 const SIZED_MAPS: [(&str, &[&str]); 4] = [
-    ("flows", &["FLOWS", "TRANSLATIONS", "SOURCES"]),
+    ("flows", &["FLOWS", "TRANSLATIONS", "SOURCES", "SEQUENCES"]),
     ("targets", &["TARGETS", "TARGET_COUNTERS", "SERVER_IDS"]),
     (
         "listeners",
@@ -332,7 +335,7 @@ fn pin_stages(pins: &Path, stages: ProgramArray<MapData>) -> Result<PathBuf, Dat
     Ok(path)
 }
 
-fn require_bpffs(path: &Path) -> Result<(), DataplaneError> {
+pub(super) fn require_bpffs(path: &Path) -> Result<(), DataplaneError> {
     let stat = rustix::fs::statfs(path)
         .map_err(|error| io_error("look at", path)(io::Error::from(error)))?;
     if stat.f_type != BPF_FS_MAGIC {
@@ -565,7 +568,7 @@ fn hint(error: &ProgramError) -> &'static str {
 }
 
 /// The number behind the prefix of a pin's name.
-fn number(path: &Path, prefix: &str) -> Option<u32> {
+pub(super) fn number(path: &Path, prefix: &str) -> Option<u32> {
     path.file_name()?
         .to_str()?
         .strip_prefix(prefix)?
@@ -573,7 +576,7 @@ fn number(path: &Path, prefix: &str) -> Option<u32> {
         .ok()
 }
 
-fn links(pins: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
+pub(super) fn links(pins: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
     Ok(entries(pins)?
         .into_iter()
         .filter(|path| {

@@ -9,6 +9,8 @@
 //! * [`decap`]: the same two for the program that runs on targets.
 //! * [`events`]: what the packet program tells; [`early`]: what it asks to be kept for a moment.
 //! * [`shared`]: the maps' memory, mapped into ours.
+//! * [`running`]: the maps of a program that runs, looked at from outside; [`snapshot`]: what a packet that
+//!   nobody sends asks of them, [`routes`]: of the kernel, and [`rehearsal`]: the program on that packet.
 
 pub mod decap;
 pub mod early;
@@ -19,7 +21,11 @@ pub mod load;
 mod log;
 mod memory;
 pub mod present;
+pub mod rehearsal;
+pub mod routes;
+pub mod running;
 pub mod shared;
+pub mod snapshot;
 pub mod stages;
 pub mod sweep;
 
@@ -50,6 +56,9 @@ pub static DECAP_OBJECT: &[u8] =
 /// A kernel program that passes every frame, for the far ends of veth pairs: an ELF object.
 pub static PASS_OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nlb-xdp-pass"));
+
+/// A kernel program that asks the kernel's routes: an ELF object.
+static ASK_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nlb-xdp-ask"));
 
 /// The slots of a ring: as many [`nlb_common::ring::Slot`]s as [`nlb_common::ring::SLOTS`] says.
 #[derive(Clone, PartialEq, Eq)]

@@ -3,6 +3,9 @@
 use super::*;
 use crate::doctor::facts::Offloads;
 
+/// What makes a fact that is well one that is not.
+type Change<'c, Fact> = &'c dyn Fn(&mut Fact);
+
 fn host() -> Host {
     Host {
         kernel: "6.18.4".to_owned(),
@@ -81,45 +84,45 @@ fn a_host_where_all_is_well_has_no_finding() {
 
 #[test]
 fn each_thing_that_is_wrong_with_the_host_is_one_finding() {
-    let changes: [(fn(&mut Host), &str, Option<&str>); 8] = [
+    let wrongs: [(Change<'_, Host>, &str, Option<&str>); 8] = [
         (
-            |it| "5.10.0-30-amd64".clone_into(&mut it.kernel),
+            &|it| "5.10.0-30-amd64".clone_into(&mut it.kernel),
             "kernel",
             Some("linux-image-amd64"),
         ),
         (
-            |it| "6.0.1".clone_into(&mut it.kernel),
+            &|it| "6.0.1".clone_into(&mut it.kernel),
             "kernel",
             Some("apt-get"),
         ),
         (
-            |it| "aarch64".clone_into(&mut it.machine),
+            &|it| "aarch64".clone_into(&mut it.machine),
             "processor",
             None,
         ),
         (
-            |it| it.missing_options = vec!["CONFIG_BPF_JIT"],
+            &|it| it.missing_options = vec!["CONFIG_BPF_JIT"],
             "kernel_options",
             Some("apt-get"),
         ),
         (
-            |it| it.jit = Some(0),
+            &|it| it.jit = Some(0),
             "jit",
             Some("net.core.bpf_jit_enable=1"),
         ),
         (
-            |it| it.missing_capabilities = vec!["CAP_BPF"],
+            &|it| it.missing_capabilities = vec!["CAP_BPF"],
             "capabilities",
             Some("sudo"),
         ),
         (
-            |it| it.has_bpffs = false,
+            &|it| it.has_bpffs = false,
             "bpffs",
             Some("mount -t bpf bpf /sys/fs/bpf"),
         ),
-        (|it| it.jit = None, "", None),
+        (&|it| it.jit = None, "", None),
     ];
-    for (change, check, mend) in changes {
+    for (change, check, mend) in wrongs {
         let mut changed = host();
         change(&mut changed);
         let found = found(changed, link(), target());
@@ -158,8 +161,7 @@ fn each_thing_that_is_wrong_with_an_interface_is_one_finding_with_a_command() {
         }
         it.offloads.gro = Some(false);
     };
-    type Change<'c> = &'c dyn Fn(&mut Link);
-    let changes: [(Change<'_>, &str, &str); 12] = [
+    let wrongs: [(Change<'_, Link>, &str, &str); 12] = [
         (
             &|it| it.is_up = false,
             "interface",
@@ -231,7 +233,7 @@ fn each_thing_that_is_wrong_with_an_interface_is_one_finding_with_a_command() {
             "ip link set dev eth0 mtu 3498",
         ),
     ];
-    for (change, check, mend) in changes {
+    for (change, check, mend) in wrongs {
         let mut changed = link();
         change(&mut changed);
         let found = found(host(), changed, target());

@@ -124,6 +124,12 @@ impl Document {
         }
     }
 
+    /// Whether it says a secret.
+    pub fn has_secret(&self) -> bool {
+        let node = self.root.get("node");
+        node.is_some_and(|node| node.get("hash_key").is_some())
+    }
+
     fn secret_mut(&mut self) -> Option<&mut Value> {
         self.root.get_mut("node")?.get_mut("hash_key")
     }

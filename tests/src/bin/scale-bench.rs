@@ -3,7 +3,7 @@
 //!
 //! In the lab of the tests, with the real daemon. One host stands for all targets: a whole network
 //! is local to it, and one server accepts connections to any address of it. The first group has
-//! 1,000 targets and is checked ten times a second; its first target, the victim, is checked at a
+//! 1,000 targets and is checked every second; its first target, the victim, is checked at a
 //! port of its own, whose server comes and goes. All other groups share the rest of the targets; they
 //! are not checked in the first half of the benchmark, and every 10 s in the second. Needs root.
 //!
@@ -106,10 +106,7 @@ impl Size {
         let mut next = 0;
         for group in 0..self.groups {
             let (members, check) = if group == 0 {
-                (
-                    LARGE,
-                    "interval_seconds = 0.1\ntimeout_seconds = 0.1\nhealthy_threshold_count = 2\n",
-                )
+                (LARGE, "interval_seconds = 1\nhealthy_threshold_count = 2\n")
             } else {
                 let rest = self.targets - LARGE;
                 let share = rest / (self.groups - 1);
@@ -297,7 +294,7 @@ fn start(lab: &Lab, rows: &mut Rows, name: &str) -> Result<Daemon> {
     let from = fs::metadata(&log).map_or(0, |data| data.len());
     let event = Instant::now();
     let daemon = lab.spawn_nlb_with(|command| {
-        command.env("NLB_LOG", "info,nlb_userspace::daemon=debug");
+        command.env("NLB_LOG", "info,nlb_userspace::daemon::live=debug");
     })?;
     await_log(&daemon, usize::try_from(from)?, "ready", 1)?;
     rows.note(&format!("{name}, ms"), millis(event.elapsed()));

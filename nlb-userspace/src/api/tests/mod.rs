@@ -160,6 +160,9 @@ async fn daemon(mut desk: Desk, mut received: mpsc::Receiver<Command>) {
                 let request = crate::daemon::Request::RELOAD;
                 drop(answer.send(change(&mut desk, &request, &mut generation)));
             }
+            Command::KillFlows(filter, answer) => {
+                drop(answer.send(filter.or_all().map(|()| 3)));
+            }
             Command::Status(answer) => drop(answer),
             Command::Metrics(answer) => drop(answer),
         }

@@ -110,9 +110,9 @@ fn events_tell_of_health_generations_callers_and_what_is_wrong() -> Result<()> {
         // For people; and what is older than was asked for is left out.
         let output = daemon.nlb(&["events"])?;
         let text = String::from_utf8(output.stdout)?;
-        let line = text.lines().find(|line| line.contains("  target_health  "));
+        let told = text.lines().find(|line| line.contains("  target_health  "));
         ensure!(
-            line.is_some_and(|line| line.contains("T") && line.contains(" -> ")),
+            told.is_some_and(|line| line.contains('T') && line.contains(" -> ")),
             "{text}"
         );
         ensure!(text.contains("targets:drain target-group/nat-web-v4/target/10.2.0.12:8080: done"));
@@ -131,7 +131,8 @@ fn a_follower_hears_of_reloads_as_they_happen_and_also_why_they_are_refused() ->
             .stdout(Stdio::piped())
             .spawn()?;
         let lines = BufReader::new(follower.stdout.take().context("its output")?).lines();
-        let mut heard = lines.map(|line| Ok::<Value, anyhow::Error>(serde_json::from_str(&line?)?));
+        let mut followed =
+            lines.map(|line| Ok::<Value, anyhow::Error>(serde_json::from_str(&line?)?));
         let hang_up = || -> Result<()> {
             let pid = daemon
                 .pid()
@@ -139,7 +140,7 @@ fn a_follower_hears_of_reloads_as_they_happen_and_also_why_they_are_refused() ->
             Ok(kill_process(pid.context("a running daemon")?, Signal::HUP)?)
         };
         let mut hears = |is_refused: bool| -> Result<()> {
-            let event = heard.find(|event| match event {
+            let event = followed.find(|event| match event {
                 Ok(event) => event["event"] == "reload",
                 Err(_) => true,
             });

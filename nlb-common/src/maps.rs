@@ -102,7 +102,6 @@ impl AddressBits {
 
     /// Their word's index, below [`PREFILTER_WORDS`].
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "ten bits")]
     pub const fn word(self) -> usize {
         self.number_of_word() as usize
     }
@@ -140,7 +139,6 @@ impl Prefilter {
 
     /// The number of an endpoint's bit.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "sixteen bits")]
     pub const fn number(side: Side, address: Address, protocol: u8, port: U16) -> u16 {
         let bits = AddressBits::of(side, address);
         bits.number_of_word() << 6 | bits.bit(protocol, port)

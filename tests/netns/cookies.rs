@@ -1,6 +1,7 @@
 //! Listeners that answer SYNs with cookies: unmodified clients and servers, and a flood.
 
 use std::{
+    fmt::Write as _,
     io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -54,13 +55,15 @@ fn with_cookies() -> String {
         ("v4", IpAddr::from(target_v4(0))),
         ("v6", target_v6(0).into()),
     ] {
-        text += &format!(
+        write!(
+            text,
             "\n[[target_group]]\nname = \"echo-{version}\"\nprotocol = \"TCP\"\n\
              port = {ECHO_PORT}\nmode = \"nat\"\n\n  [target_group.health_check]\n  \
              protocol = \"HTTP\"\n  port = 8080\n  path = \"/health\"\n  \
              interval_seconds = 0.2\n  timeout_seconds = 0.2\n\n  \
              [[target_group.target]]\n  address = \"{target}\"\n"
-        );
+        )
+        .unwrap();
     }
     text
 }

@@ -1,5 +1,7 @@
 //! Health checks through the data path: the VIP is asked by way of the target.
 
+use std::fmt::Write as _;
+
 use anyhow::{Context as _, Result};
 use nlb_tests::lab::{
     Lab,
@@ -63,13 +65,15 @@ fn dsr_only() -> Result<String> {
         ("dsr-dns-v6", "UDP", UDP_PORT, ["fd00:2::11", "fd00:2::12"]),
     ] {
         let [first, second] = addresses;
-        whole += &format!(
+        write!(
+            whole,
             "[[target_group]]\nname = \"{name}\"\nprotocol = \"{protocol}\"\nport = {port}\n\
              mode = \"dsr-l2\"\n[target_group.health_check]\nprotocol = \"{protocol}\"\n\
              through = \"data_path\"\ninterval_seconds = 0.2\ntimeout_seconds = 0.2\n\
              [[target_group.target]]\naddress = \"{first}\"\n\
              [[target_group.target]]\naddress = \"{second}\"\n"
-        );
+        )
+        .unwrap();
     }
     Ok(whole)
 }

@@ -131,7 +131,7 @@ fn a_follower_hears_of_reloads_as_they_happen_and_also_why_they_are_refused() ->
             .stdout(Stdio::piped())
             .spawn()?;
         let lines = BufReader::new(follower.stdout.take().context("its output")?).lines();
-        let mut followed =
+        let mut happened =
             lines.map(|line| Ok::<Value, anyhow::Error>(serde_json::from_str(&line?)?));
         let hang_up = || -> Result<()> {
             let pid = daemon
@@ -140,7 +140,7 @@ fn a_follower_hears_of_reloads_as_they_happen_and_also_why_they_are_refused() ->
             Ok(kill_process(pid.context("a running daemon")?, Signal::HUP)?)
         };
         let mut hears = |is_refused: bool| -> Result<()> {
-            let event = followed.find(|event| match event {
+            let event = happened.find(|event| match event {
                 Ok(event) => event["event"] == "reload",
                 Err(_) => true,
             });

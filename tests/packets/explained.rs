@@ -51,8 +51,9 @@ impl Explainer {
         let said = explain(MemoryFrame::new(captured.bytes, interface), &snapshot);
         drop(snapshot.end()?);
         let of_cookies = |fact: &Fact| matches!(fact, Fact::CookieMade | Fact::CookieBelieved);
+        let is_of_cookies = said.facts().any(of_cookies);
         Ok(Said {
-            is_of_cookies: said.facts().any(of_cookies),
+            is_of_cookies,
             verdict: said.verdict.into(),
             out: said.after,
             stops: said.stops,

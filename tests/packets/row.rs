@@ -196,7 +196,7 @@ impl Row {
 
     /// A SYN is answered with a cookie: a step that is told the number, which each body makes for
     /// itself.
-    pub(crate) fn makes_cookie(self, make: impl Fn(Row, u32) -> Row + 'static) -> Self {
+    pub(crate) fn makes_cookie(self, make: impl Fn(Self, u32) -> Self + 'static) -> Self {
         self.step(Step::Cookie {
             make: Box::new(make),
             is_made: true,
@@ -204,7 +204,7 @@ impl Row {
     }
 
     /// A step with the number of the cookie that was made last.
-    pub(crate) fn with_cookie(self, make: impl Fn(Row, u32) -> Row + 'static) -> Self {
+    pub(crate) fn with_cookie(self, make: impl Fn(Self, u32) -> Self + 'static) -> Self {
         self.step(Step::Cookie {
             make: Box::new(make),
             is_made: false,

@@ -7,9 +7,7 @@ use nlb_common::next_hop::NextHopId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{
-    Daemon, DaemonError, Groups, Missing, Stale, Way, makes_cookies, pins_on_change, plan,
-};
+use super::{Daemon, DaemonError, Groups, Missing, Stale, Way, features, plan};
 use crate::{
     access::directory,
     api::tls,
@@ -145,6 +143,7 @@ impl Daemon {
     /// Whether the daemon that runs can bring that about.
     fn check(&self, desired: &Desired) -> Result<(), DaemonError> {
         let (old, new) = (&self.desired.node, &desired.node);
+        let (loaded, wanted) = (self.loaded.features, features::wanted(desired));
         let api = |node: &Node| node.tcp_api.as_ref().map(|api| api.address);
         let detach_first = "; maps keep their size until `nlb detach`";
         for (differs, field, more) in [
@@ -168,20 +167,20 @@ impl Daemon {
             ),
             (old.capacity != new.capacity, "node.capacity", detach_first),
             (
-                !new.snat_addresses.is_empty() && !self.loaded.translates_sources,
+                wanted.translates_sources && !loaded.translates_sources,
                 "node.snat_addresses",
                 "; the running maps were made without a pool and have no room for one: `nlb detach` \
                  first",
             ),
             (
-                pins_on_change(desired) && !self.loaded.pins_on_change,
+                wanted.pins_on_change && !loaded.pins_on_change,
                 "load_balancer.listener.pinning",
                 ": the packet program that runs was loaded without what `on_change` takes, and a \
                  running daemon may load none. Write the listener into the configuration file, and \
                  restart; from then on such listeners come and go without",
             ),
             (
-                makes_cookies(desired) && !self.loaded.makes_cookies,
+                wanted.makes_cookies && !loaded.makes_cookies,
                 "load_balancer.listener.tcp.syn_cookies",
                 "; the running maps were made without such a listener and have no room for its \
                  flows: `nlb detach` first",

@@ -6,6 +6,7 @@
 //! fragments wait, the records that they wait for.
 
 mod change;
+mod features;
 mod groups;
 mod interfaces;
 mod live;
@@ -49,7 +50,7 @@ use crate::{
         directory::{self, DirectoryError},
     },
     api::tls::{self, Terms, TlsError},
-    config::{Desired, Faults, Listener, Node},
+    config::{Desired, Faults, Node},
     dataplane::{
         DataplaneError,
         early::EarlyFragments,
@@ -224,17 +225,16 @@ impl Daemon {
         let (watch, changes) = Watch::start().await?;
         let table_secret: [u64; 4] = zerocopy::transmute!(secret::random()?);
         let pins = node.pins();
+        let wanted = features::wanted(&desired);
         let mut loaded = load::load(&load::Request {
             bpffs: &node.bpffs,
             pins: &pins,
             capacity: node.capacity,
-            translates_sources: !node.snat_addresses.is_empty(),
-            pins_on_change: pins_on_change(&desired),
-            makes_cookies: makes_cookies(&desired),
+            features: wanted,
             secret: deployment_secret.bytes(),
             table_secret,
         })?;
-        tell_what_pins_keep(&desired, &loaded);
+        features::warn_of_what_is_kept(&loaded, wanted);
         loaded.forward_log();
         let found = loaded.maps.read()?;
         let (sender, observations) = mpsc::channel(4096);
@@ -538,46 +538,4 @@ impl Daemon {
 )]
 fn wall_clock() -> SystemTime {
     SystemTime::now()
-}
-
-/// Tells where pinned maps of an earlier start are not what the configuration asks for.
-fn tell_what_pins_keep(desired: &Desired, loaded: &Loaded) {
-    for size in &loaded.kept_sizes {
-        tracing::warn!(
-            "node.capacity.{}: the pinned map has {} entries and keeps them; {} take effect \
-             after `nlb detach`",
-            size.key,
-            size.kept,
-            size.asked
-        );
-    }
-    if !desired.node.snat_addresses.is_empty() && !loaded.translates_sources {
-        tracing::error!(
-            "node.snat_addresses: the pinned maps were made without a pool and have no room \
-             for translated sources: no flow can have one until `nlb detach` and a new start"
-        );
-    }
-    if makes_cookies(desired) && !loaded.makes_cookies {
-        tracing::error!(
-            "load_balancer.listener.tcp.syn_cookies: the pinned maps were made without such a \
-             listener and have no room for its flows: no SYN is answered with a cookie until \
-             `nlb detach` and a new start"
-        );
-    }
-}
-
-/// Whether any listener pins flows on change only.
-fn pins_on_change(desired: &Desired) -> bool {
-    listeners(desired).any(|listener| listener.pins_on_change)
-}
-
-/// Whether any listener answers with SYN cookies.
-fn makes_cookies(desired: &Desired) -> bool {
-    listeners(desired).any(|listener| listener.tcp_syn_cookies)
-}
-
-/// The listeners of all load balancers.
-fn listeners(desired: &Desired) -> impl Iterator<Item = &Listener> {
-    let balancers = desired.load_balancers.iter();
-    balancers.flat_map(|balancer| &balancer.listeners)
 }

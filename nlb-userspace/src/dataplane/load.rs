@@ -83,17 +83,23 @@ pub struct Request<'r> {
     pub pins: &'r Path,
     /// Sizes of maps that are not there yet.
     pub capacity: Capacity,
-    /// Whether sources are to be translated: maps that are not there yet get room for it.
-    pub translates_sources: bool,
-    /// Whether listeners may pin flows on change only.
-    pub pins_on_change: bool,
-    /// Whether listeners may answer with SYN cookies: maps that are not there yet get room for what
-    /// their flows take.
-    pub makes_cookies: bool,
+    /// What is wanted; maps that are not there yet get room for it.
+    pub features: Features,
     /// The secret that all nodes of a deployment share.
     pub secret: &'r [u8; 32],
     /// A fresh secret for the flow table, used if the table is not there yet.
     pub table_secret: [u64; 4],
+}
+
+/// What costs every packet, or memory, and is therefore decided when the program is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// Sources are translated.
+    pub translates_sources: bool,
+    /// Listeners may pin flows on change only.
+    pub pins_on_change: bool,
+    /// Listeners may answer with SYN cookies.
+    pub makes_cookies: bool,
 }
 
 /// A loaded program and its maps.
@@ -108,12 +114,8 @@ pub struct Loaded {
     early: Option<EarlyMaps>,
     /// Whether the maps were there before us.
     pub is_adopted: bool,
-    /// Whether the maps have room to translate sources.
-    pub translates_sources: bool,
-    /// Whether listeners may pin flows on change only.
-    pub pins_on_change: bool,
-    /// Whether listeners may answer with SYN cookies.
-    pub makes_cookies: bool,
+    /// What the program can do, as far as the maps have room for it.
+    pub features: Features,
     /// What flows' places on rings come from.
     pub select_key: Key,
     /// Sizes that differ from the configuration, because the maps were there before us.
@@ -198,39 +200,37 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
     let listeners = size("listeners", "LISTENERS", capacity.listeners.get() + 1);
     let targets = size("targets", "TARGETS", capacity.targets.get() + 1);
     let groups = size("target_groups", "RINGS", capacity.target_groups.get() + 1);
-    let beside = if request.translates_sources {
-        buckets
-    } else {
-        1
+    let wanted = request.features;
+    let beside = |maps: &[&str], is_wanted: bool| {
+        if is_adopted {
+            let kept = maps.iter().filter_map(|map| pinned_size(pins, map));
+            return kept.min().unwrap_or(1);
+        }
+        if is_wanted { buckets } else { 1 }
     };
-    let beside = ["TRANSLATIONS", "SOURCES"]
-        .iter()
-        .filter_map(|map| is_adopted.then(|| pinned_size(pins, map))?)
-        .min()
-        .unwrap_or(if is_adopted { 1 } else { beside });
-    let translates_sources = beside == buckets;
-    let wanted = if request.makes_cookies { buckets } else { 1 };
-    let sequences = is_adopted
-        .then(|| pinned_size(pins, "SEQUENCES"))
-        .flatten()
-        .unwrap_or(wanted);
-    let makes_cookies = sequences == buckets;
+    let translations = beside(&["TRANSLATIONS", "SOURCES"], wanted.translates_sources);
+    let sequences = beside(&["SEQUENCES"], wanted.makes_cookies);
+    let features = Features {
+        translates_sources: translations == buckets,
+        makes_cookies: sequences == buckets,
+        ..wanted
+    };
     let settings = Settings {
         select_key: Key::derive(request.secret, SELECT_PURPOSE),
         table_key: Key::derive(&secret_bytes(table_secret), TABLE_PURPOSE),
         bucket_mask: buckets.next_power_of_two() - 1,
         log_faults: 1,
         tick_shift: crate::clock::of_this_kernel().shift,
-        translates_sources: translates_sources.into(),
-        pins_on_change: request.pins_on_change.into(),
-        makes_cookies: makes_cookies.into(),
+        translates_sources: features.translates_sources.into(),
+        pins_on_change: features.pins_on_change.into(),
+        makes_cookies: features.makes_cookies.into(),
     };
     let pin_paths: Vec<PathBuf> = PINNED_MAPS.iter().map(|name| pins.join(name)).collect();
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries("FLOWS", buckets)
-        .map_max_entries("TRANSLATIONS", beside)
-        .map_max_entries("SOURCES", beside)
+        .map_max_entries("TRANSLATIONS", translations)
+        .map_max_entries("SOURCES", translations)
         .map_max_entries("SEQUENCES", sequences)
         .map_max_entries("LISTENERS", listeners)
         .map_max_entries("ADMISSION", listeners)
@@ -268,9 +268,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         events: Some(events),
         early: Some(early),
         is_adopted,
-        translates_sources,
-        pins_on_change: request.pins_on_change,
-        makes_cookies,
+        features,
         select_key: settings.select_key,
         kept_sizes,
         _lock: lock,

@@ -69,6 +69,33 @@ pub(super) fn resolve(
     (resolved, vips)
 }
 
+/// What listeners answer to, and the line that says so.
+type Taken = (Protocol, u16, Vec<IpAddr>, usize);
+
+/// Takes a port of these addresses for a listener; a fault if another one has it.
+fn claim(
+    taken: &mut Vec<Taken>,
+    protocol: Protocol,
+    port: u16,
+    addresses: &[IpAddr],
+    at: &At<u64>,
+    report: &mut Report<'_>,
+) {
+    let clash = taken.iter().find_map(|(other, other_port, others, line)| {
+        let address = others.iter().find(|address| addresses.contains(address))?;
+        (*other_port == port && other.overlaps(protocol)).then_some((*other, *address, *line))
+    });
+    if let Some((protocol, address, line)) = clash {
+        let problem = Problem::ListenerTaken {
+            protocol,
+            address,
+            line,
+        };
+        report.fault(&at.spot, problem, Remedy::OtherPort);
+    }
+    taken.push((protocol, port, addresses.to_vec(), report.line(&at.spot)));
+}
+
 /// Fills in the listeners of one load balancer and marks the groups they use.
 pub(super) fn resolve_listeners(
     balancer: &mut LoadBalancer,
@@ -85,7 +112,7 @@ pub(super) fn resolve_listeners(
         .value()
         .is_some_and(|written| written.value.len() == balancer.addresses.len());
     let rules = admission::rules(&raw.rules, report);
-    let mut taken: Vec<(Protocol, u16, Vec<IpAddr>, usize)> = Vec::new();
+    let mut taken = Vec::new();
     let mut on_change = Vec::new();
     for raw in &raw.listeners {
         let protocol = protocol(&raw.protocol);
@@ -139,23 +166,10 @@ pub(super) fn resolve_listeners(
             continue;
         };
         // Without a known version it is not known where it would answer.
-        if versions != Versions::Unknown {
-            let clash = taken.iter().find_map(|(other, other_port, others, line)| {
-                let address = others.iter().find(|address| addresses.contains(address))?;
-                (*other_port == port && other.overlaps(protocol))
-                    .then_some((*other, *address, *line))
-            });
-            if let Some(at) = raw.port.value() {
-                if let Some((protocol, address, line)) = clash {
-                    let problem = Problem::ListenerTaken {
-                        protocol,
-                        address,
-                        line,
-                    };
-                    report.fault(&at.spot, problem, Remedy::OtherPort);
-                }
-                taken.push((protocol, port, addresses.clone(), report.line(&at.spot)));
-            }
+        if versions != Versions::Unknown
+            && let Some(at) = raw.port.value()
+        {
+            claim(&mut taken, protocol, port, &addresses, at, report);
         }
         // Where one group of several sees no answers, the listener keeps to what is right for it.
         let sees_answers = modes.iter().all(|mode| !mode.is_dsr());

@@ -36,7 +36,7 @@ pub(crate) const fn granted(feature: Feature) -> u64 {
         // A packet whose listener is among those has no entry: so this is asked before.
         Feature::PinningOnChange => 24,
         // Where there is a pool, a new flow of `nat` may need a source of it, which is asked.
-        Feature::40:    /// A pool of sources, for listeners of another mode. => 5,
+        Feature::Pool => 5,
         _ => 1,
     }
 }

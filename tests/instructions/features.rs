@@ -35,6 +35,8 @@ pub(crate) const fn granted(feature: Feature) -> u64 {
     match feature {
         // A packet whose listener is among those has no entry: so this is asked before.
         Feature::PinningOnChange => 24,
+        // Where there is a pool, a new flow of `nat` may need a source of it, which is asked.
+        Feature::Pool => 5,
         _ => 1,
     }
 }

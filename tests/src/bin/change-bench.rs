@@ -156,7 +156,10 @@ impl Moment {
 
     /// Elapsed time, and how much of it the processor worked on this.
     fn until(&self, later: &Self) -> [Duration; 2] {
-        [later.wall - self.wall, later.processor - self.processor]
+        [
+            later.wall - self.wall,
+            later.processor.saturating_sub(self.processor),
+        ]
     }
 }
 

@@ -2,7 +2,8 @@
 //! loaded with. Only ever read.
 //!
 //! Not all maps are pinned, so they are found through the program: the pinned link names the program, and
-//! the program names its maps. Stages are programs of their own, which share the constants' map with it.
+//! the program names its maps. Stages are programs of their own, which share maps with it that no other
+//! instance has.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,6 +39,10 @@ const NAME_BYTES: usize = 15;
 
 /// What the programs of the packet path are called, all of them.
 const PROGRAM_PREFIX: &str = "nlb";
+
+/// What stages hand over to each other: no instance shares it with another one. The stage that writes faults
+/// to the log reads no constants, and has only this in common with the others.
+const HANDOVER: &str = "HANDOVER";
 
 /// A program that runs, with its stages.
 #[derive(Debug)]
@@ -114,11 +119,13 @@ impl Running {
             }
         }
         let (front, mut tags) = front;
-        let constants = front.get(settings::SECTION).copied();
-        let constants = constants.ok_or(DataplaneError::Unreadable)?;
+        if !front.contains_key(settings::SECTION) {
+            return Err(DataplaneError::Unreadable);
+        }
         let mut all = front;
         for (maps, tag) in others {
-            if maps.get(settings::SECTION) == Some(&constants) {
+            let is_ours = |name| maps.contains_key(name) && maps.get(name) == all.get(name);
+            if is_ours(settings::SECTION) || is_ours(HANDOVER) {
                 all.extend(maps);
                 tags.extend(tag);
             }

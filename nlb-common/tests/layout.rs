@@ -74,7 +74,7 @@ fn sizes() {
     assert_eq!(size_of::<FragmentKey>(), 40);
     assert_eq!(size_of::<FragmentRecord>(), 40);
     assert_eq!(size_of::<Identifications>(), 2048);
-    assert_eq!(size_of::<EarlyFragment>(), 2096);
+    assert_eq!(size_of::<EarlyFragment>(), 2104);
     assert_eq!(
         (size_of::<TunnelSlot>(), align_of::<TunnelSlot>()),
         (64, 64)

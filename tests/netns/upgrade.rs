@@ -112,7 +112,8 @@ fn a_daemon_that_runs_out_of_memory_breaks_no_transfer_and_comes_back() -> Resul
         // What it asks for from now on is more than it gets.
         limit.set(256 << 10)?;
         limit.take_in(daemon.pid().context("a running daemon")?)?;
-        let text = configuration();
+        let text =
+            configuration() + &"# A line among more than there is room for.\n".repeat(1 << 20);
         wait_until("the kernel ends the daemon", SOON, || {
             let reloaded = lab.write_config(&text).and_then(|_| daemon.reload());
             drop(reloaded);
@@ -121,6 +122,7 @@ fn a_daemon_that_runs_out_of_memory_breaks_no_transfer_and_comes_back() -> Resul
         for vip in http_vips() {
             ask_http(lab, vip).context("without a daemon")?;
         }
+        lab.write_config(&configuration())?;
         *daemon = lab.start_nlb()?;
         let status = daemon.status()?;
         ensure!(status["adopted"] == true, "{status}");

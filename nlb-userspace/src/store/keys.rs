@@ -5,20 +5,14 @@
 //! that is sent again after a crash is answered as it was, or told that nobody knows how it ended; it
 //! is never done twice. How many keys are kept, and for how long, is bounded, and the file with it.
 
-use std::{
-    collections::VecDeque,
-    fs::{self, File},
-    io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
-    time::SystemTime,
-};
+use std::{collections::VecDeque, fs::File, path::Path, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     StoreError,
-    journal::{self, Journal, Medium as _},
+    directory::Directory,
+    journal::{self, Journal},
 };
 
 /// How many keys are kept.
@@ -71,7 +65,7 @@ pub struct KeptAnswer {
 /// The file.
 #[derive(Debug)]
 pub struct KeyLog {
-    directory: PathBuf,
+    directory: Directory,
     journal: Option<Journal<File>>,
     /// The last record of each key, the oldest key first.
     kept: VecDeque<KeyRecord>,
@@ -84,15 +78,13 @@ impl KeyLog {
     /// for they are of another release, are passed over.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let mut log = Self {
-            directory: directory.to_owned(),
+            directory: Directory::new(directory),
             journal: None,
             kept: VecDeque::new(),
             kept_bytes: 0,
         };
-        let bytes = match fs::read(log.path("keys")) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(log),
-            Err(source) => return Err(log.error("read", "keys")(source)),
+        let Some(bytes) = log.directory.read("keys")? else {
+            return Ok(log);
         };
         let (records, whole) = journal::records(&bytes);
         for payload in records {
@@ -100,8 +92,9 @@ impl KeyLog {
                 log.note(record);
             }
         }
-        let file = log.file("keys")?;
-        log.journal = Some(Journal::new(file, whole).map_err(log.error("write", "keys"))?);
+        let file = log.directory.file("keys")?;
+        log.journal =
+            Some(Journal::new(file, whole).map_err(log.directory.error("write", "keys"))?);
         log.forget_old();
         Ok(log)
     }
@@ -119,7 +112,7 @@ impl KeyLog {
             record.outcome = KeyOutcome::Begun;
         }
         let payload = serde_json::to_vec(&record)
-            .map_err(|error| self.error("write", "keys")(error.into()))?;
+            .map_err(|error| self.directory.error("write", "keys")(error.into()))?;
         let mut journal = match self.journal.take() {
             Some(journal) => journal,
             None => self.make()?,
@@ -127,7 +120,7 @@ impl KeyLog {
         let result = journal.append(&payload);
         let length = journal.length();
         self.journal = Some(journal);
-        result.map_err(self.error("write", "keys"))?;
+        result.map_err(self.directory.error("write", "keys"))?;
         self.note(record);
         self.forget_old();
         if length > SMALL.max(self.kept_bytes * 2) {
@@ -164,68 +157,22 @@ impl KeyLog {
         let mut bytes = Vec::new();
         for record in &self.kept {
             let payload = serde_json::to_vec(record)
-                .map_err(|error| self.error("write", "keys.new")(error.into()))?;
+                .map_err(|error| self.directory.error("write", "keys")(error.into()))?;
             bytes.extend(journal::framed(&payload));
         }
-        let aside = self.file("keys.new")?;
-        aside
-            .set_len(0)
-            .and_then(|()| aside.write_at_all(&bytes, 0))
-            .and_then(|()| aside.sync_all())
-            .map_err(self.error("write", "keys.new"))?;
-        fs::rename(self.path("keys.new"), self.path("keys"))
-            .map_err(self.error("replace", "keys"))?;
-        self.sync_directory()?;
+        let file = self.directory.replace("keys", &bytes)?;
         self.kept_bytes = bytes.len() as u64;
-        let journal = Journal::new(aside, self.kept_bytes);
-        self.journal = Some(journal.map_err(self.error("write", "keys"))?);
+        let journal = Journal::new(file, self.kept_bytes);
+        self.journal = Some(journal.map_err(self.directory.error("write", "keys"))?);
         Ok(())
     }
 
     /// Makes the directory and the file.
     fn make(&self) -> Result<Journal<File>, StoreError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.directory)
-            .map_err(self.error("make", ""))?;
-        let file = self.file("keys")?;
-        self.sync_directory()?;
-        Journal::new(file, 0).map_err(self.error("write", "keys"))
-    }
-
-    fn sync_directory(&self) -> Result<(), StoreError> {
-        File::open(&self.directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(self.error("sync", ""))
-    }
-
-    fn file(&self, name: &str) -> Result<File, StoreError> {
-        File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(self.path(name))
-            .map_err(self.error("open", name))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
-    }
-
-    fn error(
-        &self,
-        action: &'static str,
-        name: &str,
-    ) -> impl FnOnce(io::Error) -> StoreError + use<> {
-        let path = self.path(name);
-        move |source| StoreError::Io {
-            action,
-            path,
-            source,
-        }
+        self.directory.make()?;
+        let file = self.directory.file("keys")?;
+        self.directory.sync()?;
+        Journal::new(file, 0).map_err(self.directory.error("write", "keys"))
     }
 }
 
@@ -241,6 +188,8 @@ pub fn unix_seconds() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn record(key: &str, outcome: KeyOutcome) -> KeyRecord {

@@ -9,6 +9,7 @@
 //!
 //! Beside them, [`keys`] remembers which requests were answered already.
 
+mod directory;
 mod journal;
 pub mod keys;
 
@@ -16,12 +17,12 @@ use std::{
     fmt,
     fs::{self, File},
     io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
+use self::directory::Directory;
 pub use self::journal::{Journal, Medium};
 use crate::document::overlay::{Delta, Overlay};
 
@@ -129,7 +130,7 @@ impl State {
 /// The state directory.
 #[derive(Debug)]
 pub struct Store {
-    directory: PathBuf,
+    directory: Directory,
     /// The number of the last write.
     number: u64,
     /// What the snapshot takes, in bytes.
@@ -145,7 +146,7 @@ impl Store {
     /// write that was never acknowledged were cut off.
     pub fn open(directory: &Path) -> Result<(Self, State, u64), StoreError> {
         let mut store = Self {
-            directory: directory.to_owned(),
+            directory: Directory::new(directory),
             number: 0,
             snapshot_bytes: 0,
             journal: None,
@@ -156,28 +157,22 @@ impl Store {
             return Ok((store, state, 0));
         }
         store.lock()?;
-        let path = store.path("snapshot");
-        match fs::read(&path) {
-            Ok(bytes) => {
-                let (records, _) = journal::records(&bytes);
-                let [payload] = records.as_slice() else {
-                    let reason = "its checksum is wrong".to_owned();
-                    return Err(StoreError::Foreign { path, reason });
-                };
-                let snapshot: Numbered<State> = read(&path, payload)?;
-                store.snapshot_bytes = bytes.len() as u64;
-                store.number = snapshot.number;
-                state = snapshot.what;
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(store.error("read", "snapshot")(source)),
+        if let Some(bytes) = store.directory.read("snapshot")? {
+            let path = store.directory.path("snapshot");
+            let (records, _) = journal::records(&bytes);
+            let [payload] = records.as_slice() else {
+                let reason = "its checksum is wrong".to_owned();
+                return Err(StoreError::Foreign { path, reason });
+            };
+            let snapshot: Numbered<State> = read(&path, payload)?;
+            store.snapshot_bytes = bytes.len() as u64;
+            store.number = snapshot.number;
+            state = snapshot.what;
         }
-        let path = store.path("journal");
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((store, state, 0)),
-            Err(source) => return Err(store.error("read", "journal")(source)),
+        let Some(bytes) = store.directory.read("journal")? else {
+            return Ok((store, state, 0));
         };
+        let path = store.directory.path("journal");
         let (records, whole) = journal::records(&bytes);
         for payload in records {
             let record: Numbered<Record> = read(&path, payload)?;
@@ -191,10 +186,11 @@ impl Store {
             && !tail.is_empty()
         {
             // For whoever wants to know what it was; that it cannot be kept is no harm.
-            let _evidence = fs::write(store.path("journal.cut"), tail);
+            let _evidence = fs::write(store.directory.path("journal.cut"), tail);
         }
-        let file = store.file("journal")?;
-        let journal = Journal::new(file, whole).map_err(store.error("write", "journal"))?;
+        let file = store.directory.file("journal")?;
+        let journal =
+            Journal::new(file, whole).map_err(store.directory.error("write", "journal"))?;
         store.journal = Some(journal);
         Ok((store, state, cut))
     }
@@ -205,13 +201,13 @@ impl Store {
             self.make()?;
         }
         let number = self.number + 1;
-        let payload = written(number, record).map_err(self.error("write", "journal"))?;
+        let payload = written(number, record).map_err(self.directory.error("write", "journal"))?;
         let Some(journal) = &mut self.journal else {
             return Ok(());
         };
         let result = journal.append(&payload);
         let length = journal.length();
-        result.map_err(self.error("write", "journal"))?;
+        result.map_err(self.directory.error("write", "journal"))?;
         self.number = number;
         if length > SMALL.max(self.snapshot_bytes * 2) {
             // The write is safe already; a journal that stays long is no harm.
@@ -224,92 +220,44 @@ impl Store {
 
     /// Puts a snapshot in the journal's place.
     pub fn compact(&mut self, state: &State) -> Result<(), StoreError> {
-        let payload = written(self.number, state).map_err(self.error("write", "snapshot"))?;
+        let payload =
+            written(self.number, state).map_err(self.directory.error("write", "snapshot"))?;
         let bytes = journal::framed(&payload);
-        let aside = self.file("snapshot.new")?;
-        aside
-            .set_len(0)
-            .and_then(|()| aside.write_at_all(&bytes, 0))
-            .and_then(|()| aside.sync_all())
-            .map_err(self.error("write", "snapshot.new"))?;
-        fs::rename(self.path("snapshot.new"), self.path("snapshot"))
-            .map_err(self.error("replace", "snapshot"))?;
-        self.sync_directory()?;
+        let _replaced = self.directory.replace("snapshot", &bytes)?;
         self.snapshot_bytes = bytes.len() as u64;
         if let Some(journal) = &mut self.journal {
             let result = journal.clear();
-            result.map_err(self.error("empty", "journal"))?;
+            result.map_err(self.directory.error("empty", "journal"))?;
         }
         Ok(())
     }
 
     /// Makes the directory and the journal.
     fn make(&mut self) -> Result<(), StoreError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.directory)
-            .map_err(self.error("make", ""))?;
+        self.directory.make()?;
         self.lock()?;
-        let file = self.file("journal")?;
-        self.sync_directory()?;
-        self.journal = Some(Journal::new(file, 0).map_err(self.error("write", "journal"))?);
+        let file = self.directory.file("journal")?;
+        self.directory.sync()?;
+        self.journal =
+            Some(Journal::new(file, 0).map_err(self.directory.error("write", "journal"))?);
         Ok(())
     }
 
     fn lock(&mut self) -> Result<(), StoreError> {
         if self.lock.is_none() {
-            let directory = File::open(&self.directory).map_err(self.error("open", ""))?;
+            let directory = self.directory.open()?;
             match directory.try_lock() {
                 Ok(()) => {}
                 Err(fs::TryLockError::WouldBlock) => {
-                    return Err(StoreError::Taken(self.directory.clone()));
+                    return Err(StoreError::Taken(self.directory.path("")));
                 }
                 Err(fs::TryLockError::Error(source)) => {
-                    return Err(self.error("lock", "")(source));
+                    return Err(self.directory.error("lock", "")(source));
                 }
             }
             self.lock = Some(directory);
         }
         Ok(())
-    }
-
-    fn sync_directory(&self) -> Result<(), StoreError> {
-        File::open(&self.directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(self.error("sync", ""))
-    }
-
-    fn file(&self, name: &str) -> Result<File, StoreError> {
-        File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(self.path(name))
-            .map_err(|source| StoreError::Io {
-                action: "open",
-                path: self.path(name),
-                source,
-            })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        if name.is_empty() {
-            self.directory.clone()
-        } else {
-            self.directory.join(name)
-        }
-    }
-
-    fn error(&self, action: &'static str, name: &str) -> impl Fn(io::Error) -> StoreError + use<> {
-        let path = self.path(name);
-        move |source| StoreError::Io {
-            action,
-            path: path.clone(),
-            source,
-        }
     }
 }
 

@@ -1,7 +1,6 @@
-//! What valid configurations mean, and that no text whatever makes the reader panic.
+//! What valid configurations mean.
 
 use std::{
-    fs,
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU32,
     path::{Path, PathBuf},
@@ -15,8 +14,6 @@ use nlb_userspace::config::{
     Mode, Node, OnExit, OverLimit, Protocol, Seccomp, Share, StrandedAction, Suspicion, Target,
     TargetGroup, TcpApi, TunnelOptions, TunnelSource, TunnelSources, XdpMode,
 };
-use proptest::prelude::*;
-
 const MINIMAL: &str = r#"
 [node]
 interfaces = ["eth0"]
@@ -39,89 +36,7 @@ port = 80
   address = "10.0.0.11"
 "#;
 
-const FULL: &str = r#"
-[node]
-interfaces = ["eth0", "eth1"]
-xdp_mode = "generic"
-hash_key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
-bpffs = "/run/bpf"
-socket = "/run/nlb/a.sock"
-api.tcp.address = "[2001:db8::5]:8443"
-api.tcp.certificate_file = "/etc/nlb/node.pem"
-api.tcp.key_file = "/etc/nlb/node.key"
-api.tcp.client_ca_file = "/etc/nlb/clients.pem"
-metrics = "127.0.0.1:9118"
-on_exit = "detach"
-user = "nlb"
-seccomp = "log"
-state_directory = "/srv/nlb"
-tunnel.source_ipv4 = "10.9.0.1/28"
-tunnel.source_ipv6 = "fd09::1"
-capacity = { flows = 2048, targets = 8, listeners = 16, target_groups = 4 }
-
-[[load_balancer]]
-name = "edge"
-addresses = ["192.0.2.10", "2001:db8::10", "192.0.2.11"]
-
-  [[load_balancer.listener]]
-  protocol = "TCP_UDP"
-  port = 443
-  target_group = "web"
-  tcp.idle_timeout.seconds = 60
-  tcp.idle_timeout.action = "silent"
-  tcp.mss_clamp_bytes = 1360
-  udp.idle_timeout.seconds = 1
-
-  [[load_balancer.listener]]
-  protocol = "TCP_UDP"
-  port = 443
-  target_group = "web-v6"
-
-  [[load_balancer.listener]]
-  protocol = "UDP"
-  port = 53
-  target_group = "web"
-
-[[target_group]]
-name = "web"
-protocol = "TCP_UDP"
-port = 8443
-mode = "nat"
-preserve_client_ip.enabled = true
-deregistration_delay.timeout_seconds = 0
-deregistration_delay.connection_termination.enabled = false
-target_health_state.unhealthy.connection_termination.enabled = false
-target_health_state.unhealthy.draining_interval_seconds = 30
-
-  [target_group.health_check]
-  enabled = true
-  protocol = "HTTP"
-  port = 8080
-  path = "/healthz?full=1"
-  interval_seconds = 0.5
-  timeout_seconds = 0.25
-  healthy_threshold_count = 2
-  unhealthy_threshold_count = 10
-  matcher.http_code = "200,204-206"
-
-  [[target_group.target]]
-  address = "10.0.0.11"
-  port = 9443
-  weight = 0
-
-  [[target_group.target]]
-  address = "10.0.0.11"
-  weight = 999
-
-[[target_group]]
-name = "web-v6"
-protocol = "TCP_UDP"
-port = 443
-mode = "dsr-l2"
-
-  [[target_group.target]]
-  address = "2001:db8:1::11"
-"#;
+const FULL: &str = include_str!("full.toml");
 
 /// What a group says of its tunnel if nothing is written.
 const NO_TUNNEL: TunnelOptions = TunnelOptions {
@@ -764,95 +679,5 @@ fn debug_of_a_configuration_does_not_show_the_hash_key() {
             "{shown}"
         );
         assert!(!shown.contains("17, 18"), "{shown}");
-    }
-}
-
-/// Pieces that mutated files are made of, besides slices of the file itself.
-const PIECES: &[&str] = &[
-    "",
-    "0",
-    "-1",
-    "99999999999999999999",
-    "nan",
-    "1e400",
-    "true",
-    "\"\"",
-    "\"é\u{0}\"",
-    "[]",
-    "{}",
-    "[[",
-    "]]",
-    "=",
-    ".",
-    "\n",
-    "[node]",
-    "[load_balancer]",
-    "[[target_group.target]]",
-    "\"TCP_UDP\"",
-    "\"::1\"",
-    "2026-01-01",
-    "'''",
-    "# ",
-    "🦀",
-];
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn no_text_makes_it_panic(text in "\\PC{0,200}") {
-        drop(config::parse("nlb.toml", &text));
-    }
-
-    #[test]
-    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("nlb.toml");
-        fs::write(&path, bytes).unwrap();
-        drop(config::load(&path));
-    }
-
-    #[test]
-    fn a_mutated_file_is_judged_without_panic_and_always_alike(
-        cuts in proptest::collection::vec(
-            (any::<prop::sample::Index>(), 0_usize..12, prop::sample::select(PIECES)),
-            1..6,
-        ),
-    ) {
-        let mut text: Vec<char> = FULL.chars().collect();
-        for (at, length, piece) in cuts {
-            let at = at.index(text.len() + 1);
-            let end = (at + length).min(text.len());
-            text.splice(at..end, piece.chars());
-        }
-        let text: String = text.into_iter().collect();
-        let first = config::parse("nlb.toml", &text);
-        prop_assert_eq!(&first, &config::parse("nlb.toml", &text));
-        if let Err(faults) = first {
-            prop_assert!(faults.len() > 0);
-            for fault in &faults {
-                let place = fault.position.unwrap();
-                prop_assert!(place.line <= text.matches('\n').count() + 1);
-                prop_assert!(!fault.to_string().contains('\n'));
-            }
-        }
-    }
-
-    #[test]
-    fn values_of_any_shape_anywhere_are_judged_without_panic(
-        line in any::<prop::sample::Index>(),
-        piece in prop::sample::select(PIECES),
-    ) {
-        let lines: Vec<&str> = FULL.lines().collect();
-        let chosen = line.index(lines.len());
-        let text: String = lines
-            .iter()
-            .enumerate()
-            .map(|(index, line)| match line.split_once('=') {
-                Some((key, _)) if index == chosen => format!("{key}= {piece}\n"),
-                _ => format!("{line}\n"),
-            })
-            .collect();
-        drop(config::parse("nlb.toml", &text));
     }
 }

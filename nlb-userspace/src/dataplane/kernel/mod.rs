@@ -1,60 +1,48 @@
 //! The kernel's maps: taking the steps of a plan, reading what is there, counting.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    os::fd::AsFd as _,
-    sync::Arc,
-};
+mod admission;
+mod found;
+
+use std::{collections::BTreeMap, os::fd::AsFd as _, sync::Arc};
 
 use aya::{
     Ebpf,
-    maps::{
-        Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf,
-        lpm_trie::Key as Prefix,
-    },
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
 use nlb_common::{
     address::Address,
-    admission::{ALLOW, Admission, AdmissionPolicy, DENY, MAX_SOURCES, Source, settled},
+    admission::{Admission, Source},
     counter::Traffic,
-    decap::SourceKey,
     flow::Bucket,
     hash::Key,
-    listener::{Listener, ListenerId, ListenerKey, ListenerPolicy},
+    listener::{Listener, ListenerId, ListenerKey},
     maps::{Header, Hints, Prefilter},
-    next_hop::{NeighbourKey, NextHop, NextHopId, NextHopSlot, VlanLink},
+    next_hop::{NeighbourKey, NextHopSlot},
     plain::Plain,
-    quic::{CidLayout, ServerIdKey},
+    quic::ServerIdKey,
     ring::Ring,
-    source::{Pool, SourceId, TURNS, Translations},
+    source::{Pool, Translations},
     stop::Stop,
-    target::{Target, TargetControl, TargetId, TargetIdentity},
+    target::{Target, TargetId},
     tick::Tick,
-    tunnel::{Tunnel, TunnelSlot},
+    tunnel::TunnelSlot,
 };
 use zerocopy::FromZeros as _;
 
+use self::admission::RuleMap;
+pub use self::found::{Found, FoundRing};
 use super::{
     Dataplane, DataplaneError, RingSlots, Step,
     shared::Shared,
-    sweep::{self, FlowsBySource, Sweep},
+    sweep::{self, Sweep},
 };
 use crate::{flows::Table, plan::Limits, settling::Settling, source_rules::SourceRules};
 
 /// `BPF_F_MMAPABLE` of `linux/bpf.h`: the inner maps of `RINGS` must have the template's flags.
 const MMAPABLE: u32 = 1 << 10;
 
-/// `BPF_F_NO_PREALLOC` of `linux/bpf.h`, which tries must have.
-const NO_PREALLOC: u32 = 1;
-
-/// Listeners' rules in the kernel.
-type RuleMap = LpmTrie<MapData, Plain<SourceKey>, u32>;
-
 /// Rings in the kernel.
 type RingMaps = ArrayOfMaps<MapData, Array<MapData, Plain<Ring>>>;
-
-/// Sets of rules that are kept open, for listeners that share them.
-const OPEN_RULES: usize = 16;
 
 /// Every map that the daemon uses.
 pub struct KernelMaps {
@@ -82,54 +70,6 @@ pub struct KernelMaps {
     listener_counters: PerCpuArray<MapData, Plain<Traffic>>,
     target_counters: PerCpuArray<MapData, Plain<Traffic>>,
     stop_counters: PerCpuArray<MapData, u64>,
-}
-
-/// What a daemon finds in maps that another one left.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Found {
-    /// The generation that was live.
-    pub generation: u64,
-    /// Listeners' records.
-    pub listeners: Vec<(ListenerId, ListenerKey, ListenerPolicy)>,
-    /// Listeners' rules and limits.
-    pub admissions: Vec<(ListenerId, AdmissionPolicy)>,
-    /// What new flows find.
-    pub listener_index: Vec<(ListenerKey, ListenerId)>,
-    /// Targets' records.
-    pub targets: Vec<(TargetId, TargetIdentity, TargetControl)>,
-    /// Tunnels by target group.
-    pub tunnels: Vec<(u16, Tunnel)>,
-    /// The prefilter's bitmap.
-    pub prefilter: Vec<u64>,
-    /// Targets that a ring names: those that took new flows.
-    pub in_rings: BTreeSet<TargetId>,
-    /// The pool's addresses.
-    pub sources: Vec<(SourceId, Address)>,
-    /// Those that new flows get.
-    pub turns: BTreeSet<SourceId>,
-    /// Next hops by neighbour; `None` where the record is invalid.
-    pub next_hops: Vec<(NeighbourKey, NextHopId, Option<NextHop>)>,
-    /// What is behind VLAN interfaces, by their indexes.
-    pub vlan_links: Vec<(u32, VlanLink)>,
-    /// How listeners read QUIC connection IDs.
-    pub cid_layouts: Vec<(ListenerId, CidLayout)>,
-    /// QUIC servers by their numbers.
-    pub server_ids: Vec<(ServerIdKey, TargetId)>,
-    /// Rings of listeners that pin flows on change: slots and bases.
-    pub settling: Vec<FoundRing>,
-    /// Listeners that packets find by the number of their prefilter's bit.
-    pub hints: Vec<(u16, ListenerId)>,
-}
-
-/// A ring of a listener that pins flows on change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FoundRing {
-    /// Its id.
-    pub group: u16,
-    /// As [`Step::ReplaceRing`] has them.
-    pub slots: Arc<[u32]>,
-    /// As [`Step::ReplaceRing`] has them.
-    pub bases: Arc<[u32]>,
 }
 
 pub(super) fn map_error(
@@ -284,145 +224,6 @@ impl KernelMaps {
         }
     }
 
-    /// Reads everything that a daemon needs to go on where another one stopped.
-    pub fn read(&self) -> Result<Found, DataplaneError> {
-        let listeners: Vec<_> = (0u16..)
-            .zip(self.listeners.iter())
-            .filter_map(|(id, record)| Some((ListenerId(id), record.key()?, record.policy())))
-            .collect();
-        let settling = self.settling(&listeners)?;
-        let admissions = (0u16..)
-            .zip(self.admissions.iter())
-            .map(|(id, record)| (ListenerId(id), record.policy()))
-            .filter(|(_, policy)| *policy != AdmissionPolicy::default())
-            .collect();
-        let targets = (0u32..)
-            .zip(self.targets.iter())
-            .filter_map(|(id, record)| Some((TargetId(id), record.identity(), record.control()?)))
-            .collect::<Vec<_>>();
-        let listener_index = self
-            .listener_index
-            .iter()
-            .map(|entry| {
-                let (Plain(key), id) = entry.map_err(map_error("read", "LISTENER_INDEX"))?;
-                Ok((key, ListenerId(u16::try_from(id).unwrap_or_default())))
-            })
-            .collect::<Result<_, DataplaneError>>()?;
-        let next_hops = self
-            .next_hop_index
-            .iter()
-            .map(|entry| {
-                let (Plain(key), id) = entry.map_err(map_error("read", "NEXT_HOP_INDEX"))?;
-                let id = NextHopId(u16::try_from(id).unwrap_or_default());
-                let next_hop = self
-                    .next_hops
-                    .get(usize::from(id.0))
-                    .and_then(NextHopSlot::read)
-                    .map(|(next_hop, _)| next_hop);
-                Ok((key, id, next_hop))
-            })
-            .collect::<Result<_, DataplaneError>>()?;
-        let vlan_links = self
-            .vlan_links
-            .iter()
-            .map(|entry| {
-                let (interface, word) = entry.map_err(map_error("read", "VLAN_LINKS"))?;
-                Ok((interface, VlanLink::of_word(word)))
-            })
-            .collect::<Result<_, DataplaneError>>()?;
-        let cid_layouts = (0u16..)
-            .zip(self.listeners.iter())
-            .filter_map(|(id, record)| Some((ListenerId(id), record.cid_layout()?)))
-            .collect();
-        let server_ids = self
-            .server_ids
-            .iter()
-            .map(|entry| {
-                let (Plain(key), id) = entry.map_err(map_error("read", "SERVER_IDS"))?;
-                Ok((key, TargetId(id)))
-            })
-            .collect::<Result<_, DataplaneError>>()?;
-        Ok(Found {
-            in_rings: self.in_rings(&targets)?,
-            sources: self.pool.iter().flat_map(Pool::all).collect(),
-            turns: self
-                .pool
-                .iter()
-                .flat_map(|pool| [true, false].map(|is_v4| (pool, is_v4)))
-                .flat_map(|(pool, is_v4)| (0..TURNS).filter_map(move |n| pool.turn(is_v4, n)))
-                .collect(),
-            generation: self.header().map_or(0, |header| header.generation.load()),
-            listeners,
-            admissions,
-            listener_index,
-            targets,
-            tunnels: (0u16..)
-                .zip(self.tunnels.iter())
-                .filter_map(|(group, slot)| Some((group, slot.read()?)))
-                .collect(),
-            prefilter: self
-                .prefilter
-                .iter()
-                .flat_map(|prefilter| &prefilter.words)
-                .map(nlb_common::word::Word::load)
-                .collect(),
-            next_hops,
-            vlan_links,
-            cid_layouts,
-            server_ids,
-            settling,
-            hints: (0..=u16::MAX)
-                .flat_map(|number| self.hints.iter().map(move |hints| (number, hints)))
-                .map(|(number, hints)| (number, hints.get(number)))
-                .filter(|(_, id)| id.0 != 0)
-                .collect(),
-        })
-    }
-
-    /// The rings of listeners that pin flows on change.
-    fn settling(
-        &self,
-        listeners: &[(ListenerId, ListenerKey, ListenerPolicy)],
-    ) -> Result<Vec<FoundRing>, DataplaneError> {
-        let groups: BTreeSet<u16> = listeners
-            .iter()
-            .filter(|(_, _, policy)| policy.flags.pins_on_change())
-            .map(|(_, _, policy)| policy.group)
-            .collect();
-        let mut found = Vec::new();
-        for group in groups {
-            if let (Some(slots), Some(bases)) = (
-                ring(&self.rings, "RINGS", group)?,
-                ring(&self.ring_bases, "RING_BASES", group)?,
-            ) {
-                found.push(FoundRing {
-                    group,
-                    slots,
-                    bases,
-                });
-            }
-        }
-        Ok(found)
-    }
-
-    /// The targets that the rings of these targets' groups name.
-    fn in_rings(
-        &self,
-        targets: &[(TargetId, TargetIdentity, TargetControl)],
-    ) -> Result<BTreeSet<TargetId>, DataplaneError> {
-        let groups: BTreeSet<u16> = targets
-            .iter()
-            .map(|(_, identity, _)| identity.group)
-            .collect();
-        let mut in_rings = BTreeSet::new();
-        for group in groups {
-            if let Some(slots) = ring(&self.rings, "RINGS", group)? {
-                in_rings.extend(slots.iter().filter(|id| **id != 0).copied().map(TargetId));
-            }
-        }
-        Ok(in_rings)
-    }
-
     /// What was counted of a listener.
     pub fn listener_traffic(&self, id: ListenerId) -> Result<Traffic, DataplaneError> {
         traffic(&self.listener_counters, id.0.into(), "LISTENER_COUNTERS")
@@ -460,107 +261,6 @@ impl KernelMaps {
             },
             now,
         )
-    }
-
-    /// How many flows the map says each source has, if any listener limits them.
-    pub fn flows_of_sources(&self) -> Result<FlowsBySource, DataplaneError> {
-        let mut found = FlowsBySource::new();
-        if !sweep::limits_sources(&self.admissions) {
-            return Ok(found);
-        }
-        // A key that vanishes meanwhile sends the walk back to its beginning.
-        for key in self.sources.keys().take(2 * MAX_SOURCES as usize) {
-            let Plain(source) = key.map_err(map_error("read", "ADMISSION_SOURCES"))?;
-            if let Some([_, active]) = self.source(&source)? {
-                found.insert(source, active);
-            }
-        }
-        Ok(found)
-    }
-
-    fn source(&self, source: &Source) -> Result<Option<[u64; 2]>, DataplaneError> {
-        match self.sources.get(&Plain(*source), 0) {
-            Ok(record) => Ok(Some(record)),
-            Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(None),
-            Err(error) => Err(map_error("read", "ADMISSION_SOURCES")(error)),
-        }
-    }
-
-    /// Replaces what was counted of sources by what a sweep found; `before` is what the map said
-    /// when the sweep began.
-    ///
-    /// A record is read and written, not swapped: a flow that begins between the two is counted by
-    /// the next sweep only.
-    pub fn settle_sources(
-        &mut self,
-        before: &FlowsBySource,
-        sweep: &Sweep,
-    ) -> Result<(), DataplaneError> {
-        let flows_of = |source: &Source| sweep.by_source.get(source).copied().unwrap_or(0);
-        for (source, before) in before {
-            let Some([window, active]) = self.source(source)? else {
-                continue;
-            };
-            let settled = settled(flows_of(source), *before, active);
-            if settled != active {
-                self.set_source(source, [window, settled])?;
-            }
-        }
-        // Those that the map forgot, or did not know when their limit was made; the others may go on.
-        for (source, flows) in &sweep.by_source {
-            if !before.contains_key(source) && self.is_over(source, *flows) {
-                let window = self.source(source)?.map_or(0, |[window, _]| window);
-                self.set_source(source, [window, *flows])?;
-            }
-        }
-        Ok(())
-    }
-
-    fn is_over(&self, source: &Source, flows: u64) -> bool {
-        usize::try_from(source.listener)
-            .ok()
-            .and_then(|listener| self.admissions.get(listener))
-            .is_some_and(|record| flows >= u64::from(record.policy().source_active_flows))
-    }
-
-    fn set_source(&mut self, source: &Source, record: [u64; 2]) -> Result<(), DataplaneError> {
-        self.sources
-            .insert(Plain(*source), record, 0)
-            .map_err(map_error("write", "ADMISSION_SOURCES"))
-    }
-
-    /// Gives a listener the rules in this map, or in a new one.
-    fn replace_rules(&mut self, id: ListenerId, rules: &SourceRules) -> Result<(), DataplaneError> {
-        let made = self
-            .made_rules
-            .iter()
-            .position(|(made, _)| made.is_same(rules));
-        let made = if let Some(made) = made {
-            made
-        } else {
-            let map = rule_map(rules)?;
-            if self.made_rules.len() == OPEN_RULES {
-                self.made_rules.remove(0);
-            }
-            self.made_rules.push((rules.clone(), map));
-            self.made_rules.len() - 1
-        };
-        if let Some((_, map)) = self.made_rules.get(made) {
-            self.rules
-                .set(id.0.into(), map, 0)
-                .map_err(map_error("replace rules of", "RULES"))?;
-        }
-        Ok(())
-    }
-
-    /// Frees a listener's rules: there is no way to take a map out, but to put another one there.
-    fn remove_rules(&mut self, id: ListenerId) -> Result<(), DataplaneError> {
-        let empty = RuleMap::create(1, NO_PREALLOC)
-            .map_err(map_error("make an empty set of rules for", "RULES"))?;
-        self.made_rules.clear();
-        self.rules
-            .set(id.0.into(), &empty, 0)
-            .map_err(map_error("remove rules of", "RULES"))
     }
 }
 
@@ -615,21 +315,6 @@ fn ring(
 }
 
 /// A set of rules as a map. No packet sees it while it is filled.
-fn rule_map(rules: &SourceRules) -> Result<RuleMap, DataplaneError> {
-    let count = u32::try_from(rules.verdicts().len()).unwrap_or(u32::MAX);
-    let mut map = RuleMap::create(count, NO_PREALLOC)
-        .map_err(map_error("make a set of rules for", "RULES"))?;
-    for verdict in rules.verdicts() {
-        let key = Prefix::new(
-            SourceKey::BITS_BEFORE + u32::from(verdict.bits),
-            Plain(SourceKey::of(verdict.prefix)),
-        );
-        map.insert(&key, if verdict.allows { ALLOW } else { DENY }, 0)
-            .map_err(map_error("write a set of rules for", "RULES"))?;
-    }
-    Ok(map)
-}
-
 fn traffic(
     counters: &PerCpuArray<MapData, Plain<Traffic>>,
     index: u32,

@@ -157,6 +157,14 @@ impl Progress {
         protocol
     }
 
+    /// Whether the flow is one that goes on in this tick, so that a packet that opens and ends
+    /// nothing has no news of it: what it answers to is there, and nothing else is.
+    #[inline(always)]
+    pub const fn goes_on(self, now: Tick) -> bool {
+        self.state.0 & !FlowState::ANSWERED.0 == FlowState::ESTABLISHED.0
+            && self.last_seen.0 == now.0
+    }
+
     /// Whether both are of flows with the same client's port and protocol.
     #[inline(always)]
     pub const fn is_of_same_endpoint(self, other: Self) -> bool {
@@ -226,6 +234,40 @@ pub struct FlowEntry {
 pub struct Bucket {
     /// The entries, in no order.
     pub entries: [FlowEntry; WAYS],
+}
+
+/// The share of the table's buckets that are near ones: one in so many.
+pub const NEAR_SHARE: u32 = 16;
+
+/// Fewer buckets than this have no near and far ones.
+pub const LEAST_BUCKETS: u32 = 2;
+
+/// How many of so many buckets are near ones; both are powers of two.
+#[inline(always)]
+#[must_use]
+pub const fn near_buckets(buckets: u32) -> u32 {
+    if buckets < NEAR_SHARE {
+        1
+    } else {
+        buckets / NEAR_SHARE
+    }
+}
+
+/// The number of the far bucket that a hash leads to, by its upper bits: any but the near ones.
+#[inline(always)]
+#[must_use]
+pub const fn far_bucket(hash: u32, near_mask: u32, bucket_mask: u32) -> u32 {
+    let far = bucket_mask.wrapping_sub(near_mask);
+    let index = (hash as u64 * far as u64) >> 32;
+    near_mask.wrapping_add(1).wrapping_add(index as u32)
+}
+
+/// The mark of a near bucket one of whose flows found no room there; never 0, which is that of a
+/// bucket whose flows are all there.
+#[inline(always)]
+#[must_use]
+pub const fn spilled(now: Tick) -> u64 {
+    1 << 16 | now.0 as u64
 }
 
 /// A client's end of a flow.

@@ -21,6 +21,8 @@ pub struct Settings {
     pub table_key: Key,
     /// Number of buckets − 1; the number is a power of two.
     pub bucket_mask: u32,
+    /// Number of near buckets − 1; the number is a power of two ([`crate::flow::near_buckets`]).
+    pub near_mask: u32,
     /// Not 0: faults of the daemon that a packet meets (an id without a record) are logged, as far
     /// as the log takes them. Where it is 0 the verifier removes the code.
     pub log_faults: u32,
@@ -35,4 +37,6 @@ pub struct Settings {
     /// Not 0: there may be listeners that answer with SYN cookies, and room for what that takes
     /// ([`crate::sequence`]). Where it is 0 the verifier removes the code.
     pub makes_cookies: u32,
+    /// Room up to a whole word.
+    pub reserved: u32,
 }

@@ -8,6 +8,8 @@ pub enum Stage {
     Classify,
     /// It may be addressed to a listener, and its flow is not simply forwarded.
     Begin,
+    /// It may be addressed to a listener, and no flow of its client to that is remembered.
+    First,
     /// It may be a target's answer, and its way to the client is not remembered.
     Back,
     /// ICMP that is addressed to a VIP, or an ICMP error that may be about a target.
@@ -59,6 +61,7 @@ impl Stage {
     pub const ALL: &[Self] = &[
         Self::Classify,
         Self::Begin,
+        Self::First,
         Self::Back,
         Self::Icmp,
         Self::Fragment,
@@ -90,7 +93,7 @@ impl Stage {
     pub const fn depth(self) -> u8 {
         match self {
             Self::Classify => 1,
-            Self::Begin | Self::Icmp | Self::Fragment => 2,
+            Self::Begin | Self::First | Self::Icmp | Self::Fragment => 2,
             Self::Back | Self::Quic | Self::OuterError => 3,
             Self::Depart
             | Self::SnatKnown
@@ -117,6 +120,7 @@ impl Stage {
         match self {
             Self::Classify => "nlb_classify",
             Self::Begin => "nlb_begin",
+            Self::First => "nlb_first",
             Self::Back => "nlb_back",
             Self::Icmp => "nlb_icmp",
             Self::Fragment => "nlb_fragment",

@@ -49,7 +49,7 @@ fn address() -> Address {
 
 #[test]
 fn sizes() {
-    assert_eq!(LAYOUT_VERSION, 5);
+    assert_eq!(LAYOUT_VERSION, 6);
     assert_eq!(size_of::<Address>(), 16);
     assert_eq!(size_of::<ListenerKey>(), 24);
     assert_eq!((size_of::<Listener>(), align_of::<Listener>()), (64, 64));
@@ -69,7 +69,7 @@ fn sizes() {
     assert_eq!(size_of::<Event>(), 24);
     assert_eq!(size_of::<Prefilter>(), 8192);
     assert_eq!(size_of::<Header>(), 64);
-    assert_eq!(size_of::<Settings>(), 120);
+    assert_eq!(size_of::<Settings>(), 128);
     assert_eq!(size_of::<Key>(), 48);
     assert_eq!(size_of::<FragmentKey>(), 40);
     assert_eq!(size_of::<FragmentRecord>(), 40);

@@ -22,9 +22,23 @@ use crate::{
 /// The stage of packets that may be for a listener and need more than forwarding.
 #[inline(always)]
 pub fn begin<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
+    any::<false, F, T>(frame, tables)
+}
+
+/// The same for packets whose flow was searched for in vain: that is not done again.
+#[inline(always)]
+pub fn first<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, Exit> {
+    any::<true, F, T>(frame, tables)
+}
+
+#[inline(always)]
+fn any<const SEARCHED: bool, F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+) -> Result<Verdict, Exit> {
     let packet = parse(frame)?;
     frame.forget_ends();
-    match begin_at::<false, F, T>(frame, &forgotten(packet, tables), tables, UNNAMED) {
+    match begin_at::<false, SEARCHED, F, T>(frame, &forgotten(packet, tables), tables, UNNAMED) {
         Exit::Stop(Stop::NotOurs) if may_be_an_answer(&packet, tables) => {
             Err(Exit::Go(Stage::Back))
         }
@@ -33,29 +47,30 @@ pub fn begin<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, 
 }
 
 /// Decides where a packet goes. Where `QUIC` is true, `named` is what the packet's connection ID
-/// says, or [`UNNAMED`]; where it is not, packets for QUIC listeners go on to [`Stage::Quic`].
+/// says, or [`UNNAMED`]; where it is not, packets for QUIC listeners go on to [`Stage::Quic`]. Where
+/// `SEARCHED` is true, the packet's flow was searched for in vain.
 #[inline(always)]
-pub(crate) fn begin_at<const QUIC: bool, F: Frame, T: Tables>(
+pub(crate) fn begin_at<const QUIC: bool, const SEARCHED: bool, F: Frame, T: Tables>(
     frame: &F,
     packet: &Packet,
     tables: &T,
     named: TargetId,
 ) -> Exit {
-    match decided::<QUIC, F, T>(frame, packet, tables, named) {
+    match decided::<QUIC, SEARCHED, F, T>(frame, packet, tables, named) {
         Ok(decided) => decided.go(tables),
         Err(exit) => exit,
     }
 }
 
 #[inline(always)]
-fn decided<const QUIC: bool, F: Frame, T: Tables>(
+fn decided<const QUIC: bool, const SEARCHED: bool, F: Frame, T: Tables>(
     frame: &F,
     packet: &Packet,
     tables: &T,
     named: TargetId,
 ) -> Result<Decided, Exit> {
     let arrival = Arrival::of(packet, tables);
-    let decision = decide::<true, QUIC, F, T>(frame, packet, tables, &arrival, named)?;
+    let decision = decide::<true, QUIC, SEARCHED, F, T>(frame, packet, tables, &arrival, named)?;
     if tables.translates_sources() && decision.state.has(FlowState::SOURCE_TRANSLATED) {
         return Err(Exit::Go(Stage::SnatKnown));
     }
@@ -71,6 +86,7 @@ fn decided<const QUIC: bool, F: Frame, T: Tables>(
         listener: decision.listener,
         target: decision.target.id,
         begins: Begins::of(&decision),
+        is_unseen: SEARCHED,
         needs_source,
     })
 }

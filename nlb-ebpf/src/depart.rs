@@ -17,7 +17,8 @@ use crate::{
     Exit, Stage, Verdict, admission,
     classify::forgotten,
     emit::{UNTAGGED, emit, fits, has_a_hop_left, room_bytes},
-    flows, fragment,
+    flows::{self, Found},
+    fragment,
     frame::Frame,
     parse::{Kind, Packet, parse},
     rewrite::{End, translate},
@@ -36,6 +37,8 @@ pub(crate) struct Decided {
     pub(crate) target: TargetId,
     /// What begins with the packet.
     pub(crate) begins: Begins,
+    /// Whether its flow was searched for in vain.
+    pub(crate) is_unseen: bool,
     /// Whether that needs a source of ours.
     pub(crate) needs_source: bool,
 }
@@ -86,6 +89,7 @@ impl Decided {
             | (self.listener.0 as u64) << 32
             | (self.begins as u64) << 48
             | (self.needs_source as u64) << 50
+            | (self.is_unseen as u64) << 51
     }
 
     #[inline(always)]
@@ -95,6 +99,7 @@ impl Decided {
             target: TargetId(word as u32),
             listener: ListenerId((word >> 32) as u16),
             begins: Begins::of_bits(word >> 48),
+            is_unseen: word >> 51 & 1 != 0,
             needs_source: word >> 50 & 1 != 0,
         }
     }
@@ -120,10 +125,16 @@ impl<'t> Decision<'t> {
             listener,
             target,
             begins,
+            is_unseen,
             ..
         } = decided;
         let target = Chosen::of(tables, target)?;
-        let entry = find(packet, tables, arrival, |_| {});
+        // What another processor may have pinned since then is found by its next packet.
+        let entry = if is_unseen {
+            Found::NOTHING
+        } else {
+            find(packet, tables, arrival, |_| {})
+        };
         let progress = entry.entry.map_or(Progress::NONE, FlowEntry::progress);
         let state = match begins {
             Begins::Nothing => advance(progress.state, packet, target.control.mode),
@@ -136,6 +147,7 @@ impl<'t> Decision<'t> {
             entry,
             progress,
             state,
+            has_news: true,
             begins: begins != Begins::Nothing,
             is_pinned: begins != Begins::Unpinned,
         })
@@ -294,6 +306,7 @@ mod tests {
                 listener: ListenerId(u16::MAX),
                 target: TargetId(u32::MAX),
                 begins,
+                is_unseen: !needs_source,
                 needs_source,
             };
             assert_eq!(Decided::of_word(decided.to_word()), decided);

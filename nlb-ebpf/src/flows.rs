@@ -1,20 +1,25 @@
 //! The flow table: find, pin, and never at a live flow's cost.
 //!
-//! A client's endpoint leads to two buckets, and both are searched. A new flow takes the best place
-//! of both: an empty one, or else one whose flow's time has run out, or whose flow is over, or has
-//! not proved itself; of equally good ones, one in the bucket that has more of them. An established
-//! flow whose time has not run out is never displaced.
+//! A client's endpoint leads to three buckets: a near one, in the first sixteenth of the table, and
+//! two far ones, in the rest. A flow begins in its near bucket as long as that has room, so that the flows of
+//! a table that is not crowded lie together in few pages, which caches and TLB hold. What finds no room
+//! there spills: it takes the best place of both far buckets, and a mark beside the near one says so.
+//! Without the mark nobody looks any further.
+//!
+//! The best place is an empty one, or else one whose flow's time has run out, or whose flow is over, or
+//! has not proved itself; of equally good ones a near one, and else one in the far bucket that has
+//! more of them. An established flow whose time has not run out is never displaced.
 
 use nlb_common::{
-    flow::{Bucket, Choice, Client, FlowEntry, FlowState, Progress, WAYS},
-    hash::Secret as _,
+    flow::{Bucket, Choice, Client, FlowEntry, FlowState, Progress, WAYS, spilled},
+    hash::Secret,
     source::EntryNumber,
     tick::Tick,
 };
 
 use crate::tables::Tables;
 
-/// The two buckets of a client.
+/// The buckets of a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Place(u64);
 
@@ -22,11 +27,13 @@ impl Place {
     /// Where a client's flows are.
     #[inline(always)]
     pub fn of<T: Tables>(tables: &T, client: &Client) -> Self {
-        Self(
-            tables
-                .table_key()
-                .table(client.address, client.port, client.protocol),
-        )
+        Self::by(&tables.table_key(), client)
+    }
+
+    /// The same by the key itself.
+    #[inline(always)]
+    pub fn by(key: &impl Secret, client: &Client) -> Self {
+        Self(key.table(client.address, client.port, client.protocol))
     }
 
     /// Bits that every packet of a flow has in common and that say nothing of its buckets to whoever
@@ -36,20 +43,32 @@ impl Place {
         self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15)
     }
 
-    /// The hash of the one bucket.
+    /// The near bucket. Far ones use the upper bits of both halves first, this one the lower bits of one.
+    #[inline(always)]
+    pub fn near<T: Tables>(self, tables: &T) -> u32 {
+        tables.near(self.near_hash())
+    }
+
+    /// The hash that leads to the near bucket, by its lower bits.
+    #[inline(always)]
+    pub const fn near_hash(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The one far bucket.
     #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
         reason = "one half of the hash is one bucket"
     )]
-    const fn first(self) -> u32 {
-        self.0 as u32
+    pub fn first<T: Tables>(self, tables: &T) -> u32 {
+        tables.far(self.0 as u32)
     }
 
-    /// The hash of the other bucket.
+    /// The other far bucket.
     #[inline(always)]
-    const fn second(self) -> u32 {
-        (self.0 >> 32) as u32
+    pub fn second<T: Tables>(self, tables: &T) -> u32 {
+        tables.far((self.0 >> 32) as u32)
     }
 
     /// The hash itself.
@@ -69,9 +88,9 @@ pub struct Found<'t> {
     pub entry: Option<&'t FlowEntry>,
     /// What its `choice` was.
     pub word: u64,
-    /// What led to its bucket, and its place there; [`Self::number`] makes a number of them where one
-    /// is asked for, which plain flows do not.
-    hash: u32,
+    /// Its bucket, and its place there; [`Self::number`] makes a number of them where one is asked for,
+    /// which plain flows do not.
+    bucket: u32,
     way: u64,
 }
 
@@ -80,7 +99,7 @@ impl<'t> Found<'t> {
     pub const NOTHING: Self = Self {
         entry: None,
         word: Choice::EMPTY,
-        hash: 0,
+        bucket: 0,
         way: 0,
     };
 
@@ -90,7 +109,7 @@ impl<'t> Found<'t> {
         Self {
             entry: Some(entry),
             word,
-            hash: number.bucket(),
+            bucket: number.bucket(),
             way: number.way(),
         }
     }
@@ -98,7 +117,7 @@ impl<'t> Found<'t> {
     /// Which entry it is.
     #[inline(always)]
     pub fn number<T: Tables>(&self, tables: &T) -> EntryNumber {
-        EntryNumber::new(tables.bucket_number(self.hash), self.way)
+        EntryNumber::new(tables.bucket_number(self.bucket), self.way)
     }
 }
 
@@ -125,11 +144,22 @@ pub fn find<'t, T: Tables>(
     client: &Client,
     mut is: impl FnMut(Choice, &FlowEntry) -> bool,
 ) -> Found<'t> {
-    let hit = find_in(tables, place, place.first(), client, &mut is);
+    let near = place.near(tables);
+    let hit = find_in(tables, place, near, client, &mut is);
+    if hit.entry.is_some() || !has_spilled(tables, near) {
+        return hit;
+    }
+    let hit = find_in(tables, place, place.first(tables), client, &mut is);
     if hit.entry.is_some() {
         return hit;
     }
-    find_in(tables, place, place.second(), client, &mut is)
+    find_in(tables, place, place.second(tables), client, &mut is)
+}
+
+/// Whether flows of a near bucket may lie in their far ones.
+#[inline(always)]
+fn has_spilled<T: Tables>(tables: &T, near: u32) -> bool {
+    tables.spill(near).is_some_and(|mark| mark.load() != 0)
 }
 
 /// A function, because a closure that is called twice is not inlined, and a call between BPF
@@ -141,11 +171,11 @@ pub fn find<'t, T: Tables>(
 fn find_in<'t, T: Tables>(
     tables: &'t T,
     place: Place,
-    hash: u32,
+    number: u32,
     client: &Client,
     is: &mut impl FnMut(Choice, &FlowEntry) -> bool,
 ) -> Found<'t> {
-    let Some(bucket) = tables.bucket(hash) else {
+    let Some(bucket) = tables.bucket(number) else {
         return Found::NOTHING;
     };
     let mut found = WAYS;
@@ -163,7 +193,7 @@ fn find_in<'t, T: Tables>(
     Found {
         entry: nth(tables, &bucket.entries, index),
         word,
-        hash,
+        bucket: number,
         way: index,
     }
 }
@@ -182,6 +212,28 @@ pub enum Worth {
     /// An established flow, or one that is just being written.
     Taken,
 }
+
+impl Worth {
+    /// Bits of a lane: one for each entry of three buckets.
+    const LANE_BITS: u32 = 12;
+
+    /// Where the bits of entries of this worth begin.
+    #[inline(always)]
+    const fn shift(self) -> u32 {
+        self as u32 * Self::LANE_BITS
+    }
+
+    /// The bits of entries of this worth.
+    #[inline(always)]
+    const fn lane(self) -> u64 {
+        ((1 << Self::LANE_BITS) - 1) << self.shift()
+    }
+}
+
+const _: () = assert!(
+    Worth::LANE_BITS as usize == 3 * WAYS && Worth::Taken.shift() + Worth::LANE_BITS <= u64::BITS,
+    "a number holds them all"
+);
 
 /// What an entry is worth, and the word that says so.
 #[inline(always)]
@@ -229,42 +281,70 @@ pub fn pin<T: Tables>(
     }
 }
 
-/// The best place for a new flow, if there is one.
+/// The best place for a new flow, if there is one. If that is a far one, the near bucket has been
+/// marked.
 ///
 /// VERIFIER: what the entries are worth is gathered in one number, and the place is found from its
 /// bits. Carrying the best entry so far through the loop made it follow every combination.
 #[inline(always)]
 pub fn room<T: Tables>(tables: &T, place: Place, now: Tick) -> Found<'_> {
-    let (Some(first), Some(second)) = (tables.bucket(place.first()), tables.bucket(place.second()))
-    else {
+    let near = place.near(tables);
+    let Some(bucket) = tables.bucket(near) else {
         return Found::NOTHING;
     };
-    let worths = worths(tables, place, first, now) | worths(tables, place, second, now) << WAYS;
-    let best = if worths & 0xff != 0 {
+    // Nothing else is asked where there is one that nobody has had.
+    let mut worths = empties(tables, place, bucket);
+    if worths == 0 {
+        worths = self::worths(tables, place, bucket, now);
+    }
+    // What nobody needs any more does as well, if it is near.
+    if worths & (Worth::Empty.lane() | Worth::Expired.lane()) == 0 {
+        let (Some(first), Some(second)) = (
+            tables.bucket(place.first(tables)),
+            tables.bucket(place.second(tables)),
+        ) else {
+            return Found::NOTHING;
+        };
+        worths |= self::worths(tables, place, first, now) << WAYS
+            | self::worths(tables, place, second, now) << (2 * WAYS);
+        worths = tables.forget(worths, place.0);
+    }
+    let best = if worths & Worth::Empty.lane() != 0 {
         Worth::Empty
-    } else if worths & 0xff00 != 0 {
+    } else if worths & Worth::Expired.lane() != 0 {
         Worth::Expired
-    } else if worths & 0xff_0000 != 0 {
+    } else if worths & Worth::Over.lane() != 0 {
         Worth::Over
-    } else if worths & 0xff00_0000 != 0 {
+    } else if worths & Worth::Unproven.lane() != 0 {
         Worth::Unproven
     } else {
         return Found::NOTHING;
     };
+    let candidates = worths >> best.shift();
+    let (in_near, in_first) = (candidates & ALL, candidates >> WAYS & ALL);
+    let in_second = candidates >> (2 * WAYS) & ALL;
     // Of two choices the one with more room, which is what keeps buckets from running over early.
-    let candidates = worths >> (best as u32 * 8) & 0xff;
-    let (in_first, in_second) = (candidates & ALL, candidates >> WAYS);
-    let (bucket, hash, candidates) = if count(in_first) >= count(in_second) {
-        (first, place.first(), in_first)
+    let (number, candidates) = if in_near != 0 {
+        (near, in_near)
+    } else if count(in_first) >= count(in_second) {
+        (place.first(tables), in_first)
     } else {
-        (second, place.second(), in_second)
+        (place.second(tables), in_second)
     };
+    if in_near == 0
+        && let Some(mark) = tables.spill(near)
+    {
+        mark.store(spilled(now));
+    }
     let mut index = 0;
     while index < WAYS - 1 && candidates & 1 << index == 0 {
         index += 1;
     }
     let index = tables.forget(index as u64, place.0);
-    let Some(entry) = nth(tables, &bucket.entries, index) else {
+    let Some(entry) = tables
+        .bucket(number)
+        .and_then(|bucket| nth(tables, &bucket.entries, index))
+    else {
         return Found::NOTHING;
     };
     // Looked at again, because the word that is swapped must be the one that was judged.
@@ -272,7 +352,7 @@ pub fn room<T: Tables>(tables: &T, place: Place, now: Tick) -> Found<'_> {
     Found {
         entry: (worth_now == best).then_some(entry),
         word,
-        hash,
+        bucket: number,
         way: index,
     }
 }
@@ -288,14 +368,26 @@ const fn count(bits: u64) -> u64 {
 
 const _: () = assert!(WAYS == 4, "`count` looks at four bits");
 
-/// What a bucket's entries are worth: a byte for each [`Worth`], a bit in it for each entry.
+/// The bits of a bucket's empty entries.
+#[inline(always)]
+fn empties<T: Tables>(tables: &T, place: Place, bucket: &Bucket) -> u64 {
+    let mut empties = 0;
+    for (way, entry) in bucket.entries.iter().enumerate() {
+        if entry.choice.load() == Choice::EMPTY {
+            empties |= 1 << way;
+        }
+    }
+    tables.forget(empties << Worth::Empty.shift(), place.0)
+}
+
+/// What a bucket's entries are worth: a lane for each [`Worth`], a bit in it for each entry.
 #[inline(always)]
 fn worths<T: Tables>(tables: &T, place: Place, bucket: &Bucket, now: Tick) -> u64 {
     let mut worths = 0;
     let mut bit = 1;
     for entry in &bucket.entries {
         let (worth, _) = worth(tables, entry, now);
-        worths = tables.forget(worths | bit << (worth as u32 * 8), place.0);
+        worths = tables.forget(worths | bit << worth.shift(), place.0);
         bit <<= 1;
     }
     worths

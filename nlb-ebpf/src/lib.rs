@@ -12,7 +12,7 @@
 //!             │   └── not ours ──► pass, untouched
 //!             │goes to a listener                    │comes from a target
 //!             ▼                                      ▼
-//!           begin: listener? ► admit ► select      back: ask for the way ► remember it
+//!   begin, first: listener? ► admit ► select      back: ask for the way ► remember it
 //!             │                                      │             └──► rewrite ─► emit
 //!             ▼                                      │
 //!           depart: limits ► pin ► rewrite ─► emit   │
@@ -163,6 +163,7 @@ pub fn follow<F: Frame, T: Tables>(
         told = match stage {
             Stage::Classify => classify::classify(frame, tables),
             Stage::Begin => begin::begin(frame, tables),
+            Stage::First => begin::first(frame, tables),
             Stage::Back => classify::back(frame, tables),
             Stage::Icmp => icmp::icmp(frame, tables),
             Stage::Fragment => fragment::fragment(frame, tables),

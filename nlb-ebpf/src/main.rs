@@ -14,7 +14,7 @@ use nlb_common::stop::Stop;
 use nlb_ebpf::{
     Exit, Verdict,
     answer::answer,
-    begin::begin,
+    begin::{begin, first},
     classify::{back, classify},
     cookie::{
         answer::answer as cookie, back::back as sequence_back, begin::begin as cookie_begin,
@@ -85,6 +85,13 @@ fn nlb_classify(context: XdpContext) -> u32 {
 #[inline(always)]
 fn nlb_begin(context: XdpContext) -> u32 {
     run!(begin, context)
+}
+
+/// [`nlb_ebpf::Stage::First`].
+#[xdp(frags)]
+#[inline(always)]
+fn nlb_first(context: XdpContext) -> u32 {
+    run!(first, context)
 }
 
 /// [`nlb_ebpf::Stage::Back`].

@@ -15,7 +15,7 @@ use nlb_common::{
     counter::Traffic,
     early::{Claim, EarlyFragment, FRAME_BYTES},
     event::Event,
-    flow::Bucket,
+    flow::{Bucket, NEAR_SHARE, far_bucket},
     fragment::{FragmentKey, FragmentRecord, Identifications},
     hash::{Key, Secret},
     listener::{Listener, ListenerId, ListenerKey, ListenerPolicy},
@@ -170,6 +170,8 @@ pub struct MemoryTables {
     pub next_hop_index: HashMap<NeighbourKey, NextHopId>,
     /// The flow table; a power of two.
     pub buckets: Vec<Bucket>,
+    /// Marks of its near buckets.
+    pub spills: Vec<Word>,
     /// What first fragments left.
     pub fragments: RefCell<HashMap<FragmentKey, FragmentRecord>>,
     /// Fragments that were to be kept.
@@ -236,6 +238,7 @@ impl MemoryTables {
             identifications: Identifications::default(),
             translates_sources: true,
             makes_cookies: true,
+            spills: records((buckets.next_power_of_two() / NEAR_SHARE as usize).max(1)),
             sequences: records(buckets.next_power_of_two()),
             pool: Pool::default(),
             translations: records(buckets.next_power_of_two()),
@@ -456,6 +459,24 @@ impl Tables for MemoryTables {
     #[expect(clippy::cast_possible_truncation, reason = "at most 2³² buckets")]
     fn bucket_number(&self, hash: u32) -> u32 {
         hash & (self.buckets.len() - 1) as u32
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "fewer than buckets")]
+    fn near(&self, hash: u32) -> u32 {
+        hash & (self.spills.len() - 1) as u32
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "at most 2³² buckets")]
+    fn far(&self, hash: u32) -> u32 {
+        far_bucket(
+            hash,
+            (self.spills.len() - 1) as u32,
+            (self.buckets.len() - 1) as u32,
+        )
+    }
+
+    fn spill(&self, near: u32) -> Option<&Word> {
+        self.spills.get(near as usize)
     }
 
     fn translates_sources(&self) -> bool {

@@ -34,7 +34,7 @@ pub fn quic<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, E
         Some(key) => keeper(tables, &key),
         None => UNNAMED,
     };
-    Err(begin_at::<true, F, T>(frame, &packet, tables, named))
+    Err(begin_at::<true, false, F, T>(frame, &packet, tables, named))
 }
 
 /// The server of this number, unless its connections have been ended.

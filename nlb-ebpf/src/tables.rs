@@ -155,11 +155,21 @@ pub trait Tables {
     /// The target that a ring leads to and whose QUIC connection IDs carry a number.
     fn server(&self, key: &ServerIdKey) -> Option<TargetId>;
 
-    /// The bucket that a hash leads to.
-    fn bucket(&self, hash: u32) -> Option<&Bucket>;
+    /// The bucket of a number, of which the lower bits count.
+    fn bucket(&self, number: u32) -> Option<&Bucket>;
 
-    /// The number of the bucket that a hash leads to, which leads there itself.
-    fn bucket_number(&self, hash: u32) -> u32;
+    /// The number of the near bucket that a hash leads to.
+    fn near(&self, hash: u32) -> u32;
+
+    /// The number of the far bucket that a hash leads to ([`nlb_common::flow::far_bucket`]).
+    fn far(&self, hash: u32) -> u32;
+
+    /// The mark of a near bucket: when one of its flows last spilled ([`nlb_common::flow::spilled`]),
+    /// or 0.
+    fn spill(&self, near: u32) -> Option<&Word>;
+
+    /// Those bits of a bucket's number.
+    fn bucket_number(&self, number: u32) -> u32;
 
     /// Whether there is room to translate sources; constant.
     fn translates_sources(&self) -> bool;

@@ -28,6 +28,7 @@ use crate::{
     segment_size,
     snat::disguise,
     tables::{Passage, PassageKind, Tables},
+    to_target::opens_or_ends,
 };
 
 /// Sends a target's answer back to its client, from the VIP. If it answers no flow whose client it is
@@ -73,7 +74,12 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
         return Err(Exit::Go(Stage::Back));
     }
     let progress = entry.progress();
-    if progress.state.has(FlowState::SEQUENCE_TRANSLATED) {
+    let now = tables.now();
+    let has_news = ALL
+        || opens_or_ends(packet)
+        || !progress.state.has(FlowState::ANSWERED)
+        || !progress.goes_on(now);
+    if has_news && progress.state.has(FlowState::SEQUENCE_TRANSLATED) {
         return Err(Exit::Go(Stage::SequenceBack));
     }
     let choice = Choice::of_word(found.word);
@@ -90,8 +96,9 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
         .listener(choice.listener)
         .ok_or(Stop::UnwrittenListener)?;
     let key = listener.key().ok_or(Stop::UnwrittenListener)?;
-    let now = tables.now();
-    in_time::<ALL, T>(packet, tables, choice.listener, listener, progress, now)?;
+    if has_news {
+        in_time::<ALL, T>(packet, tables, choice.listener, listener, progress, now)?;
+    }
     has_a_hop_left(packet).map_err(|stop| {
         refused::<ALL, T>(tables, stop, choice.listener, Notice::TIME_EXCEEDED, 0)
     })?;
@@ -108,8 +115,11 @@ pub fn to_client<const ALL: bool, F: Frame, T: Tables>(
         let mtu_bytes = next_hop.mtu_bytes;
         refused::<ALL, T>(tables, stop, choice.listener, Notice::TOO_BIG, mtu_bytes)
     })?;
-    let state = advance(progress.state, packet);
-    flows::note(tables, entry, progress, progress.after(state, now, epoch));
+    // Of the ways back only the remembered one is without news.
+    if has_news {
+        let state = advance(progress.state, packet);
+        flows::note(tables, entry, progress, progress.after(state, now, epoch));
+    }
     translate(frame, packet, End::Source, key.address, key.port)?;
     if ALL {
         let ids = (choice.listener, choice.target);

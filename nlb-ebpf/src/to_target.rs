@@ -64,6 +64,8 @@ pub(crate) struct Decision<'t> {
     pub(crate) progress: Progress,
     /// How far the flow has come with this packet.
     pub(crate) state: FlowState,
+    /// Whether that may differ from what `progress` says, or be out of the ordinary.
+    pub(crate) has_news: bool,
     /// Whether a flow begins.
     pub(crate) begins: bool,
     /// Whether a flow that begins is to be remembered, as far as its listener goes.
@@ -74,7 +76,7 @@ pub(crate) struct Decision<'t> {
 pub const UNNAMED: TargetId = TargetId(0);
 
 /// Forwards a packet of a remembered flow whose target's next hop is known to that target;
-/// everything else that may be addressed to a listener goes on to [`Stage::Begin`].
+/// everything else that may be addressed to a listener goes on to [`Stage::Begin`] or [`Stage::First`].
 #[inline(always)]
 pub fn to_target<F: Frame, T: Tables>(
     frame: &mut F,
@@ -87,12 +89,14 @@ pub fn to_target<F: Frame, T: Tables>(
         return settled::forward(frame, packet, tables, &way);
     }
     let arrival = Arrival::of(packet, tables);
-    let decision = decide::<false, false, F, T>(frame, packet, tables, &arrival, UNNAMED)?;
-    if tables.translates_sources() && decision.state.has(FlowState::SOURCE_TRANSLATED) {
-        return Err(Exit::Go(Stage::SnatKnown));
-    }
-    if decision.state.has(FlowState::SEQUENCE_TRANSLATED) {
-        return Err(Exit::Go(Stage::SequenceKnown));
+    let decision = decide::<false, false, false, F, T>(frame, packet, tables, &arrival, UNNAMED)?;
+    if decision.has_news {
+        if tables.translates_sources() && decision.state.has(FlowState::SOURCE_TRANSLATED) {
+            return Err(Exit::Go(Stage::SnatKnown));
+        }
+        if decision.state.has(FlowState::SEQUENCE_TRANSLATED) {
+            return Err(Exit::Go(Stage::SequenceKnown));
+        }
     }
     let begin = |_| Exit::Go(Stage::Begin);
     let next_hop = known_way(tables, &decision.target).ok_or(Exit::Go(Stage::Begin))?;
@@ -164,9 +168,16 @@ pub(crate) fn find<'t, T: Tables>(
 ///
 /// Where `ALL` is false only remembered flows are known. Where `QUIC` is true, `named` is what the
 /// packet's connection ID says; where it is not, packets for QUIC listeners go on to
-/// [`Stage::Quic`].
+/// [`Stage::Quic`]. Where `SEARCHED` is true, the packet's flow was searched for in vain.
 #[inline(always)]
-pub(crate) fn decide<'t, const ALL: bool, const QUIC: bool, F: Frame, T: Tables>(
+pub(crate) fn decide<
+    't,
+    const ALL: bool,
+    const QUIC: bool,
+    const SEARCHED: bool,
+    F: Frame,
+    T: Tables,
+>(
     frame: &F,
     packet: &Packet,
     tables: &'t T,
@@ -174,9 +185,13 @@ pub(crate) fn decide<'t, const ALL: bool, const QUIC: bool, F: Frame, T: Tables>
     named: TargetId,
 ) -> Result<Decision<'t>, Exit> {
     let mut policy = ListenerPolicy::default();
-    let found = find(packet, tables, arrival, |of_listener| {
-        policy = of_listener;
-    });
+    let found = if SEARCHED {
+        Found::NOTHING
+    } else {
+        find(packet, tables, arrival, |of_listener| {
+            policy = of_listener;
+        })
+    };
     let mut progress = Progress::NONE;
     if let Some(entry) = found.entry {
         if !QUIC && policy.flags.is_quic() {
@@ -184,10 +199,14 @@ pub(crate) fn decide<'t, const ALL: bool, const QUIC: bool, F: Frame, T: Tables>
         }
         progress = entry.progress();
         let state = progress.state;
+        let choice = Choice::of_word(found.word);
+        // Nearly all packets, which are spared the questions that such a flow has answered.
+        if !ALL && !QUIC && progress.goes_on(arrival.now) && !opens_or_ends(packet) {
+            return without_news(tables, found, progress);
+        }
         if arrival.now.since(progress.last_seen) <= state.idle_ticks(policy.idle_ticks)
-            && goes_to(named, Choice::of_word(found.word).target)
+            && (!QUIC || goes_to(named, choice.target))
         {
-            let choice = Choice::of_word(found.word);
             let target = Chosen::of(tables, choice.target)?;
             let is_opening = opens(packet);
             let is_reset = target.control.resets_flows;
@@ -206,6 +225,7 @@ pub(crate) fn decide<'t, const ALL: bool, const QUIC: bool, F: Frame, T: Tables>
                     entry: found,
                     progress,
                     state: advance(state, packet, target.control.mode),
+                    has_news: true,
                     begins: false,
                     is_pinned: true,
                 });
@@ -218,7 +238,11 @@ pub(crate) fn decide<'t, const ALL: bool, const QUIC: bool, F: Frame, T: Tables>
         }
     }
     if !ALL {
-        return Err(Exit::Go(Stage::Begin));
+        return Err(Exit::Go(if found.entry.is_some() {
+            Stage::Begin
+        } else {
+            Stage::First
+        }));
     }
     let listener = listener_of(packet, tables)?;
     if !QUIC && is_quic(tables, listener) {
@@ -257,9 +281,34 @@ pub(crate) fn decide<'t, const ALL: bool, const QUIC: bool, F: Frame, T: Tables>
         } else {
             FlowState::NEW
         },
+        has_news: true,
         begins: true,
         // What is left of an older flow must not be taken for this one.
         is_pinned: is_pinned || found.entry.is_some(),
+    })
+}
+
+/// The decision about a packet that has no news of its flow.
+#[inline(always)]
+fn without_news<'t, T: Tables>(
+    tables: &'t T,
+    entry: Found<'t>,
+    progress: Progress,
+) -> Result<Decision<'t>, Exit> {
+    let choice = Choice::of_word(entry.word);
+    let target = Chosen::of(tables, choice.target)?;
+    if target.control.resets_flows {
+        return Err(Exit::Go(Stage::Begin));
+    }
+    Ok(Decision {
+        listener: choice.listener,
+        target,
+        entry,
+        progress,
+        state: progress.state,
+        has_news: false,
+        begins: false,
+        is_pinned: true,
     })
 }
 
@@ -309,7 +358,9 @@ pub(crate) fn note<T: Tables>(
     arrival: &Arrival,
     decision: &Decision<'_>,
 ) {
-    if let Some(entry) = decision.entry.entry {
+    if decision.has_news
+        && let Some(entry) = decision.entry.entry
+    {
         let old = decision.progress;
         let new = old.after(decision.state, arrival.now, old.epoch);
         flows::note(tables, entry, old, new);
@@ -350,6 +401,12 @@ pub(crate) const fn resets(packet: &Packet) -> bool {
 #[inline(always)]
 pub(crate) const fn opens(packet: &Packet) -> bool {
     packet.protocol == protocol::TCP && packet.tcp_flags & (SYN | ACK) == SYN
+}
+
+/// Whether the packet opens or ends a connection, or one direction of it.
+#[inline(always)]
+pub(crate) const fn opens_or_ends(packet: &Packet) -> bool {
+    packet.tcp_flags & (SYN | FIN | RST) != 0
 }
 
 /// How far a flow has come with one more packet of the client.

@@ -34,7 +34,7 @@ pub(crate) struct Row {
 pub(crate) const fn granted(feature: Feature) -> u64 {
     match feature {
         // A packet whose listener is among those has no entry: so this is asked before.
-        Feature::PinningOnChange => 24,
+        Feature::PinningOnChange => 30,
         // Where there is a pool, a new flow of `nat` may need a source of it, which is asked.
         Feature::Pool => 5,
         _ => 1,

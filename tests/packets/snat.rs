@@ -3,7 +3,7 @@
 use nlb_common::{
     flow::{Choice, Client},
     hash::Secret as _,
-    source::Claim,
+    source::{CLAIMS, Claim},
     stop::Stop,
     wire::protocol::{TCP, UDP},
 };
@@ -134,8 +134,8 @@ impl Flow {
             .remembers(1)
     }
 
-    /// Has the place that an attempt would take claimed by an entry that is just being filled.
-    fn claim_by_another(self, tables: &mut MemoryTables, attempt: u64) {
+    /// Where an attempt would be claimed, and as what.
+    fn claim(self, tables: &MemoryTables, attempt: u64) -> (usize, u32) {
         let source = self.source(attempt);
         let hash = tables.table_key.source(
             address(self.target.0),
@@ -144,10 +144,28 @@ impl Flow {
             U16::new(source.1),
             self.protocol,
         );
-        let entry = tables.busy_entry(&self.client());
+        let place = usize::try_from(hash & 0xffff_ffff).expect("half");
         let tag = u32::try_from(hash >> 32).expect("half");
-        let bucket =
-            usize::try_from(hash & 0xffff_ffff).expect("half") & (tables.sources.len() - 1);
+        (place & (tables.sources.len() - 1), tag)
+    }
+
+    /// A flow all of whose attempts others can claim, because no bucket has to hold too many claims.
+    fn claimable() -> Self {
+        let tables = tables();
+        let fits = |flow: &Self| {
+            let mut claims = vec![0; tables.sources.len()];
+            for attempt in 0..TRIED {
+                claims[flow.claim(&tables, attempt).0] += 1;
+            }
+            claims.iter().all(|count| *count < CLAIMS)
+        };
+        (0..100).map(Self::tcp_v4).find(fits).expect("one of many")
+    }
+
+    /// Has the place that an attempt would take claimed by an entry that is just being filled.
+    fn claim_by_another(self, tables: &mut MemoryTables, attempt: u64) {
+        let entry = tables.busy_entry(&self.client());
+        let (bucket, tag) = self.claim(tables, attempt);
         let claims = &tables.sources[bucket].claims;
         // Not the first: nothing may hang on where in its bucket a claim is.
         let mut free = claims
@@ -174,14 +192,14 @@ trait Busy {
 
 impl Busy for MemoryTables {
     fn busy_entry(&self, client: &Client) -> nlb_common::source::EntryNumber {
-        let hash = Place::of(self, client).hash();
-        let mask = self.buckets.len() as u64 - 1;
-        let number = (0..=mask)
-            .find(|bucket| *bucket != hash & mask && *bucket != hash >> 32 & mask)
-            .expect("more than two buckets");
-        let index = usize::try_from(number).expect("few");
-        self.buckets[index].entries[0].choice.store(Choice::BUSY);
-        nlb_common::source::EntryNumber::new(u32::try_from(number).expect("few"), 0)
+        let place = Place::of(self, client);
+        let own = [place.near(self), place.first(self), place.second(self)];
+        let (number, bucket) = (0..)
+            .zip(&self.buckets)
+            .find(|(number, _)| !own.contains(number))
+            .expect("more than three buckets");
+        bucket.entries[0].choice.store(Choice::BUSY);
+        nlb_common::source::EntryNumber::new(number, 0)
     }
 }
 
@@ -196,7 +214,7 @@ fn conflict() -> Row {
 
 /// All attempts before the `free`th find a source that another flow has.
 fn conflicts(claim: &'static str, free: u64) -> Row {
-    let flow = Flow::tcp_v4(0);
+    let flow = Flow::claimable();
     row(claim)
         .change(move |tables| {
             for attempt in 0..free {
@@ -211,7 +229,7 @@ fn conflicts(claim: &'static str, free: u64) -> Row {
 
 /// No source that would be tried is free, though others are.
 fn unlucky() -> Row {
-    let flow = Flow::tcp_v4(0);
+    let flow = Flow::claimable();
     row("a flow that finds no free source among those it tries is stopped, and nothing else is")
         .change(move |tables| {
             for attempt in 0..TRIED {

@@ -22,7 +22,7 @@ use nlb_common::{
     admission::{Admission, Source, SourceRecord},
     early::Claim,
     event::Event,
-    flow::{Bucket, Choice, Client, FlowState},
+    flow::{Bucket, Choice, Client, FlowState, NEAR_SHARE, far_bucket},
     fragment::{FragmentKey, FragmentRecord},
     hash::{Key, Secret},
     listener::{Listener, ListenerId, ListenerKey},
@@ -71,6 +71,8 @@ struct FlowKey {
 // Capacities are set by the loader.
 #[btf_map]
 static EXACT: Array<Bucket, 1, MMAPABLE> = Array::new();
+#[btf_map]
+static SPILLS: Array<Word, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static TAGS: Array<Line, 1, MMAPABLE> = Array::new();
 #[btf_map]
@@ -212,6 +214,25 @@ impl Tables for FlowTables {
     #[inline(always)]
     fn bucket(&self, hash: u32) -> Option<&Bucket> {
         EXACT.get(hash & setting!(BENCH_MASKS[0]))
+    }
+
+    #[inline(always)]
+    fn near(&self, hash: u32) -> u32 {
+        hash & (setting!(BENCH_MASKS[0]) / NEAR_SHARE)
+    }
+
+    #[inline(always)]
+    fn far(&self, hash: u32) -> u32 {
+        far_bucket(
+            hash,
+            setting!(BENCH_MASKS[0]) / NEAR_SHARE,
+            setting!(BENCH_MASKS[0]),
+        )
+    }
+
+    #[inline(always)]
+    fn spill(&self, near: u32) -> Option<&Word> {
+        SPILLS.get(near)
     }
 
     #[inline(always)]

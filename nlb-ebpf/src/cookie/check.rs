@@ -67,6 +67,7 @@ pub fn check<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, 
         entry: Found::NOTHING,
         progress: Progress::NONE,
         state: FlowState::NEW,
+        has_news: true,
         begins: true,
         is_pinned: true,
     };

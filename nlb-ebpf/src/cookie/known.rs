@@ -167,6 +167,7 @@ pub(super) fn decided<'t, T: Tables>(
         entry: found,
         progress,
         state: advance(progress.state, packet, target.control.mode),
+        has_news: true,
         begins: false,
         is_pinned: true,
     };

@@ -18,7 +18,7 @@ use nlb_common::{
     decap::SourceKey,
     early::Claim,
     event::Event,
-    flow::Bucket,
+    flow::{Bucket, far_bucket},
     fragment::{FragmentKey, FragmentRecord},
     hash::{Key, Secret},
     listener::{Listener, ListenerId, ListenerKey},
@@ -92,6 +92,8 @@ static SERVER_IDS: HashMap<ServerIdKey, u32, 4096, NO_PREALLOC> = HashMap::new()
 #[btf_map]
 static FLOWS: Array<Bucket, 1024, MMAPABLE> = Array::new(); // set by the loader
 #[btf_map]
+static SPILLS: Array<Word, 64, MMAPABLE> = Array::new(); // set by the loader
+#[btf_map]
 static FRAGMENTS: LruHashMap<FragmentKey, FragmentRecord, { MAX_FRAGMENTS as usize }> =
     LruHashMap::new();
 #[btf_map]
@@ -132,11 +134,13 @@ static SETTINGS: Settings = Settings {
         words: [0; 5],
     },
     bucket_mask: 0,
+    near_mask: 0,
     log_faults: 0,
     tick_shift: 8,
     translates_sources: 0,
     pins_on_change: 0,
     makes_cookies: 0,
+    reserved: 0,
 };
 
 /// Reads one of the loader's constants where it stands.
@@ -326,6 +330,25 @@ impl Tables for Maps<'_> {
     #[inline(always)]
     fn bucket(&self, hash: u32) -> Option<&Bucket> {
         FLOWS.get(hash & setting!(SETTINGS.bucket_mask))
+    }
+
+    #[inline(always)]
+    fn near(&self, hash: u32) -> u32 {
+        hash & setting!(SETTINGS.near_mask)
+    }
+
+    #[inline(always)]
+    fn far(&self, hash: u32) -> u32 {
+        far_bucket(
+            hash,
+            setting!(SETTINGS.near_mask),
+            setting!(SETTINGS.bucket_mask),
+        )
+    }
+
+    #[inline(always)]
+    fn spill(&self, near: u32) -> Option<&Word> {
+        SPILLS.get(near)
     }
 
     #[inline(always)]

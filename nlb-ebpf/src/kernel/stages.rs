@@ -25,6 +25,7 @@ pub(crate) fn go(context: &XdpContext, stage: Stage) {
     jump!(
         Classify,
         Begin,
+        First,
         Back,
         Icmp,
         Fragment,

@@ -95,6 +95,7 @@ pub fn begin<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, 
         listener,
         target,
         begins: Begins::Flow,
+        is_unseen: false,
         needs_source: true,
     };
     let decision = Decision::made(&packet, tables, &arrival, decided)?;

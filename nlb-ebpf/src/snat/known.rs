@@ -123,6 +123,7 @@ pub(super) fn decided<'t, const PLAIN: bool, T: Tables>(
         entry: found,
         progress,
         state: advance(progress.state, packet, target.control.mode),
+        has_news: true,
         begins: false,
         is_pinned: true,
     };

@@ -88,6 +88,9 @@ impl Daemon {
             tracing::error!("cannot settle how many flows sources have: {error}");
         }
         self.settle_rings(&sweep);
+        self.loaded
+            .maps
+            .tidy_spills(clock::now(), &self.loaded.table_key);
         let [_, newer] = std::mem::take(&mut self.sweeps);
         self.sweeps = [newer, sweep];
         // Flows that began before the last change must have been seen by both sweeps.

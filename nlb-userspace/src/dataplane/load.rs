@@ -20,7 +20,7 @@ use aya::{
     },
 };
 use nlb_common::{
-    flow::WAYS,
+    flow::{LEAST_BUCKETS, WAYS, near_buckets},
     hash::Key,
     maps::{Header, LAYOUT_VERSION, SERVER_IDS_PER_TARGET},
     settings::Settings,
@@ -35,7 +35,7 @@ use super::{
 use crate::config::{Capacity, XdpMode};
 
 /// Names of the maps that are pinned under their own names.
-const PINNED_MAPS: [&str; 27] = [
+const PINNED_MAPS: [&str; 28] = [
     "HEADER",
     "PREFILTER",
     "LISTENER_INDEX",
@@ -53,6 +53,7 @@ const PINNED_MAPS: [&str; 27] = [
     "VLAN_LINKS",
     "SERVER_IDS",
     "FLOWS",
+    "SPILLS",
     "FRAGMENTS",
     "IDENTIFICATIONS",
     "TRANSLATIONS",
@@ -118,6 +119,8 @@ pub struct Loaded {
     pub features: Features,
     /// What flows' places on rings come from.
     pub select_key: Key,
+    /// The key that places flows.
+    pub table_key: Key,
     /// Sizes that differ from the configuration, because the maps were there before us.
     pub kept_sizes: Vec<KeptSize>,
     /// Held as long as we write the maps.
@@ -189,18 +192,17 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         }
         kept
     };
-    let capacity = request.capacity;
+    let (capacity, wanted) = (request.capacity, request.features);
     #[expect(clippy::cast_possible_truncation, reason = "WAYS is 4")]
     let buckets = size(
         "flows",
         "FLOWS",
-        (capacity.flows.get() / WAYS as u32).max(1),
+        (capacity.flows.get() / WAYS as u32).max(LEAST_BUCKETS),
     );
     // Id 0 is never used, so one record more.
     let listeners = size("listeners", "LISTENERS", capacity.listeners.get() + 1);
     let targets = size("targets", "TARGETS", capacity.targets.get() + 1);
     let groups = size("target_groups", "RINGS", capacity.target_groups.get() + 1);
-    let wanted = request.features;
     let beside = |maps: &[&str], is_wanted: bool| {
         if is_adopted {
             let kept = maps.iter().filter_map(|map| pinned_size(pins, map));
@@ -219,16 +221,19 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         select_key: Key::derive(request.secret, SELECT_PURPOSE),
         table_key: Key::derive(&secret_bytes(table_secret), TABLE_PURPOSE),
         bucket_mask: buckets.next_power_of_two() - 1,
+        near_mask: near_buckets(buckets.next_power_of_two()) - 1,
         log_faults: 1,
         tick_shift: crate::clock::of_this_kernel().shift,
         translates_sources: features.translates_sources.into(),
         pins_on_change: features.pins_on_change.into(),
         makes_cookies: features.makes_cookies.into(),
+        reserved: 0,
     };
     let pin_paths: Vec<PathBuf> = PINNED_MAPS.iter().map(|name| pins.join(name)).collect();
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries("FLOWS", buckets)
+        .map_max_entries("SPILLS", settings.near_mask + 1)
         .map_max_entries("TRANSLATIONS", translations)
         .map_max_entries("SOURCES", translations)
         .map_max_entries("SEQUENCES", sequences)
@@ -254,11 +259,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
     let (maps, events) = KernelMaps::take(&mut object)?;
     let early = EarlyMaps::take(&mut object)?;
     if !is_adopted && let Some(header) = maps.header() {
-        for (word, secret) in header.table_secret.iter().zip(table_secret) {
-            word.store(secret);
-        }
-        // Last: from here on another daemon may adopt the maps.
-        header.layout_version.store(LAYOUT_VERSION);
+        sign(header, table_secret);
     }
     Ok(Loaded {
         object,
@@ -270,14 +271,26 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
         is_adopted,
         features,
         select_key: settings.select_key,
+        table_key: settings.table_key,
         kept_sizes,
         _lock: lock,
     })
 }
 
+/// Says whose the new maps are: from here on another daemon may adopt them.
+fn sign(header: &Header, table_secret: [u64; 4]) {
+    for (word, secret) in header.table_secret.iter().zip(table_secret) {
+        word.store(secret);
+    }
+    header.layout_version.store(LAYOUT_VERSION);
+}
+
 /// Maps that have their size from the configuration, by its keys.
 const SIZED_MAPS: [(&str, &[&str]); 4] = [
-    ("flows", &["FLOWS", "TRANSLATIONS", "SOURCES", "SEQUENCES"]),
+    (
+        "flows",
+        &["FLOWS", "SPILLS", "TRANSLATIONS", "SOURCES", "SEQUENCES"],
+    ),
     ("targets", &["TARGETS", "TARGET_COUNTERS", "SERVER_IDS"]),
     (
         "listeners",

@@ -26,6 +26,7 @@ pub mod routes;
 pub mod running;
 pub mod shared;
 pub mod snapshot;
+pub mod spills;
 pub mod stages;
 pub mod sweep;
 

@@ -38,8 +38,9 @@ use super::{
 
 /// Maps whose sizes the loader sets, and which must be as large as those of the running instance: where a
 /// flow lies depends on it.
-const SIZED: [&str; 15] = [
+const SIZED: [&str; 16] = [
     "FLOWS",
+    "SPILLS",
     "TRANSLATIONS",
     "SOURCES",
     "SEQUENCES",
@@ -154,6 +155,7 @@ impl Rehearsal {
             "NEXT_HOPS": nlb_common::next_hop::NextHopSlot,
             "LISTENER_HINTS": nlb_common::maps::Hints,
             "FLOWS": nlb_common::flow::Bucket,
+            "SPILLS": nlb_common::word::Word,
             "TRANSLATIONS": nlb_common::source::Translations,
             "SOURCES": nlb_common::source::SourceBucket,
             "SEQUENCES": nlb_common::sequence::Sequences,

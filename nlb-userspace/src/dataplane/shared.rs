@@ -18,6 +18,7 @@ use nlb_common::{
     source::{Pool, SourceBucket, Translations},
     target::Target,
     tunnel::TunnelSlot,
+    word::Word,
 };
 
 mod sealed {
@@ -47,7 +48,8 @@ records!(
     SourceBucket,
     Target,
     Translations,
-    TunnelSlot
+    TunnelSlot,
+    Word
 );
 
 /// All records of an array map that was made with `BPF_F_MMAPABLE`.

@@ -20,7 +20,7 @@ use nlb_common::{
     decap::SourceKey,
     early::{Claim, FRAME_BYTES},
     event::Event,
-    flow::Bucket,
+    flow::{Bucket, far_bucket},
     fragment::{FragmentKey, FragmentRecord, Identifications},
     hash::Secret,
     listener::{Listener, ListenerId, ListenerKey},
@@ -128,6 +128,7 @@ pub struct Snapshot<'r> {
     next_hops: Copies<NextHopSlot, { size_of::<NextHopSlot>() }>,
     hints: Copies<Hints, { size_of::<Hints>() }>,
     flows: Copies<Bucket, { size_of::<Bucket>() }>,
+    spills: Copies<Word, { size_of::<Word>() }>,
     translations: Copies<Translations, { size_of::<Translations>() }>,
     sources: Copies<SourceBucket, { size_of::<SourceBucket>() }>,
     sequences: Copies<Sequences, { size_of::<Sequences>() }>,
@@ -187,6 +188,7 @@ impl<'r> Snapshot<'r> {
             next_hops: Copies::of(running, "NEXT_HOPS")?,
             hints: Copies::of(running, "LISTENER_HINTS")?,
             flows: Copies::of(running, "FLOWS")?,
+            spills: Copies::of(running, "SPILLS")?,
             translations: Copies::of(running, "TRANSLATIONS")?,
             sources: Copies::of(running, "SOURCES")?,
             sequences: Copies::of(running, "SEQUENCES")?,
@@ -336,6 +338,18 @@ impl Tables for Snapshot<'_> {
 
     fn bucket_number(&self, hash: u32) -> u32 {
         hash & self.settings.bucket_mask
+    }
+
+    fn near(&self, hash: u32) -> u32 {
+        hash & self.settings.near_mask
+    }
+
+    fn far(&self, hash: u32) -> u32 {
+        far_bucket(hash, self.settings.near_mask, self.settings.bucket_mask)
+    }
+
+    fn spill(&self, near: u32) -> Option<&Word> {
+        self.spills.get(near, &self.failure)
     }
 
     fn translates_sources(&self) -> bool {

@@ -199,6 +199,7 @@ fn title(chapter: &Chapter) -> &'static str {
         None => "front: a plain packet of a known flow?",
         Some(Stage::Classify) => "classify: what kind of packet, and whose?",
         Some(Stage::Begin) => "begin: does a flow begin, and with which target?",
+        Some(Stage::First) => "first: a flow begins; with which target?",
         Some(Stage::Back) => "back: the way of a target's answer to its client",
         Some(Stage::Icmp) => "icmp: an echo request, or an error about a flow?",
         Some(Stage::Fragment) => "fragment: where did the datagram's first one go?",

@@ -273,6 +273,18 @@ impl<T: Tables> Tables for Told<'_, T> {
         Some(bucket)
     }
 
+    fn near(&self, hash: u32) -> u32 {
+        self.tables.near(hash)
+    }
+
+    fn far(&self, hash: u32) -> u32 {
+        self.tables.far(hash)
+    }
+
+    fn spill(&self, near: u32) -> Option<&Word> {
+        self.tables.spill(near)
+    }
+
     fn bucket_number(&self, hash: u32) -> u32 {
         self.tables.bucket_number(hash)
     }

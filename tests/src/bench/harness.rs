@@ -15,6 +15,7 @@ use aya::{
 };
 use nlb_common::{
     bench::{BASE_V4, BASE_V6, Order, Setup, State, WORDS},
+    flow::near_buckets,
     hash::Key,
     listener::{Listener, ListenerKey, ListenerPolicy},
     plain::Plain,
@@ -156,6 +157,7 @@ impl Harness {
             .override_global("BENCH_KEY", &key, true)
             .override_global("BENCH_MASKS", &masks, true)
             .map_max_entries("EXACT", masks[0] + 1)
+            .map_max_entries("SPILLS", near_buckets(masks[0] + 1))
             .map_max_entries("TAGS", masks[1] + 1)
             .map_max_entries("LRU", tables.lru)
             .load(BENCH_OBJECT)

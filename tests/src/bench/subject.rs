@@ -10,7 +10,7 @@ use aya::{
 };
 use nlb_common::{
     counter::Traffic,
-    flow::{Bucket, Choice, WAYS},
+    flow::{Bucket, Choice, WAYS, near_buckets},
     hash::Key,
     listener::ListenerId,
     next_hop::NextHopSlot,
@@ -86,15 +86,18 @@ impl Subject {
             select_key: Key::derive(&[0x5a; 32], 1),
             table_key: Key::derive(&[0x5a; 32], 2),
             bucket_mask: buckets - 1,
+            near_mask: near_buckets(buckets) - 1,
             log_faults: 1,
             tick_shift: nlb_userspace::clock::of_this_kernel().shift,
             translates_sources: 1,
             pins_on_change: 1,
             makes_cookies: 1,
+            reserved: 0,
         });
         let mut ebpf = EbpfLoader::new()
             .override_global("SETTINGS", &settings, true)
             .map_max_entries("FLOWS", buckets)
+            .map_max_entries("SPILLS", settings.0.near_mask + 1)
             .map_max_entries("TRANSLATIONS", buckets)
             .map_max_entries("SOURCES", buckets)
             .map_max_entries("SEQUENCES", buckets)

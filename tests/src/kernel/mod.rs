@@ -85,11 +85,13 @@ impl Kernel {
             select_key: tables.select_key,
             table_key: tables.table_key,
             bucket_mask: u32::try_from(tables.buckets.len() - 1)?,
+            near_mask: u32::try_from(tables.spills.len() - 1)?,
             log_faults: 1,
             tick_shift: nlb_userspace::clock::of_this_kernel().shift,
             translates_sources: tables.translates_sources.into(),
             pins_on_change: tables.pins_on_change.into(),
             makes_cookies: tables.makes_cookies.into(),
+            reserved: 0,
         });
         let (listeners, targets) = (
             u32::try_from(tables.listeners.len())?,
@@ -98,6 +100,7 @@ impl Kernel {
         let mut ebpf = EbpfLoader::new()
             .override_global("SETTINGS", &settings, true)
             .map_max_entries("FLOWS", settings.0.bucket_mask + 1)
+            .map_max_entries("SPILLS", settings.0.near_mask + 1)
             .map_max_entries("TRANSLATIONS", settings.0.bucket_mask + 1)
             .map_max_entries("SOURCES", settings.0.bucket_mask + 1)
             .map_max_entries("SEQUENCES", settings.0.bucket_mask + 1)
@@ -421,6 +424,7 @@ impl Kernel {
         let numbers = std::slice::from_mut(&mut tables.identifications);
         self.write_array::<{ 8 * COUNTERS }>("IDENTIFICATIONS", numbers)?;
         self.write_array::<128>("FLOWS", &mut tables.buckets)?;
+        self.write_array::<8>("SPILLS", &mut tables.spills)?;
         self.write_array::<32>("TRANSLATIONS", &mut tables.translations)?;
         self.write_array::<64>("SOURCES", &mut tables.sources)
     }

@@ -110,6 +110,7 @@ impl Maps {
         self.array(memory, "NEXT_HOPS", tables.next_hops.as_mut_bytes())?;
         self.array(memory, "SNAT_POOL", tables.pool.as_mut_bytes())?;
         self.array(memory, "FLOWS", tables.buckets.as_mut_bytes())?;
+        self.array(memory, "SPILLS", tables.spills.as_mut_bytes())?;
         self.array(memory, "TRANSLATIONS", tables.translations.as_mut_bytes())?;
         self.array(memory, "SOURCES", tables.sources.as_mut_bytes())?;
         self.array(memory, "SEQUENCES", tables.sequences.as_mut_bytes())?;

@@ -106,12 +106,14 @@ impl Program {
             select_key: tables.select_key,
             table_key: tables.table_key,
             bucket_mask,
+            near_mask: u32::try_from(tables.spills.len() - 1)?,
             log_faults: 1,
             // A tick of these tables is a jiffy of this machine.
             tick_shift: 0,
             translates_sources: tables.translates_sources.into(),
             pins_on_change: tables.pins_on_change.into(),
             makes_cookies: tables.makes_cookies.into(),
+            reserved: 0,
         };
         Ok(Self {
             code: Code::read(object, &settings)?,

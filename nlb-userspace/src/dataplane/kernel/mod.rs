@@ -13,7 +13,7 @@ use nlb_common::{
     address::Address,
     admission::{Admission, Source},
     counter::Traffic,
-    flow::Bucket,
+    flow::{Bucket, Client},
     hash::Key,
     listener::{Listener, ListenerId, ListenerKey},
     maps::{Header, Hints, Prefilter},
@@ -26,7 +26,9 @@ use nlb_common::{
     target::{Target, TargetId},
     tick::Tick,
     tunnel::TunnelSlot,
+    word::Word,
 };
+use nlb_ebpf::flows::Place;
 use zerocopy::FromZeros as _;
 
 use self::admission::RuleMap;
@@ -34,6 +36,7 @@ pub use self::found::{Found, FoundRing};
 use super::{
     Dataplane, DataplaneError, RingSlots, Step,
     shared::Shared,
+    spills,
     sweep::{self, Sweep},
 };
 use crate::{flows::Table, plan::Limits, settling::Settling, source_rules::SourceRules};
@@ -53,6 +56,7 @@ pub struct KernelMaps {
     tunnels: Shared<TunnelSlot>,
     next_hops: Shared<NextHopSlot>,
     flows: Shared<Bucket>,
+    spills: Shared<Word>,
     translations: Shared<Translations>,
     pool: Shared<Pool>,
     listener_index: HashMap<MapData, Plain<ListenerKey>, u32>,
@@ -136,7 +140,8 @@ new_shared!(
     Prefilter,
     Target,
     Translations,
-    TunnelSlot
+    TunnelSlot,
+    Word
 );
 
 fn slot<'r, R>(map: &'static str, records: &'r [R], index: usize) -> Result<&'r R, DataplaneError> {
@@ -162,6 +167,7 @@ impl KernelMaps {
             tunnels: take_shared(object, "TUNNELS")?,
             next_hops: take_shared(object, "NEXT_HOPS")?,
             flows: take_shared(object, "FLOWS")?,
+            spills: take_shared(object, "SPILLS")?,
             translations: take_shared(object, "TRANSLATIONS")?,
             pool: take_shared(object, "SNAT_POOL")?,
             listener_index: HashMap::try_from(take(object, "LISTENER_INDEX")?)
@@ -241,6 +247,16 @@ impl KernelMaps {
             .get(&(stop as u32), 0)
             .map_err(map_error("read", "STOP_COUNTERS"))?;
         Ok(values.iter().sum())
+    }
+
+    /// Takes away marks of near buckets that no flow needs any more, by the key that places flows; says
+    /// how many.
+    pub fn tidy_spills(&self, now: Tick, key: &Key) -> usize {
+        let far = self.flows.iter().skip(self.spills.len());
+        let entries = far.flat_map(|bucket| &bucket.entries);
+        let near_mask = u32::try_from(self.spills.len()).map_or(0, |near| near.saturating_sub(1));
+        let near_of = |client: &Client| Place::by(key, client).near_hash() & near_mask;
+        spills::tidy(&self.spills, entries, near_of, now)
     }
 
     /// Goes over the whole flow table: counts flows, and empties entries whose time has run out.

@@ -6,8 +6,8 @@ use nlb_ebpf::tables::PassageKind::{Known, New, Return};
 use nlb_tests::{
     packet::{Sentence, eth},
     world::{
-        CLIENT, CLIENT_V6, DSR_VIP, MAC1, MTU_BYTES, VIP, VIP_V6, VLAN_CLIENT, from_client,
-        from_target, neighbour_of, on_to, port_to, tables,
+        CLIENT, CLIENT_V6, DSR_VIP, DSR_VIP_V6, MAC1, MTU_BYTES, VIP, VIP_V6, VLAN_CLIENT,
+        from_client, from_target, neighbour_of, on_to, port_to, tables,
     },
 };
 
@@ -125,6 +125,8 @@ fn edges() -> Vec<Row> {
     let large = || tagged().ipv4(VLAN_CLIENT, VIP).tcp(40_000, 9000);
     let payload = usize::from(MTU_BYTES) - 40;
     let web = port_to(&tables(), VLAN_CLIENT, (VIP, 80), TCP, 11, 0);
+    let web_v6 = port_to(&tables(), CLIENT_V6, (VIP_V6, 80), TCP, 17, 0);
+    let dsr_web = port_to(&tables(), CLIENT_V6, (DSR_VIP_V6, 80), TCP, 24, 0);
     vec![
         row("a frame with two tags is read, and leaves with the one of its next hop").sends(
             &from_client()
@@ -165,6 +167,29 @@ fn edges() -> Vec<Row> {
             &from_client().ipv4(CLIENT, DSR_VIP).tcp(40_000, 9003),
             &on_to("10.1.0.21").ipv4(CLIENT, DSR_VIP).tcp(40_000, 9003),
             (53, 53),
+            New,
+        ),
+        row("a client's tag before ipv6 is taken off for a target of dsr-l2").sends(
+            &from_client()
+                .vlan(5)
+                .ipv6(CLIENT_V6, DSR_VIP_V6)
+                .tcp(dsr_web, 80),
+            &on_to("fd00::22")
+                .ipv6(CLIENT_V6, DSR_VIP_V6)
+                .tcp(dsr_web, 80),
+            (7, 24),
+            New,
+        ),
+        row("a client's tag before tcp over ipv6 is taken off").sends(
+            &from_client()
+                .vlan(5)
+                .ipv6(CLIENT_V6, VIP_V6)
+                .tcp(web_v6, 80),
+            &on_to("fd00::12")
+                .ipv6(CLIENT_V6, "fd00::12")
+                .ttl(63)
+                .tcp(web_v6, 8080),
+            (3, 17),
             New,
         ),
         row("a tag keeps its priority from one vlan to another").sends(

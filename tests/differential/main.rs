@@ -256,6 +256,12 @@ impl Pair {
                     policy.flags = policy.flags.with_syn_cookies(random.once_in(6));
                     listener.set_policy(policy);
                 }
+                for record in &self.memory.admissions {
+                    record.set_policy(&AdmissionPolicy {
+                        usual_syns_per_tick: random.pick(&[0, 1, 20]),
+                        ..record.policy()
+                    });
+                }
             }
             4 => {
                 for (id, _) in world::RULES {

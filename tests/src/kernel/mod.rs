@@ -322,8 +322,8 @@ impl Kernel {
         let records = self.array::<[u64; 8]>("ADMISSION")?;
         for (index, memory) in tables.admissions.iter().enumerate() {
             let record = records.get(&u32::try_from(index)?, 0)?;
-            let ours = [memory.window.load(), memory.active.load()];
-            if record[3..5] != ours {
+            let ours = [&memory.window, &memory.active, &memory.pressure].map(Word::load);
+            if [record[3], record[4], record[6]] != ours {
                 return Ok(Some(format!(
                     "listener {index}: {record:x?}, memory {ours:x?}"
                 )));

@@ -51,6 +51,7 @@ pub const LIMITS: &[(u16, AdmissionPolicy)] = &[
             source_flows_per_tick: 0,
             active_flows: 0,
             source_active_flows: 0,
+            usual_syns_per_tick: 0,
         },
     ),
     (
@@ -63,6 +64,7 @@ pub const LIMITS: &[(u16, AdmissionPolicy)] = &[
             source_flows_per_tick: 2,
             active_flows: 0,
             source_active_flows: 0,
+            usual_syns_per_tick: 0,
         },
     ),
     (
@@ -75,6 +77,7 @@ pub const LIMITS: &[(u16, AdmissionPolicy)] = &[
             source_flows_per_tick: 3,
             active_flows: 5,
             source_active_flows: 0,
+            usual_syns_per_tick: 0,
         },
     ),
     (
@@ -87,6 +90,7 @@ pub const LIMITS: &[(u16, AdmissionPolicy)] = &[
             source_flows_per_tick: 0,
             active_flows: 0,
             source_active_flows: 0,
+            usual_syns_per_tick: 0,
         },
     ),
     (
@@ -99,6 +103,7 @@ pub const LIMITS: &[(u16, AdmissionPolicy)] = &[
             source_flows_per_tick: 0,
             active_flows: 3,
             source_active_flows: 0,
+            usual_syns_per_tick: 0,
         },
     ),
     (
@@ -111,6 +116,7 @@ pub const LIMITS: &[(u16, AdmissionPolicy)] = &[
             source_flows_per_tick: 0,
             active_flows: 5,
             source_active_flows: 2,
+            usual_syns_per_tick: 0,
         },
     ),
     (
@@ -123,6 +129,7 @@ pub const LIMITS: &[(u16, AdmissionPolicy)] = &[
             source_flows_per_tick: 3,
             active_flows: 0,
             source_active_flows: 2,
+            usual_syns_per_tick: 0,
         },
     ),
     (
@@ -135,6 +142,7 @@ pub const LIMITS: &[(u16, AdmissionPolicy)] = &[
             source_flows_per_tick: 0,
             active_flows: 0,
             source_active_flows: 2,
+            usual_syns_per_tick: 0,
         },
     ),
 ];

@@ -125,8 +125,6 @@ fn edges() -> Vec<Row> {
     let large = || tagged().ipv4(VLAN_CLIENT, VIP).tcp(40_000, 9000);
     let payload = usize::from(MTU_BYTES) - 40;
     let web = port_to(&tables(), VLAN_CLIENT, (VIP, 80), TCP, 11, 0);
-    let web_v6 = port_to(&tables(), CLIENT_V6, (VIP_V6, 80), TCP, 17, 0);
-    let dsr_web = port_to(&tables(), CLIENT_V6, (DSR_VIP_V6, 80), TCP, 24, 0);
     vec![
         row("a frame with two tags is read, and leaves with the one of its next hop").sends(
             &from_client()
@@ -169,29 +167,6 @@ fn edges() -> Vec<Row> {
             (53, 53),
             New,
         ),
-        row("a client's tag before ipv6 is taken off for a target of dsr-l2").sends(
-            &from_client()
-                .vlan(5)
-                .ipv6(CLIENT_V6, DSR_VIP_V6)
-                .tcp(dsr_web, 80),
-            &on_to("fd00::22")
-                .ipv6(CLIENT_V6, DSR_VIP_V6)
-                .tcp(dsr_web, 80),
-            (7, 24),
-            New,
-        ),
-        row("a client's tag before tcp over ipv6 is taken off").sends(
-            &from_client()
-                .vlan(5)
-                .ipv6(CLIENT_V6, VIP_V6)
-                .tcp(web_v6, 80),
-            &on_to("fd00::12")
-                .ipv6(CLIENT_V6, "fd00::12")
-                .ttl(63)
-                .tcp(web_v6, 8080),
-            (3, 17),
-            New,
-        ),
         row("a tag keeps its priority from one vlan to another").sends(
             &from_client()
                 .vlan(PRIORITY + 200)
@@ -231,8 +206,40 @@ fn edges() -> Vec<Row> {
     ]
 }
 
+/// Tags of clients before IPv6, for targets that are in no VLAN.
+fn taken_off() -> Vec<Row> {
+    let web_v6 = port_to(&tables(), CLIENT_V6, (VIP_V6, 80), TCP, 17, 0);
+    let dsr_web = port_to(&tables(), CLIENT_V6, (DSR_VIP_V6, 80), TCP, 24, 0);
+    vec![
+        row("a client's tag before ipv6 is taken off for a target of dsr-l2").sends(
+            &from_client()
+                .vlan(5)
+                .ipv6(CLIENT_V6, DSR_VIP_V6)
+                .tcp(dsr_web, 80),
+            &on_to("fd00::22")
+                .ipv6(CLIENT_V6, DSR_VIP_V6)
+                .tcp(dsr_web, 80),
+            (7, 24),
+            New,
+        ),
+        row("a client's tag before tcp over ipv6 is taken off").sends(
+            &from_client()
+                .vlan(5)
+                .ipv6(CLIENT_V6, VIP_V6)
+                .tcp(web_v6, 80),
+            &on_to("fd00::12")
+                .ipv6(CLIENT_V6, "fd00::12")
+                .ttl(63)
+                .tcp(web_v6, 8080),
+            (3, 17),
+            New,
+        ),
+    ]
+}
+
 pub(crate) fn rows() -> Vec<Row> {
     let mut rows = both_ways();
     rows.extend(edges());
+    rows.extend(taken_off());
     rows
 }

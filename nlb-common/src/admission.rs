@@ -33,6 +33,9 @@ pub struct AdmissionPolicy {
     pub active_flows: u32,
     /// Flows of one source remembered at once; 0 for any number.
     pub source_active_flows: u32,
+    /// SYNs in one tick beyond which a listener with SYN cookies begins to answer with them; 0 where it
+    /// always does.
+    pub usual_syns_per_tick: u32,
 }
 
 impl AdmissionPolicy {
@@ -65,7 +68,11 @@ pub struct Admission {
     pub window: Word,
     /// How many flows are remembered: what the last sweep found, and those that began since.
     pub active: Word,
-    zero: [Word; 3],
+    /// SYNs in a tick that are usual (low 32)
+    syns: Word,
+    /// The listener's [`Pressure`](crate::pressure::Pressure).
+    pub pressure: Word,
+    zero: Word,
 }
 
 const HAS_RULES: u64 = 1;
@@ -77,6 +84,7 @@ impl Admission {
         self.rates.store(
             u64::from(policy.flows_per_tick) | u64::from(policy.source_flows_per_tick) << 32,
         );
+        self.syns.store(u64::from(policy.usual_syns_per_tick));
         self.ceilings
             .store(u64::from(policy.active_flows) | u64::from(policy.source_active_flows) << 32);
         self.control.store(
@@ -101,7 +109,15 @@ impl Admission {
             source_flows_per_tick: (rates >> 32) as u32,
             active_flows: ceilings as u32,
             source_active_flows: (ceilings >> 32) as u32,
+            usual_syns_per_tick: self.usual_syns_per_tick(),
         }
+    }
+
+    /// [`AdmissionPolicy::usual_syns_per_tick`].
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "takes the word apart")]
+    pub fn usual_syns_per_tick(&self) -> u32 {
+        self.syns.load() as u32
     }
 
     /// Replaces the number of remembered flows by what a sweep found, and adds those that began
@@ -237,10 +253,13 @@ mod tests {
             source_flows_per_tick: u32::MAX,
             active_flows: 3,
             source_active_flows: u32::MAX - 1,
+            usual_syns_per_tick: u32::MAX - 2,
         };
+        record.pressure.store(9);
         record.set_policy(&policy);
         assert_eq!(record.policy(), policy);
-        assert_eq!((record.window.load(), record.active.load()), (7, 8));
+        let counted = [&record.window, &record.active, &record.pressure];
+        assert_eq!(counted.map(Word::load), [7, 8, 9]);
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub mod maps;
 pub mod next_hop;
 #[cfg(feature = "user")]
 pub mod plain;
+pub mod pressure;
 pub mod quic;
 pub mod ring;
 pub mod route;

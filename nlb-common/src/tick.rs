@@ -78,6 +78,12 @@ impl Clock {
         }
     }
 
+    /// The same jiffies in ticks of another length: 2 to the power of `shift` of them.
+    #[must_use]
+    pub const fn with_shift(self, shift: u32) -> Self {
+        Self { shift, ..self }
+    }
+
     /// The tick at this time of `CLOCK_MONOTONIC_COARSE`, within one of what the kernel counts.
     ///
     /// The kernel's jiffies begin five minutes before they wrap at 32 bits (`INITIAL_JIFFIES` of

@@ -20,6 +20,7 @@ use nlb_common::{
     },
     maps::{Header, LAYOUT_VERSION, Prefilter},
     next_hop::{MacPair, NeighbourKey, NextHop, NextHopId, NextHopSlot, VlanId},
+    pressure::Pressure,
     quic::{CidLayout, ServerIdKey},
     ring::Ring,
     settings::Settings,
@@ -134,6 +135,7 @@ fn an_admission() {
         source_flows_per_tick: 0x0506_0708,
         active_flows: 0x090a_0b0c,
         source_active_flows: 0x0d0e_0f10,
+        usual_syns_per_tick: 0x1112_1314,
     });
     let window = Window {
         tick: Tick(0x0102),
@@ -141,10 +143,12 @@ fn an_admission() {
     };
     record.window.store(window.to_word());
     record.active.store(7);
+    let pressure = Pressure::of_word(0).after_a_syn(Tick(0x0102), 0);
+    record.pressure.store(pressure.to_word());
     assert_eq!(
         hex(record),
         "0378000000000000 0403020108070605 0c0b0a09100f0e0d 0605040300000201 \
-         0700000000000000 0000000000000000 0000000000000000 0000000000000000"
+         0700000000000000 1413121100000000 0000008002010201 0000000000000000"
     );
     assert_eq!(
         hex(Source::of(ListenerId(0x0102), address(), 32)),

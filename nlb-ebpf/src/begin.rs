@@ -5,12 +5,13 @@ use nlb_common::{
     flow::FlowState,
     stop::Stop,
     target::{Mode, TargetId},
+    tick::Tick,
 };
 
 use crate::{
     Exit, Stage, Verdict,
     classify::{forgotten, may_be_an_answer},
-    cookie::answer,
+    cookie::{answer, pressure},
     depart::{Begins, Decided},
     frame::Frame,
     parse::{Packet, parse},
@@ -79,7 +80,11 @@ fn decided<const QUIC: bool, const SEARCHED: bool, F: Frame, T: Tables>(
     }
     let needs_source = decision.begins && snat::needs_source(packet, tables, &arrival, &decision)?;
     // What needs a source of ours begins without: the stages of either know nothing of the other's.
-    if !needs_source && decision.begins && opens(packet) && has_cookies(tables, &decision) {
+    if !needs_source
+        && decision.begins
+        && opens(packet)
+        && has_cookies(tables, &decision, arrival.now)
+    {
         return Err(answer::go(tables, decision.listener, decision.target.id));
     }
     Ok(Decided {
@@ -91,13 +96,15 @@ fn decided<const QUIC: bool, const SEARCHED: bool, F: Frame, T: Tables>(
     })
 }
 
-/// Whether a flow to this target begins with a SYN cookie.
+/// Whether a flow to this target begins with a SYN cookie; asked once for each SYN, because it may be
+/// counted.
 #[inline(always)]
-fn has_cookies<T: Tables>(tables: &T, decision: &Decision<'_>) -> bool {
+fn has_cookies<T: Tables>(tables: &T, decision: &Decision<'_>, now: Tick) -> bool {
     tables.makes_cookies()
         && decision.target.control.mode == Mode::NAT
         && match tables.listener(decision.listener) {
             Some(listener) => listener.policy().flags.has_syn_cookies(),
             None => false,
         }
+        && pressure::is_high(tables, decision.listener, now)
 }

@@ -14,7 +14,13 @@ pub fn of_this_kernel() -> Clock {
 
 /// The present tick, within one of what the packet program reads.
 pub fn now() -> Tick {
-    of_this_kernel().tick_at(nanos(clock_gettime(ClockId::MonotonicCoarse)))
+    now_of(of_this_kernel().shift)
+}
+
+/// The present tick of a program whose ticks are 2 to the power of `shift` jiffies.
+pub fn now_of(shift: u32) -> Tick {
+    let time = nanos(clock_gettime(ClockId::MonotonicCoarse));
+    of_this_kernel().with_shift(shift).tick_at(time)
 }
 
 fn nanos(time: Timespec) -> u64 {

@@ -11,8 +11,8 @@ use nlb_common::listener::HashInput;
 use nlb_userspace::config::{
     self, Access, Capacity, Desired, Endpoint, FlowLimits, HashKey, HashKeySource, HealthCheck,
     HealthCheckPort, HealthCheckProtocol, HttpCodes, IpVersion, Listener, LoadBalancer, Minimum,
-    Mode, Node, OnExit, OverLimit, Protocol, Seccomp, Share, StrandedAction, Suspicion, Target,
-    TargetGroup, TcpApi, TunnelOptions, TunnelSource, TunnelSources, XdpMode,
+    Mode, Node, OnExit, OverLimit, Protocol, Seccomp, Share, StrandedAction, Suspicion, SynCookies,
+    Target, TargetGroup, TcpApi, TunnelOptions, TunnelSource, TunnelSources, XdpMode,
 };
 const MINIMAL: &str = r#"
 [node]
@@ -157,7 +157,7 @@ fn a_minimal_file_gets_every_default() {
                 tcp_idle_timeout_action: StrandedAction::Reset,
                 tcp_stray_action: StrandedAction::Reset,
                 tcp_mss_clamp_bytes: None,
-                tcp_syn_cookies: false,
+                tcp_syn_cookies: SynCookies::Off,
             }],
         }],
         target_groups: vec![TargetGroup {

@@ -29,8 +29,8 @@ use nlb_userspace::dataplane::XDP_OBJECT;
 const FRAMES: usize = 24_000;
 /// Frames between two changes of the world.
 const CHAPTER: usize = 400;
-/// Silence between two chapters, in ticks: sums of it stay away from every time-out (13, 38, 150, 438)
-/// by more than the run lasts, so that no decision hangs on when exactly a clock was read.
+/// Silence between two chapters, in ticks: more than some time-outs (13, 38, 150), and less than the
+/// longest (438).
 const SILENCE_TICKS: u16 = 165;
 
 struct Pair {
@@ -49,7 +49,7 @@ impl Pair {
         };
         let mut ours = frame.clone();
         let cookies = self.memory.stops(Stop::SynCookie);
-        self.memory.now.set(Kernel::now().0);
+        self.memory.now.set(Kernel::NOW.0);
         let verdict = Answer::from(handle(&mut ours, &self.memory));
         let is_cookie = self.memory.stops(Stop::SynCookie) > cookies;
         let (answer, bytes) = self.kernel.run(&frame.bytes, frame.interface)?;
@@ -167,9 +167,9 @@ impl Pair {
         }
     }
 
-    /// Limits have counted anything, and their clock stands still.
+    /// Limits have counted anything.
     fn count_anew(&mut self, random: &mut Random) {
-        self.memory.now.set(Kernel::now().0);
+        self.memory.now.set(Kernel::NOW.0);
         let mut of_limits = Random::new(random.next());
         world::set_windows(&self.memory, hostile::CLIENTS, || {
             u32::from(of_limits.byte() % 5)
@@ -255,6 +255,12 @@ impl Pair {
                     policy.mss_clamp_bytes = random.pick(&[0, 1400, 536]);
                     policy.flags = policy.flags.with_syn_cookies(random.once_in(6));
                     listener.set_policy(policy);
+                }
+                for record in &self.memory.admissions {
+                    record.set_policy(&AdmissionPolicy {
+                        usual_syns_per_tick: random.pick(&[0, 1, 20]),
+                        ..record.policy()
+                    });
                 }
             }
             4 => {

@@ -254,6 +254,47 @@ fn a_flood_of_syns_is_remembered_nowhere_and_real_connections_get_through() -> R
 }
 
 #[test]
+fn an_attack_brings_cookies_and_connections_of_before_and_during_live_on() -> Result<()> {
+    let text = with_cookies().replace(
+        "tcp.syn_cookies = \"on\"",
+        "tcp.syn_cookies = \"under_attack\"\n  tcp.syn_cookies_above_per_second = 200",
+    );
+    with_configuration("cookies_attack", &text, |lab, daemon| {
+        let vips = guarded(80);
+        let open = || -> Result<Vec<HttpConnection>> {
+            let mut connections = Vec::new();
+            for vip in vips {
+                let mut connection = HttpConnection::from(lab.client(), vip, PATIENCE)?;
+                connection.get("/")?;
+                connections.push(connection);
+            }
+            Ok(connections)
+        };
+        let mut before = open()?;
+        assert_eq!(stops_of(daemon, "syn_cookie")?, 0, "in peace");
+        let end = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&end);
+        let flood = lab.client().thread(move || flood(vips, &told));
+        let mut during = Vec::new();
+        let begun = wait_until("connections begin during the attack", SOON, || {
+            let is_on = stops_of(daemon, "syn_cookie").is_ok_and(|count| count >= FLOOD);
+            is_on
+                && open().is_ok_and(|connections| {
+                    during = connections;
+                    true
+                })
+        });
+        end.store(true, Ordering::Relaxed);
+        flood.join().expect("the flood")??;
+        begun?;
+        for connection in before.iter_mut().chain(&mut during) {
+            connection.get("/")?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn the_first_listener_with_cookies_takes_maps_with_room_for_them() -> Result<()> {
     with_nlb("cookies_late", |lab, daemon| {
         lab.write_config(&with_cookies())?;

@@ -19,7 +19,7 @@ use crate::{
 /// The target's first sequence number; the client's is [`SEQUENCE`].
 const TARGET_SEQUENCE: u32 = 0xffff_fff0;
 /// What the client's system puts into its SYN: segment size, SACK, timestamps, window scale.
-const OPTIONS: &[u8] = &[
+pub(crate) const OPTIONS: &[u8] = &[
     2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7,
 ];
 /// The target's window, in bytes.
@@ -27,60 +27,53 @@ const WINDOW: u16 = 0x7210;
 
 /// A connection to a listener with cookies.
 #[derive(Clone, Copy)]
-struct Guarded(Connection);
+pub(crate) struct Guarded(pub(crate) Connection);
 
 impl Guarded {
     /// Both IP versions: the name, the connection, and the segment sizes that the client names, that
     /// its cookie stands for, and that we name.
-    fn both() -> [(&'static str, Self, [u16; 2]); 2] {
+    pub(crate) fn both() -> [(&'static str, Self, [u16; 2]); 2] {
         [
             ("ipv4", Self(Connection::v4()), [1460, 1460]),
             ("ipv6", Self(Connection::v6()), [1440, 1440]),
         ]
     }
 
-    fn v4() -> Self {
+    pub(crate) fn v4() -> Self {
         Self(Connection::v4())
     }
 
     /// Begins a row whose listener answers SYNs with cookies.
-    fn row(self, claim: &'static str) -> Row {
+    pub(crate) fn row(self, claim: &'static str) -> Row {
         let (listener, _) = self.0.ids;
-        row(claim).change(move |tables| {
-            let record = &tables.listeners[usize::from(listener)];
-            let mut policy = record.policy();
-            policy.flags = policy.flags.with_syn_cookies(true);
-            policy.stray = Stranded::RESET;
-            policy.expired = Stranded::RESET;
-            record.set_policy(policy);
-        })
+        with_cookies(row(claim), listener)
     }
 
     /// The client's SYN.
-    fn syn(self) -> Sentence {
+    pub(crate) fn syn(self) -> Sentence {
         self.0.request().syn().tcp_options(OPTIONS)
     }
 
     /// From the client, with the first byte's number, after the cookie.
-    fn request(self, cookie: u32) -> Sentence {
+    pub(crate) fn request(self, cookie: u32) -> Sentence {
         let (next, due) = (SEQUENCE + 1, cookie.wrapping_add(1));
         self.0.request().sequence(next, due)
     }
 
     /// The same, behind us.
-    fn translated(self) -> Sentence {
+    pub(crate) fn translated(self) -> Sentence {
         let due = TARGET_SEQUENCE.wrapping_add(1);
         self.0.translated().sequence(SEQUENCE + 1, due)
     }
 
     /// From the target, with its first byte's number.
-    fn answer(self) -> Sentence {
+    pub(crate) fn answer(self) -> Sentence {
         let next = TARGET_SEQUENCE.wrapping_add(1);
         self.0.answer().sequence(next, SEQUENCE + 1)
     }
 
     /// The same, behind us.
-    fn answer_translated(self, cookie: u32) -> Sentence {
+    pub(crate) fn answer_translated(self, cookie: u32) -> Sentence {
         let next = cookie.wrapping_add(1);
         self.0.answer_translated().sequence(next, SEQUENCE + 1)
     }
@@ -94,7 +87,7 @@ impl Guarded {
     }
 
     /// The SYN that the target gets.
-    fn syn_of_ours(self, bytes: u16) -> Sentence {
+    pub(crate) fn syn_of_ours(self, bytes: u16) -> Sentence {
         let syn = self.0.translated().made_by_nlb().syn();
         let window = Sentence::DEFAULT_WINDOW;
         syn.window(window)
@@ -112,7 +105,7 @@ impl Guarded {
     }
 
     /// A SYN is answered with a cookie.
-    fn asks(self, row: Row, syn: &Sentence, offers: u16) -> Row {
+    pub(crate) fn asks(self, row: Row, syn: &Sentence, offers: u16) -> Row {
         let syn = syn.clone();
         row.makes_cookie(move |row, cookie| {
             let answer = self.0.reset().flags(SYN | ACK);
@@ -123,7 +116,7 @@ impl Guarded {
     }
 
     /// The acknowledgement begins the flow.
-    fn begins(self, row: Row, bytes: u16) -> Row {
+    pub(crate) fn begins(self, row: Row, bytes: u16) -> Row {
         row.with_cookie(move |row, cookie| {
             let (ack, syn) = (self.request(cookie), self.syn_of_ours(bytes));
             row.sends(&ack, &syn, self.0.ids, New)
@@ -131,14 +124,14 @@ impl Guarded {
     }
 
     /// The target accepts.
-    fn accepts(self, row: Row) -> Row {
+    pub(crate) fn accepts(self, row: Row) -> Row {
         row.with_cookie(move |row, cookie| {
             row.sends(&self.syn_ack(), &self.window(cookie), self.0.ids, Return)
         })
     }
 
     /// A segment of the client's, and how its target gets it.
-    fn to_target(self, row: Row, rest: impl Fn(Sentence) -> Sentence + 'static) -> Row {
+    pub(crate) fn to_target(self, row: Row, rest: impl Fn(Sentence) -> Sentence + 'static) -> Row {
         row.with_cookie(move |row, cookie| {
             let (from, to) = (rest(self.request(cookie)), rest(self.translated()));
             row.sends(&from, &to.ttl(63), self.0.ids, Known)
@@ -146,7 +139,7 @@ impl Guarded {
     }
 
     /// A segment of the target's, and how its client gets it.
-    fn to_client(self, row: Row, rest: impl Fn(Sentence) -> Sentence + 'static) -> Row {
+    pub(crate) fn to_client(self, row: Row, rest: impl Fn(Sentence) -> Sentence + 'static) -> Row {
         row.with_cookie(move |row, cookie| {
             let (from, to) = (rest(self.answer()), rest(self.answer_translated(cookie)));
             row.sends(&from, &to.ttl(63), self.0.ids, Return)
@@ -154,7 +147,7 @@ impl Guarded {
     }
 
     /// All of it, until the client's own acknowledgement has reached the target.
-    fn opens(self, row: Row) -> Row {
+    pub(crate) fn opens(self, row: Row) -> Row {
         let row = self.asks(row, &self.syn(), 1460).remembers(0);
         let row = self.begins(row, 1460).remembers(1);
         let row = self.accepts(row);
@@ -162,13 +155,25 @@ impl Guarded {
     }
 
     /// What our reset answers.
-    fn is_reset(self, row: Row, frame: &Sentence, sequence: u32, stop: Stop) -> Row {
+    pub(crate) fn is_reset(self, row: Row, frame: &Sentence, sequence: u32, stop: Stop) -> Row {
         let reset = self.0.reset().flags(RST).sequence(sequence, 0);
         row.answers(frame, &reset, stop)
     }
 }
 
-fn size(bytes: u16) -> Vec<u8> {
+/// Has a listener answer SYNs with cookies.
+pub(crate) fn with_cookies(row: Row, listener: u16) -> Row {
+    row.change(move |tables| {
+        let record = &tables.listeners[usize::from(listener)];
+        let mut policy = record.policy();
+        policy.flags = policy.flags.with_syn_cookies(true);
+        policy.stray = Stranded::RESET;
+        policy.expired = Stranded::RESET;
+        record.set_policy(policy);
+    })
+}
+
+pub(crate) fn size(bytes: u16) -> Vec<u8> {
     let [a, b] = bytes.to_be_bytes();
     vec![2, 4, a, b]
 }

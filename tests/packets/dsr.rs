@@ -66,6 +66,13 @@ pub(crate) fn rows() -> Vec<Row> {
         web("dsr takes no hop: a ttl of one passes", |s| s.ttl(1)),
         web("dsr leaves wrong checksums alone", |s| s.checksum(0xbad)),
         web("dsr leaves padding alone", Sentence::padded),
+        web("dsr leaves dscp and ecn of ipv4 alone", |s| s.class(0xbb)),
+        web("dsr leaves the urgent pointer and odd flags alone", |s| {
+            s.urgent(7).flags(0xf8).payload(b"urgent")
+        }),
+        web("dsr leaves a trailer behind ipv4 alone", |s| {
+            s.trailer(b"tail")
+        }),
         web_v6(
             "dsr sends tcp over ipv6 to the target's mac and changes nothing else",
             |s| s.payload(b"x"),
@@ -73,12 +80,26 @@ pub(crate) fn rows() -> Vec<Row> {
         web_v6("dsr leaves extension headers alone", |s| {
             s.hop_by_hop().routing()
         }),
+        web_v6("dsr leaves dscp and ecn of ipv6 alone", |s| s.class(0xbb)),
+        web_v6("dsr takes no hop of ipv6: a limit of one passes", |s| {
+            s.ttl(1)
+        }),
+        web_v6("dsr leaves the urgent pointer alone over ipv6", |s| {
+            s.urgent(7).flags(0xf8).payload(b"urgent")
+        }),
+        web_v6("dsr leaves a trailer behind ipv6 alone", |s| {
+            s.trailer(b"tail")
+        }),
         dns("dsr sends udp over ipv4", |s| s.payload(b"query")),
         dns(
             "dsr leaves a udp checksum of zero alone",
             Sentence::no_checksum,
         ),
         dns_v6("dsr sends udp over ipv6", |s| s.payload(b"query")),
+        dns_v6(
+            "dsr leaves a udp checksum of zero alone over ipv6",
+            Sentence::no_checksum,
+        ),
         row("a dsr target without a next hop is found by the routes").sends(
             &from_client().ipv4(CLIENT, DSR_VIP).tcp(40_000, 92),
             &on_to("10.0.0.21").ipv4(CLIENT, DSR_VIP).tcp(40_000, 92),

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use nlb_common::{
-    flow::{Choice, Client, WAYS},
+    flow::{Choice, Client, Progress, WAYS},
     stop::Stop,
+    tick::Tick,
     wire::{
         protocol::TCP,
         tcp::{ACK, SYN},
@@ -18,7 +19,7 @@ use nlb_tests::{
     model::Segment,
     world::{self, CLIENT, DSR_VIP, ETH0, FAR_CLIENT, VIP, address, from_client, tables_with},
 };
-use nlb_userspace::dataplane::XDP_OBJECT;
+use nlb_userspace::{clock, dataplane::XDP_OBJECT};
 use zerocopy::big_endian::U16;
 
 /// Buckets of a table for 65,536 flows.
@@ -48,7 +49,8 @@ fn flooding(frame: &mut [u8], number: u32) {
 
 fn run() -> Result<()> {
     let mut tables = tables_with(BUCKETS);
-    tables.now.set(Kernel::now().0);
+    let began = clock::now();
+    tables.now.set(began.0);
     let client = |port| Client {
         address: address(CLIENT),
         port: U16::new(port),
@@ -66,7 +68,7 @@ fn run() -> Result<()> {
             );
         }
     }
-    let mut kernel = Kernel::load(XDP_OBJECT, &mut tables)?;
+    let mut kernel = Kernel::load_ticking(XDP_OBJECT, &mut tables)?;
     let before = kernel.flows()?;
     let entries = |flows: &[[u64; 16]]| -> Vec<[u64; 4]> {
         let entries = flows.iter().flat_map(|bucket| bucket.as_chunks::<4>().0);
@@ -102,6 +104,16 @@ fn run() -> Result<()> {
     ensure!(
         remembered > BUCKETS * WAYS * 9 / 10,
         "the table is not full"
+    );
+
+    // The kernel's clock is the one that we read, within a tick.
+    let since = |tick: Tick| tick.0.wrapping_sub(began.0).wrapping_add(1);
+    let span = since(clock::now()) + 1;
+    let seen = |entry: &[u64; 4]| Progress::of_word(entry[3]).last_seen;
+    let is_ours = |entry| since(seen(entry)) <= span;
+    ensure!(
+        entries(&after).iter().all(is_ours),
+        "the kernel has another clock"
     );
 
     // Every established flow is where it was, byte for byte.

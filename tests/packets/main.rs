@@ -5,6 +5,8 @@ mod admission;
 mod answers;
 mod connection;
 mod cookies;
+mod cookies_beside;
+mod cookies_under_attack;
 mod decap;
 mod dsr;
 mod echo;
@@ -65,6 +67,8 @@ fn table() -> Vec<Row> {
     rows.extend(snat_icmp::rows());
     rows.extend(snat_told::rows());
     rows.extend(cookies::rows());
+    rows.extend(cookies_beside::rows());
+    rows.extend(cookies_under_attack::rows());
     rows.extend(quic::rows());
     rows.extend(admission::rows());
     rows

@@ -287,6 +287,10 @@ pub(crate) fn rows() -> Vec<Row> {
         tcp_v6("traffic class and flow label of ipv6 are carried", |s| {
             s.class(0xbb)
         }),
+        tcp_v6(
+            "the urgent pointer and odd flags of ipv6 are carried",
+            |s| s.urgent(7).flags(0xf8).payload(b"urgent"),
+        ),
         tcp_v6("hop-by-hop options are stepped over", Sentence::hop_by_hop),
         tcp_v6("a routing header is stepped over", Sentence::routing),
         tcp_v6(

@@ -394,8 +394,8 @@ fn around() -> Vec<Row> {
             ),
         row("clients are told of outer packets as often as of all else")
             .change(|tables| {
-                let soon = Tick(tables.now.get().wrapping_add(1));
-                tables.error_budget.set(ErrorBudget::new(soon, 1).0);
+                let now = Tick(tables.now.get());
+                tables.error_budget.set(ErrorBudget::new(now, 1).0);
             })
             .sends(&error, &told, web.ids(), Return)
             .stops(&error, Stop::ErrorLimit),

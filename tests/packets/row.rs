@@ -435,7 +435,7 @@ type Outcome = (Answer, Vec<u8>, Counts);
 impl Run<'_> {
     fn write(&mut self) -> Result<()> {
         if let Some(kernel) = &mut self.kernel {
-            self.tables.now.set(Kernel::now().0);
+            self.tables.now.set(Kernel::NOW.0);
             kernel.write(&mut self.tables)?;
             kernel.write_flows(&mut self.tables)?;
         }
@@ -607,7 +607,7 @@ impl Run<'_> {
     fn in_memory(&mut self, bytes: &[u8]) -> Result<(Verdict, Outcome)> {
         let mut frame = MemoryFrame::new(bytes.to_vec(), interface(bytes));
         if self.kernel.is_some() {
-            self.tables.now.set(Kernel::now().0);
+            self.tables.now.set(Kernel::NOW.0);
         }
         let before = Counts::of_memory(&self.tables)?;
         let found = handle(&mut frame, &self.tables);

@@ -431,7 +431,7 @@ fn hairpin_to_another() -> Row {
 
 /// A client's port whose flows to both listeners of one group go to one target.
 pub(crate) struct Collision {
-    port: u16,
+    pub(crate) port: u16,
     pub(crate) source: (&'static str, u16),
 }
 

@@ -113,6 +113,18 @@ impl Case {
             .remembers(1)
     }
 
+    /// The same for a client in a VLAN, whose tag is none of the tunnel's.
+    fn unties(self, claim: &'static str) -> Row {
+        let (ids, frame) = ((self.listener().0.0, self.target().0), self.packet(0));
+        let client = (self.ends().0, self.client_port(0), self.protocol);
+        let (_, neighbour) = self.target();
+        let out = wrapped(&tables(), &frame.build(), (client, 0), ids.1, neighbour);
+        let tagged = frame.vlan(5);
+        row(claim)
+            .sends(&tagged, &out, ids, New)
+            .sends(&tagged, &out, ids, Known)
+    }
+
     fn wraps(self, claim: &'static str) -> Row {
         self.twice(claim, self.target().1, 0, |s| s.payload(b"some of it"))
     }
@@ -222,6 +234,33 @@ fn headers() -> Vec<Row> {
             "fd00::22",
             0xb8 | 3,
             |s| s,
+        ),
+        case(V4, TCP, 1).unties("ipip takes off a client's vlan tag"),
+        case(V6, UDP, 4).unties("gue takes off a client's vlan tag over ipv6"),
+        case(V6, TCP, 5).unties("geneve takes off a client's vlan tag"),
+        web_v6.twice(
+            "a tunnel takes no hop of ipv6: a limit of one passes",
+            "fd00::22",
+            0,
+            |s| s.ttl(1),
+        ),
+        case(V4, UDP, 1).twice(
+            "a tunnel leaves a udp checksum of zero alone",
+            case(V4, UDP, 1).target().1,
+            0,
+            Sentence::no_checksum,
+        ),
+        web.twice(
+            "a tunnel leaves the urgent pointer and odd flags alone",
+            "10.0.0.22",
+            0,
+            |s| s.urgent(7).flags(0xf8).payload(b"urgent"),
+        ),
+        web.twice(
+            "a trailer stays behind what is wrapped",
+            "10.0.0.22",
+            0,
+            |s| s.trailer(b"tail"),
         ),
         web.twice(
             "a tunnel takes no hop: a ttl of one passes",

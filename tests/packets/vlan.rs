@@ -6,8 +6,8 @@ use nlb_ebpf::tables::PassageKind::{Known, New, Return};
 use nlb_tests::{
     packet::{Sentence, eth},
     world::{
-        CLIENT, CLIENT_V6, DSR_VIP, MAC1, MTU_BYTES, VIP, VIP_V6, VLAN_CLIENT, from_client,
-        from_target, neighbour_of, on_to, port_to, tables,
+        CLIENT, CLIENT_V6, DSR_VIP, DSR_VIP_V6, MAC1, MTU_BYTES, VIP, VIP_V6, VLAN_CLIENT,
+        from_client, from_target, neighbour_of, on_to, port_to, tables,
     },
 };
 
@@ -206,8 +206,40 @@ fn edges() -> Vec<Row> {
     ]
 }
 
+/// Tags of clients before IPv6, for targets that are in no VLAN.
+fn taken_off() -> Vec<Row> {
+    let web_v6 = port_to(&tables(), CLIENT_V6, (VIP_V6, 80), TCP, 17, 0);
+    let dsr_web = port_to(&tables(), CLIENT_V6, (DSR_VIP_V6, 80), TCP, 24, 0);
+    vec![
+        row("a client's tag before ipv6 is taken off for a target of dsr-l2").sends(
+            &from_client()
+                .vlan(5)
+                .ipv6(CLIENT_V6, DSR_VIP_V6)
+                .tcp(dsr_web, 80),
+            &on_to("fd00::22")
+                .ipv6(CLIENT_V6, DSR_VIP_V6)
+                .tcp(dsr_web, 80),
+            (7, 24),
+            New,
+        ),
+        row("a client's tag before tcp over ipv6 is taken off").sends(
+            &from_client()
+                .vlan(5)
+                .ipv6(CLIENT_V6, VIP_V6)
+                .tcp(web_v6, 80),
+            &on_to("fd00::12")
+                .ipv6(CLIENT_V6, "fd00::12")
+                .ttl(63)
+                .tcp(web_v6, 8080),
+            (3, 17),
+            New,
+        ),
+    ]
+}
+
 pub(crate) fn rows() -> Vec<Row> {
     let mut rows = both_ways();
     rows.extend(edges());
+    rows.extend(taken_off());
     rows
 }

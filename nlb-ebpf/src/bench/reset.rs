@@ -3,7 +3,9 @@
 use aya_ebpf::{
     bindings::xdp_action,
     btf_maps::{Array, ProgramArray},
-    helpers::generated::{bpf_ktime_get_ns, bpf_redirect, bpf_xdp_adjust_head},
+    helpers::generated::{
+        bpf_ktime_get_ns, bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+    },
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
@@ -53,8 +55,9 @@ fn reset<const WORDS: usize>(context: &XdpContext, base: usize, ports: usize) ->
     // pkt pointer and register with unbounded min value"; Linux 6.18, rustc 1.96).
     // SAFETY: arithmetic; frames are shorter than 64 KiB.
     unsafe { core::arch::asm!("{0} &= 65535", inout(reg) length) };
-    // What the last run put before the frame is taken off again; called even for 0 bytes, so that
-    // every packet costs the same here. The result tells nothing that the check below does not.
+    // What the last run put before the frame is taken off again, or what it cut off behind is put
+    // there; called even for 0 bytes, so that every packet costs the same here. The result tells
+    // nothing that the check below does not.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_possible_wrap,
@@ -62,7 +65,13 @@ fn reset<const WORDS: usize>(context: &XdpContext, base: usize, ports: usize) ->
     )]
     let surplus = length as i32 - setup.frame_bytes as i32;
     // SAFETY: the context is this call's; the packet's pointers are read again afterwards.
-    unsafe { bpf_xdp_adjust_head(context.ctx, surplus) };
+    unsafe {
+        if surplus < 0 {
+            bpf_xdp_adjust_tail(context.ctx, -surplus);
+        } else {
+            bpf_xdp_adjust_head(context.ctx, surplus);
+        }
+    }
     let (start, end) = (context.data(), context.data_end());
     if start + base + 8 * WORDS > end {
         return xdp_action::XDP_ABORTED;

@@ -19,11 +19,11 @@ use crate::{
     classify::forgotten,
     emit::{emit, fits, has_a_hop_left},
     flows::{self, Place},
-    fragment,
     frame::Frame,
-    parse::{Kind, Packet, parse},
+    parse::{Packet, parse},
     rewrite::{End, Endpoint, translate},
     segment::{Segment, Tail},
+    snat::disguise,
     tables::{Passage, PassageKind, Tables},
     to_client::{advance, ended, in_time, is_served_by, refused, way},
 };
@@ -99,10 +99,10 @@ pub fn back<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, E
         segment.write(frame, &packet)?;
     } else {
         shift(frame, &packet, told.shift)?;
-        if packet.kind == Kind::FirstFragment {
-            fragment::remember(&packet, tables, id, choice.target, Way::ToClient);
-        }
         translate(frame, &packet, End::Source, key.address, key.port)?;
+        let ids = (id, choice.target);
+        let ends = (key.address, packet.destination);
+        disguise(frame, &packet, tables, ids, Way::ToClient, ends)?;
     }
     Ok(emit(frame, packet.network, &next_hop)?)
 }

@@ -16,12 +16,13 @@ use crate::{
     checksum::Change,
     classify::forgotten,
     emit::{emit, fits, has_a_hop_left},
-    flows, fragment,
+    flows,
     frame::Frame,
-    parse::{Kind, Packet, parse},
+    parse::{Packet, parse},
     rewrite::{End, Endpoint, translate},
     segment::{Segment, Tail},
     select::Chosen,
+    snat::disguise,
     tables::{PassageKind, Tables},
     to_target::{Arrival, Decision, advance, count, find, note, opens, refused, resets, way},
 };
@@ -59,10 +60,6 @@ pub fn known<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, 
         if let Numbering::Shifted(shift) = numbering {
             unshift(frame, &packet, shift)?;
         }
-        if packet.kind == Kind::FirstFragment {
-            let (listener, target) = (decision.listener, decision.target.id);
-            fragment::remember(&packet, tables, listener, target, Way::ToTarget);
-        }
         translate(
             frame,
             &packet,
@@ -70,6 +67,9 @@ pub fn known<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Result<Verdict, 
             target.address,
             target.port,
         )?;
+        let ids = (decision.listener, decision.target.id);
+        let ends = (packet.source, target.address);
+        disguise(frame, &packet, tables, ids, Way::ToTarget, ends)?;
     }
     Ok(emit(frame, packet.network, &next_hop)?)
 }

@@ -23,6 +23,9 @@
 //! where they stand: a cookie has no room for window scaling, selective acknowledgements and
 //! timestamps, so neither end was offered any.
 //!
+//! A listener may answer so only while more SYNs come than it is used to ([`pressure`]). What it is at the
+//! moment decides what a SYN meets, and nothing else: cookies are taken back, and flows go on, at any time.
+//!
 //! Each stage does one thing: [`answer`], [`check`] and [`begin`] for what opens a connection,
 //! [`known`], [`back`] and [`icmp`] for the packets of one.
 
@@ -32,6 +35,7 @@ pub mod begin;
 pub mod check;
 pub mod icmp;
 pub mod known;
+pub(crate) mod pressure;
 
 use nlb_common::{sequence::Sequence, wire::tcp::SYN};
 use zerocopy::big_endian::{U16, U32};

@@ -256,8 +256,22 @@ pub struct Listener {
     pub tcp_stray_action: StrandedAction,
     /// The largest TCP segment size that a SYN may name, in bytes; none for any.
     pub tcp_mss_clamp_bytes: Option<u16>,
-    /// Whether SYNs are answered with cookies; means nothing to a UDP listener.
-    pub tcp_syn_cookies: bool,
+    /// When SYNs are answered with cookies; means nothing to a UDP listener.
+    pub tcp_syn_cookies: SynCookies,
+}
+
+/// When a listener answers SYNs with cookies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SynCookies {
+    /// Never.
+    Off,
+    /// Always.
+    On,
+    /// While more SYNs come than this many.
+    UnderAttack {
+        /// In a second.
+        above_per_second: u32,
+    },
 }
 
 /// A rule about who may begin flows.

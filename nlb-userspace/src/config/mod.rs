@@ -34,8 +34,8 @@ pub use self::{
         Access, AccessRole, AccessStatement, Capacity, Desired, Endpoint, FlowLimits, HashKey,
         HashKeyError, HashKeySource, HealthCheck, HealthCheckPort, HealthCheckProtocol,
         HealthCheckTls, HttpCodes, IpVersion, Listener, LoadBalancer, Minimum, Mode, Node, OnExit,
-        OverLimit, Protocol, Seccomp, Share, SourceRule, StrandedAction, Target, TargetGroup,
-        TcpApi, TunnelOptions, TunnelSource, TunnelSources, XdpMode,
+        OverLimit, Protocol, Seccomp, Share, SourceRule, StrandedAction, SynCookies, Target,
+        TargetGroup, TcpApi, TunnelOptions, TunnelSource, TunnelSources, XdpMode,
     },
     error::{
         AddressClass, Fault, Faults, GroupTrait, Position, Problem, Remedy, Shape, Suspicion,

@@ -355,12 +355,15 @@ pub enum Problem {
     /// `pinning = "on_change"` with something that takes an entry for every flow.
     #[error("cannot be with {0}, which takes an entry for every flow")]
     OnChangeWith(&'static str),
-    /// `tcp.syn_cookies = "on"` with a group whose answers take another way.
+    /// `tcp.syn_cookies` with a group whose answers take another way.
     #[error("needs groups of mode \"nat\": in mode \"{0}\" no connection begins with us")]
     CookiesOf(Mode),
-    /// `tcp.syn_cookies = "on"` with something that goes past it.
+    /// `tcp.syn_cookies` with something that goes past it.
     #[error("cannot be with {0}")]
     CookiesWith(&'static str),
+    /// A number of SYNs that decides nothing.
+    #[error("is set, but decides nothing where `tcp.syn_cookies` is not \"under_attack\"")]
+    CookiesAbove,
 
     // Target groups.
     /// A draining interval that connection termination leaves no room for.

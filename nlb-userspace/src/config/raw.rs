@@ -129,6 +129,7 @@ pub(super) struct RawListener {
     pub(super) tcp_stray_action: Field<String>,
     pub(super) tcp_mss_clamp_bytes: Field<u64>,
     pub(super) tcp_syn_cookies: Field<String>,
+    pub(super) tcp_syn_cookies_above_per_second: Field<u64>,
 }
 
 /// A group of several that a listener forwards to.
@@ -363,6 +364,8 @@ impl RawListener {
             tcp_stray_action: reader.word(table, "tcp.stray.action"),
             tcp_mss_clamp_bytes: reader.whole(table, "tcp.mss_clamp_bytes"),
             tcp_syn_cookies: reader.word(table, "tcp.syn_cookies"),
+            tcp_syn_cookies_above_per_second: reader
+                .whole(table, "tcp.syn_cookies_above_per_second"),
             limits: RawLimits::read(reader, table),
         }
     }

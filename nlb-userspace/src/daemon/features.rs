@@ -2,7 +2,7 @@
 //! because the maps were there before.
 
 use crate::{
-    config::Desired,
+    config::{Desired, SynCookies},
     dataplane::load::{Features, Loaded},
 };
 
@@ -15,7 +15,7 @@ pub(super) fn wanted(desired: &Desired) -> Features {
     Features {
         translates_sources: !desired.node.snat_addresses.is_empty(),
         pins_on_change: any(|listener| listener.pins_on_change),
-        makes_cookies: any(|listener| listener.tcp_syn_cookies),
+        makes_cookies: any(|listener| listener.tcp_syn_cookies != SynCookies::Off),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     clock,
     config::{
         Desired, HealthCheckProtocol, IpVersion, Listener, LoadBalancer, OverLimit, Protocol,
-        StrandedAction, TargetGroup, TunnelOptions, TunnelSources,
+        StrandedAction, SynCookies, TargetGroup, TunnelOptions, TunnelSources,
     },
     health::probe::data_path::DataPath,
     plan::{
@@ -250,7 +250,8 @@ fn wished_listeners(
                 stray: stranded(listener.tcp_stray_action),
                 expired: stranded(listener.tcp_idle_timeout_action),
                 mss_clamp_bytes: listener.tcp_mss_clamp_bytes.unwrap_or(0),
-                syn_cookies: listener.tcp_syn_cookies && key.protocol == protocol::TCP,
+                syn_cookies: listener.tcp_syn_cookies != SynCookies::Off
+                    && key.protocol == protocol::TCP,
                 hash_input: listener.hash_input,
                 admission: wished_admission(listener, &key),
                 answers_echo: balancer.icmp_echo,
@@ -280,6 +281,12 @@ fn wished_admission(listener: &Listener, key: &ListenerKey) -> WishedAdmission {
         source_flows_per_tick: per_tick(limits.source_new_flows_per_second),
         active_flows: limits.active_flows.unwrap_or(0),
         source_active_flows: limits.source_active_flows.unwrap_or(0),
+        usual_syns_per_tick: match listener.tcp_syn_cookies {
+            SynCookies::UnderAttack { above_per_second } if key.protocol == protocol::TCP => {
+                per_tick(Some(above_per_second))
+            }
+            _ => 0,
+        },
     };
     WishedAdmission {
         rules,

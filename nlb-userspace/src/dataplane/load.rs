@@ -32,7 +32,10 @@ use zerocopy::IntoBytes as _;
 use super::{
     DataplaneError, XDP_OBJECT, early::EarlyMaps, kernel::KernelMaps, log, shared::Shared, stages,
 };
-use crate::config::{Capacity, XdpMode};
+use crate::{
+    bond::{Bond, bond_of},
+    config::{Capacity, XdpMode},
+};
 
 /// Names of the maps that are pinned under their own names.
 const PINNED_MAPS: [&str; 28] = [
@@ -533,6 +536,13 @@ pub(super) fn attach_anew(
     index: u32,
     mode: XdpMode,
 ) -> Result<(XdpLinkId, Attached), DataplaneError> {
+    if let Some(bond) = bond_of(interface) {
+        tracing::warn!(
+            %interface,
+            "this is a member of {bond}, and packets that come in by its other members pass by nlb; \
+             name {bond} instead"
+        );
+    }
     let attempts: &[(AttachMode, &'static str, Attached)] = match mode {
         XdpMode::Auto => &[DRIVER, GENERIC],
         XdpMode::Driver => &[DRIVER],
@@ -546,7 +556,7 @@ pub(super) fn attach_anew(
                 refused.get_or_insert(DataplaneError::Attach {
                     interface: interface.to_owned(),
                     mode: name,
-                    hint: hint(&source),
+                    hint: hint(&source, interface),
                     source,
                 });
             }
@@ -559,11 +569,19 @@ const DRIVER: (AttachMode, &str, Attached) = (AttachMode::Driver, "driver", Atta
 const GENERIC: (AttachMode, &str, Attached) = (AttachMode::Skb, "generic", Attached::Generic);
 
 /// What usually is behind an attach error.
-fn hint(error: &ProgramError) -> &'static str {
+fn hint(error: &ProgramError, interface: &str) -> &'static str {
     let ProgramError::SyscallError(error) = error else {
         return "";
     };
     match error.io_error.raw_os_error() {
+        // `dev_xdp_attach` of net/core/dev.c: not below an interface that has a program.
+        Some(libc::EEXIST) if bond_of(interface).is_some() => {
+            "; it is a member of a bond that has a program: name the bond instead"
+        }
+        Some(libc::EOPNOTSUPP) if Bond::named(interface).is_some() => {
+            "; the bond's mode, or a driver of its members, has no XDP, or a member has a program \
+             of its own: node.xdp_mode = \"generic\" needs none of it"
+        }
         Some(libc::EBUSY | libc::EEXIST) => {
             "; another XDP program is attached: `ip link show` names it, \
              `ip link set dev … xdp off` removes it"

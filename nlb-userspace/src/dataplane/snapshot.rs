@@ -177,7 +177,7 @@ impl<'r> Snapshot<'r> {
         let budget = budgets.get(rustix::thread::sched_getcpu()).copied();
         Ok(Self {
             settings: running.settings,
-            now: clock::now(),
+            now: clock::now_of(running.settings.tick_shift),
             failure: Failure::default(),
             routes,
             prefilter: Copies::of(running, "PREFILTER")?,

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
+use crate::bond::Bond;
+
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Facts {
@@ -56,13 +58,18 @@ pub struct Link {
     pub is_up: bool,
     /// Its MTU, in bytes.
     pub mtu_bytes: u32,
+    /// The bond that it is a member of.
+    pub member_of: Option<String>,
+    /// What it is if it is a bond itself.
+    pub bond: Option<Bond>,
     /// Its driver, where the kernel says.
     pub driver: Option<String>,
     /// The XDP program on it.
     pub xdp: Option<Xdp>,
     /// Whether it has VLAN interfaces.
     pub has_vlans: bool,
-    /// Whether packets that come in by it are forwarded; nothing where the configuration needs none.
+    /// Whether packets that come in by it, or by its members, are forwarded; nothing where the
+    /// configuration needs none.
     pub forwards_v4: Option<bool>,
     /// The same for IPv6.
     pub forwards_v6: Option<bool>,

@@ -7,6 +7,7 @@ use super::{
     offloads,
 };
 use crate::{
+    bond::{Bond, bond_of},
     config::{Desired, Mode},
     dataplane::present,
     next_hop::{self, Watch},
@@ -23,8 +24,18 @@ pub(super) async fn look(desired: &Desired, watch: &Watch) -> Vec<Interface> {
         };
         let links = watch.links();
         let on_it = |vlan: &next_hop::Vlan| vlan.carrier == found.index;
-        let forwards = |v6| next_hop::forwarding(name, v6);
+        let bond = Bond::named(name);
+        // Of a packet that a bond takes in, the routes are asked as of its member's.
+        let members = bond.iter().flat_map(|bond| &bond.members);
+        let takers = || members.clone().chain([name]);
+        let forwards = |v6| {
+            takers()
+                .map(|taker| next_hop::forwarding(taker, v6))
+                .reduce(|all, one| Some(all? && one?))
+                .flatten()
+        };
         let link = Link {
+            member_of: bond_of(name),
             is_up: found.up,
             mtu_bytes: found.mtu,
             driver: driver(name),
@@ -34,6 +45,7 @@ pub(super) async fn look(desired: &Desired, watch: &Watch) -> Vec<Interface> {
             forwards_v6: needs_v6.then(|| forwards(true)).flatten(),
             rp_filter: rp_filter(name),
             offloads: offloads::look(name).await,
+            bond,
         };
         interfaces.push(Interface {
             name: name.clone(),

@@ -4,6 +4,7 @@ use super::{
     facts::{Facts, Host, Interface, Link, Target, Way, Xdp},
     finding::{Finding, Severity},
 };
+use crate::bond::WithoutXdp;
 
 /// What we aim at (docs/operations.md).
 const OLDEST_KERNEL: (u32, u32) = (6, 1);
@@ -174,11 +175,45 @@ impl Findings {
                 Some("sysctl -w net.ipv4.conf.all.rp_filter=2".to_owned()),
             );
         }
+        self.bond(name, link);
         let is_generic = (link.xdp.as_ref()).is_some_and(|xdp| xdp.mode == "generic");
         if let Some(xdp) = &link.xdp {
             self.xdp(name, link, xdp);
         }
         self.offloads(name, link, is_generic, facts.host.processors);
+    }
+
+    fn bond(&mut self, name: &str, link: &Link) {
+        if let Some(bond) = &link.member_of {
+            self.add(
+                Severity::Problem,
+                ("bond", name),
+                format!("it is a member of {bond}: name {bond} in node.interfaces instead"),
+                "packets that come in by other members, and attaching to the bond",
+                None,
+            );
+        }
+        let without = link
+            .bond
+            .as_ref()
+            .and_then(|bond| Some((bond, bond.without_xdp()?)));
+        let Some((bond, why)) = without else { return };
+        let (found, mend) = match why {
+            WithoutXdp::Mode => (format!("mode {}", bond.mode), None),
+            WithoutXdp::HashPolicy => (
+                format!("hash policy {}", bond.hash_policy),
+                Some(format!(
+                    "ip link set dev {name} type bond xmit_hash_policy layer3+4"
+                )),
+            ),
+        };
+        self.add(
+            Severity::Advice,
+            ("bond", name),
+            format!("{found}: the bonding driver runs no XDP program there"),
+            "speed: XDP is generic; with node.xdp_mode = \"driver\", attaching",
+            mend,
+        );
     }
 
     fn xdp(&mut self, name: &str, link: &Link, xdp: &Xdp) {

@@ -1,7 +1,7 @@
 //! Facts, and what must be found in them.
 
 use super::*;
-use crate::doctor::facts::Offloads;
+use crate::{bond::Bond, doctor::facts::Offloads};
 
 /// What makes a fact that is well one that is not.
 type Change<'c, Fact> = &'c dyn Fn(&mut Fact);
@@ -44,6 +44,14 @@ fn link() -> Link {
             ..Offloads::default()
         },
         ..Link::default()
+    }
+}
+
+fn bond(mode: &str, hash_policy: &str) -> Bond {
+    Bond {
+        mode: mode.to_owned(),
+        hash_policy: hash_policy.to_owned(),
+        members: vec!["eth1".to_owned(), "eth2".to_owned()],
     }
 }
 
@@ -161,7 +169,7 @@ fn each_thing_that_is_wrong_with_an_interface_is_one_finding_with_a_command() {
         }
         it.offloads.gro = Some(false);
     };
-    let wrongs: [(Change<'_, Link>, &str, &str); 12] = [
+    let wrongs: [(Change<'_, Link>, &str, &str); 13] = [
         (
             &|it| it.is_up = false,
             "interface",
@@ -225,6 +233,11 @@ fn each_thing_that_is_wrong_with_an_interface_is_one_finding_with_a_command() {
             "ip link set dev eth0 xdp off",
         ),
         (
+            &|it| it.bond = Some(bond("802.3ad", "vlan+srcmac")),
+            "bond",
+            "ip link set dev eth0 type bond xmit_hash_policy layer3+4",
+        ),
+        (
             &|it| {
                 generic(it);
                 it.mtu_bytes = 9000;
@@ -249,6 +262,48 @@ fn each_thing_that_is_wrong_with_an_interface_is_one_finding_with_a_command() {
             "{found:?}"
         );
     }
+}
+
+#[test]
+fn nlb_belongs_on_a_bond_and_not_on_its_members() {
+    let of = |link| {
+        let found = judge(&Facts {
+            daemon_answers: true,
+            host: host(),
+            interfaces: vec![Interface {
+                name: "eth0".to_owned(),
+                link: Some(link),
+            }],
+            targets: vec![target()],
+        });
+        let told = found.into_iter();
+        told.map(|it| (it.severity, it.check, it.found))
+            .collect::<Vec<_>>()
+    };
+    let is_bond = |bond| Link {
+        bond: Some(bond),
+        ..link()
+    };
+    assert_eq!(of(is_bond(bond("802.3ad", "layer3+4"))), []);
+    assert_eq!(
+        of(is_bond(bond("broadcast", "layer2"))),
+        [(
+            Severity::Advice,
+            "bond",
+            "mode broadcast: the bonding driver runs no XDP program there".to_owned()
+        )]
+    );
+    assert_eq!(
+        of(Link {
+            member_of: Some("bond0".to_owned()),
+            ..link()
+        }),
+        [(
+            Severity::Problem,
+            "bond",
+            "it is a member of bond0: name bond0 in node.interfaces instead".to_owned()
+        )]
+    );
 }
 
 #[test]

@@ -63,6 +63,17 @@ pub enum Fact {
         /// New flows in a tick, at most; 0 for any number.
         new_flows_per_tick_at_most: u32,
     },
+    /// A listener asked whether more SYNs come than it is used to.
+    Pressure {
+        /// Which.
+        listener: u16,
+        /// SYNs in this tick so far.
+        syns: u32,
+        /// How many are usual.
+        usual_per_tick: u32,
+        /// Whether there were more, now or not long ago.
+        is_high: bool,
+    },
     /// A bucket of the flow table.
     Bucket {
         /// Its number.

@@ -51,6 +51,17 @@ impl Shown<'_> {
                 *active_flows_at_most,
                 *new_flows_per_tick_at_most,
             ),
+            Fact::Pressure {
+                syns,
+                usual_per_tick,
+                is_high,
+                ..
+            } => {
+                let so = if *is_high { "high" } else { "usual" };
+                format!(
+                    "SYNs of the listener: {so}; {syns} in this tick, where up to {usual_per_tick} begin flows without cookies"
+                )
+            }
             Fact::Bucket {
                 number,
                 used,

@@ -13,6 +13,7 @@ use nlb_common::{
     listener::{Listener, ListenerId, ListenerKey},
     maps::{Prefilter, Side},
     next_hop::{NeighbourKey, NextHopId, NextHopSlot},
+    pressure::Pressure,
     quic::ServerIdKey,
     ring::Slot,
     sequence::Sequences,
@@ -181,6 +182,15 @@ impl<T: Tables> Tables for Told<'_, T> {
                 active_flows: record.active.load(),
                 active_flows_at_most: policy.active_flows,
                 new_flows_per_tick_at_most: policy.flows_per_tick,
+            });
+        }
+        if policy.usual_syns_per_tick != 0 {
+            let (pressure, now) = (Pressure::of_word(record.pressure.load()), self.tables.now());
+            self.note(Fact::Pressure {
+                listener: id.0,
+                syns: pressure.syns(now),
+                usual_per_tick: policy.usual_syns_per_tick,
+                is_high: pressure.is_high(now),
             });
         }
         Some(record)

@@ -27,6 +27,11 @@ impl WishedAdmission {
     pub(super) const fn is_asked(&self) -> bool {
         self.rules.is_some() || self.limits.has_limits()
     }
+
+    /// Whether the record says anything: to flows that begin, or to SYNs.
+    const fn is_needed(&self) -> bool {
+        self.is_asked() || self.limits.usual_syns_per_tick != 0
+    }
 }
 
 /// What must be there before the listener asks for it.
@@ -42,7 +47,7 @@ pub(super) fn prepare(
         let rules = rules.clone();
         push(steps, after, Step::ReplaceRules { id, rules });
     }
-    if wished.is_asked() {
+    if wished.is_needed() {
         set_policy(id, wished.policy(), after, steps);
     }
 }
@@ -54,7 +59,7 @@ pub(super) fn tidy(
     after: &mut Actual,
     steps: &mut Vec<Planned>,
 ) {
-    if !wished.is_asked() {
+    if !wished.is_needed() {
         set_policy(id, AdmissionPolicy::default(), after, steps);
     }
 }

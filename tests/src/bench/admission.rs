@@ -84,6 +84,7 @@ impl Question {
                 source_flows_per_tick: of_source,
                 active_flows: of_listener,
                 source_active_flows: of_source,
+                usual_syns_per_tick: 0,
             },
         }
     }

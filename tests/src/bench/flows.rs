@@ -5,6 +5,7 @@ use nlb_common::{
     flow::{Bucket, Choice, Client, FlowState, WAYS},
     listener::ListenerId,
     next_hop::Epoch,
+    sequence::{Numbering, Sequences},
     target::TargetId,
     tick::Tick,
 };
@@ -36,6 +37,20 @@ pub fn establish<'b>(buckets: impl Iterator<Item = &'b Bucket>, epoch: Epoch, no
         count += 1;
     }
     count
+}
+
+/// Has the target of every flow count otherwise than its client does.
+pub fn shift_numbers<'b>(buckets: impl Iterator<Item = (&'b Bucket, &'b Sequences)>) {
+    for (bucket, beside) in buckets {
+        for (entry, sequence) in bucket.entries.iter().zip(&beside.entries) {
+            sequence
+                .numbering
+                .store(Numbering::Shifted(0x5a5a).to_word());
+            let mut progress = entry.progress();
+            progress.state = progress.state.with(FlowState::SEQUENCE_TRANSLATED);
+            entry.progress.store(progress.to_word());
+        }
+    }
 }
 
 /// Fills every entry with an established flow of somebody else's.

@@ -32,6 +32,9 @@ pub const TARGET_PORT: u16 = 8080;
 /// Where listeners listen.
 pub const LISTENER_PORT: u16 = 443;
 
+/// Where those listen that answer SYNs with cookies.
+pub const COOKIE_PORT: u16 = 8_006;
+
 /// Where those listen that pin flows on change.
 pub const SETTLED_PORT: u16 = 8_005;
 
@@ -68,6 +71,11 @@ impl Kind {
                 })
             })
         })
+    }
+
+    /// Whether its connections begin with us, so that SYNs may be answered with cookies.
+    pub fn begins_with_us(self) -> bool {
+        self.mode == Mode::NAT && self.protocol == TCP
     }
 
     /// Whether it has a listener that pins flows on change.

@@ -1,5 +1,7 @@
 //! The rows of the packet path.
 
+mod cookies;
+
 use anyhow::{Result, ensure};
 use nlb_common::{
     bench::Order,
@@ -25,6 +27,9 @@ pub const ENCAPSULATION_FLOOR: &str = "floor: outer headers of constants";
 
 /// Entries of the flow table.
 pub const TABLE_ENTRIES: u32 = 4 << 20;
+
+/// Flows that live through a flood.
+const LIVE: u32 = 10_000;
 
 /// `XDP_DROP` and `XDP_PASS`.
 const DROP: u32 = 1;
@@ -223,25 +228,41 @@ impl Bench<'_> {
     /// Established flows while others come by the million: each round of theirs is followed by its
     /// share of a flood of SYNs, each from another client. Not one of them may be lost.
     fn flood(&mut self) -> Result<()> {
-        const LIVE: u32 = 10_000;
-        let nat = |kind: &Kind| kind.mode == Mode::NAT && kind.protocol == TCP;
-        for kind in Kind::all().filter(nat) {
+        for kind in Kind::all().filter(|kind| kind.begins_with_us()) {
             self.preload(kind, LIVE)?;
-            let onward = to_listener(kind, false, LIVE)?;
-            let opening = to_listener(kind, true, 1)?.sequential();
-            let rounds = u32::try_from(self.effort.rounds)?;
-            let (share, mut next) = (self.effort.flood / rounds + 1, self.next);
-            let program = self.subject.program()?;
-            let flood = |harness: &mut Harness| {
-                next += u64::from(share);
-                harness.run(&program, &opening, next, share - 1)?;
-                Ok(())
-            };
-            let what = format!("hit under {} syns", short(self.effort.flood));
-            let name = named(kind, &what, LIVE);
-            self.row_between(name, &onward, Expected::Known, None, flood)?;
-            self.next = next + u64::from(share);
+            self.flooded(kind, LISTENER_PORT, "")?;
         }
+        Ok(())
+    }
+
+    /// One row of it: the flood comes to this port.
+    fn flooded(&mut self, kind: Kind, port: u16, how: &str) -> Result<()> {
+        let onward = to_listener(kind, false, LIVE)?;
+        let opening = to_port(kind, port, true, 1)?.sequential();
+        let rounds = u32::try_from(self.effort.rounds)?;
+        let (share, mut next) = (self.effort.flood / rounds + 1, self.next);
+        let program = self.subject.program()?;
+        let met = |counts: &Counts| {
+            let stops = [Stop::FlowTableFull, Stop::SynCookie];
+            let stops = stops.map(|stop| counts.stops[stop as usize]);
+            counts.traffic.new_flows + stops.iter().sum::<u64>()
+        };
+        let before = met(&self.subject.counts()?);
+        let flood = |harness: &mut Harness| {
+            next += u64::from(share);
+            harness.run(&program, &opening, next, share - 1)?;
+            Ok(())
+        };
+        let what = format!("hit under {} syns{how}", short(self.effort.flood));
+        let name = named(kind, &what, LIVE);
+        self.row_between(name, &onward, Expected::Known, None, flood)?;
+        self.next = next + u64::from(share);
+        let syns = met(&self.subject.counts()?) - before;
+        ensure!(
+            syns == u64::from(share * rounds),
+            "of {} SYNs {syns} were what a flood's are",
+            share * rounds
+        );
         Ok(())
     }
 
@@ -425,6 +446,7 @@ pub fn measure(harness: &mut Harness, effort: Effort) -> Result<Vec<Row>> {
     bench.icmp()?;
     bench.hits()?;
     bench.flood()?;
+    bench.cookies()?;
     bench.settled()?;
     bench.new_flows()?;
     Ok(bench.rows)

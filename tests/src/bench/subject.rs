@@ -12,9 +12,10 @@ use nlb_common::{
     counter::Traffic,
     flow::{Bucket, Choice, WAYS, near_buckets},
     hash::Key,
-    listener::ListenerId,
+    listener::{ListenerId, Stranded},
     next_hop::NextHopSlot,
     plain::Plain,
+    sequence::Sequences,
     settings::Settings,
     stop::Stop,
 };
@@ -30,8 +31,8 @@ use super::{
     flows,
     harness::accounted,
     kind::{
-        Kind, LISTENER_PORT, NEXT_HOP, SETTLED_PORT, pool, settled, to_everybody, wished_group,
-        wished_listener,
+        COOKIE_PORT, Kind, LISTENER_PORT, NEXT_HOP, SETTLED_PORT, pool, settled, to_everybody,
+        wished_group, wished_listener,
     },
 };
 
@@ -49,6 +50,7 @@ pub struct Subject {
     ebpf: Ebpf,
     maps: KernelMaps,
     flows: Shared<Bucket>,
+    sequences: Shared<Sequences>,
     next_hops: Shared<NextHopSlot>,
     flow_memory_bytes: u64,
     actual: Actual,
@@ -107,6 +109,9 @@ impl Subject {
         let flows = share(&ebpf, "FLOWS", |map, count| {
             Shared::<Bucket>::new(map.fd().as_fd(), count)
         })?;
+        let sequences = share(&ebpf, "SEQUENCES", |map, count| {
+            Shared::<Sequences>::new(map.fd().as_fd(), count)
+        })?;
         let next_hops = share(&ebpf, "NEXT_HOPS", |map, count| {
             Shared::<NextHopSlot>::new(map.fd().as_fd(), count)
         })?;
@@ -119,6 +124,7 @@ impl Subject {
             ebpf,
             maps,
             flows,
+            sequences,
             next_hops,
             flow_memory_bytes,
             actual: Actual::default(),
@@ -158,6 +164,14 @@ impl Subject {
                         ..plain.clone()
                     });
                 }
+            }
+            if kind.begins_with_us() {
+                wish.listeners.push(WishedListener {
+                    key: kind.key_of(COOKIE_PORT)?,
+                    syn_cookies: true,
+                    stray: Stranded::DROP,
+                    ..plain.clone()
+                });
             }
             wish.listeners.push(plain);
         }
@@ -224,6 +238,11 @@ impl Subject {
             .context("the next hop is not valid")?;
         let now = nlb_userspace::clock::now();
         Ok(flows::establish(self.flows.iter(), epoch, now))
+    }
+
+    /// Has every flow's target count otherwise than its client does, as if a cookie had begun it.
+    pub fn shift_numbers(&self) {
+        flows::shift_numbers(self.flows.iter().zip(self.sequences.iter()));
     }
 
     /// Fills every entry with an established flow of somebody else.

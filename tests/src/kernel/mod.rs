@@ -20,7 +20,6 @@ use nlb_common::{
     counter::Traffic,
     decap::SourceKey,
     early::EarlyFragment,
-    flow::Progress,
     fragment::{COUNTERS, FragmentKey, FragmentRecord},
     listener::{ListenerId, ListenerKey},
     maps::{HINT_WORDS, Hints, PREFILTER_WORDS},
@@ -45,6 +44,8 @@ use crate::world::VLANS;
 pub const SHORTEST_FRAME_BYTES: usize = 14;
 /// `BPF_F_MMAPABLE`.
 const MMAPABLE: u32 = 1 << 10;
+/// A tick of so many jiffies, as a power of two, that none has ended yet.
+const STANDSTILL: u32 = 63;
 /// `BPF_F_NO_PREALLOC`.
 const NO_PREALLOC: u32 = 1;
 
@@ -76,18 +77,33 @@ fn value<const N: usize>(record: &mut (impl IntoBytes + FromBytes + KnownLayout)
 }
 
 impl Kernel {
+    /// The tick at which the clock of [`Self::load`] stands.
+    pub const NOW: Tick = Tick(0);
+
     /// Loads the program with the settings and capacities of these tables, and their contents.
     ///
     /// Must be called [`in_lab`]: the program is attached to the links, because the kernel runs a
     /// program for an interface only when the interface's queues are set up for XDP.
+    ///
+    /// Its clock stands still at [`Self::NOW`], so that no outcome hangs on how long anything takes.
     pub fn load(object: &[u8], tables: &mut MemoryTables) -> Result<Self> {
+        Self::load_with(object, tables, STANDSTILL)
+    }
+
+    /// The same, with a clock that goes as the daemon lets it.
+    pub fn load_ticking(object: &[u8], tables: &mut MemoryTables) -> Result<Self> {
+        let shift = nlb_userspace::clock::of_this_kernel().shift;
+        Self::load_with(object, tables, shift)
+    }
+
+    fn load_with(object: &[u8], tables: &mut MemoryTables, tick_shift: u32) -> Result<Self> {
         let settings = Plain(Settings {
             select_key: tables.select_key,
             table_key: tables.table_key,
             bucket_mask: u32::try_from(tables.buckets.len() - 1)?,
             near_mask: u32::try_from(tables.spills.len() - 1)?,
             log_faults: 1,
-            tick_shift: nlb_userspace::clock::of_this_kernel().shift,
+            tick_shift,
             translates_sources: tables.translates_sources.into(),
             pins_on_change: tables.pins_on_change.into(),
             makes_cookies: tables.makes_cookies.into(),
@@ -309,8 +325,8 @@ impl Kernel {
         let records = self.array::<[u64; 8]>("ADMISSION")?;
         for (index, memory) in tables.admissions.iter().enumerate() {
             let record = records.get(&u32::try_from(index)?, 0)?;
-            let ours = [memory.window.load(), memory.active.load()];
-            if record[3..5] != ours {
+            let ours = [&memory.window, &memory.active, &memory.pressure].map(Word::load);
+            if [record[3], record[4], record[6]] != ours {
                 return Ok(Some(format!(
                     "listener {index}: {record:x?}, memory {ours:x?}"
                 )));
@@ -329,15 +345,9 @@ impl Kernel {
             })
             .collect::<Result<_, _>>()?;
         let ours = tables.admission_sources.borrow();
-        // Of a source that nobody prepared, clocks may be a tick apart.
         let is_same = ours.iter().all(|(source, record)| {
-            let memory = Window::of_word(record.window.load());
-            theirs.get(source).is_some_and(|(kernel, active)| {
-                let apart = kernel.tick.0.wrapping_sub(memory.tick.0);
-                kernel.flows == memory.flows
-                    && matches!(apart, 0 | 1 | u16::MAX)
-                    && *active == record.active.load()
-            })
+            let memory = (Window::of_word(record.window.load()), record.active.load());
+            theirs.get(source) == Some(&memory)
         });
         Ok((!is_same || theirs.len() != ours.len())
             .then(|| format!("sources: {theirs:x?}, memory {ours:x?}")))
@@ -396,14 +406,7 @@ impl Kernel {
         for entry in &self.fragments()? {
             let (Plain(key), Plain(record)) = entry?;
             let ours = memory.remove(&key);
-            let is_same = ours.is_some_and(|ours| {
-                record.seen_at(ours.seen()) == ours
-                    && matches!(
-                        record.seen().0.wrapping_sub(ours.seen().0),
-                        0 | 1 | u16::MAX
-                    )
-            });
-            if !is_same {
+            if ours != Some(record) {
                 return Ok(Some(format!("{key:?}: kernel {record:?}, memory {ours:?}")));
             }
         }
@@ -437,9 +440,8 @@ impl Kernel {
             .collect::<Result<_, _>>()?)
     }
 
-    /// Where what is remembered here and in the memory body differs; clocks may be a tick apart.
+    /// Where what is remembered here and in the memory body differs.
     pub fn flow_difference(&mut self, tables: &mut MemoryTables) -> Result<Option<String>> {
-        const LAST_SEEN: u64 = 0xffff << 32;
         if let Some(difference) = self.fragment_difference(tables)? {
             return Ok(Some(difference));
         }
@@ -455,12 +457,7 @@ impl Kernel {
                     u64::from_ne_bytes(bytes)
                 };
                 let memory = [word(0), word(1), word(2), word(3)];
-                let seen = |progress: u64| Progress::of_word(progress).last_seen;
-                let apart = seen(entry[3]).since(seen(memory[3]));
-                let is_same = entry[..3] == memory[..3]
-                    && entry[3] & !LAST_SEEN == memory[3] & !LAST_SEEN
-                    && matches!(apart, 0 | 1 | u16::MAX);
-                if !is_same {
+                if entry != memory {
                     return Ok(Some(format!(
                         "bucket {index} entry {way}: kernel {entry:#018x?}, memory {memory:#018x?}"
                     )));
@@ -494,11 +491,6 @@ impl Kernel {
             }
         }
         Ok(None)
-    }
-
-    /// The present tick.
-    pub fn now() -> Tick {
-        nlb_userspace::clock::now()
     }
 
     /// Runs the program on a frame that came in through this interface.

@@ -51,6 +51,7 @@ pub const LIMITS: &[(u16, AdmissionPolicy)] = &[
             source_flows_per_tick: 0,
             active_flows: 0,
             source_active_flows: 0,
+            usual_syns_per_tick: 0,
         },
     ),
     (
@@ -63,6 +64,7 @@ pub const LIMITS: &[(u16, AdmissionPolicy)] = &[
             source_flows_per_tick: 2,
             active_flows: 0,
             source_active_flows: 0,
+            usual_syns_per_tick: 0,
         },
     ),
     (
@@ -75,6 +77,7 @@ pub const LIMITS: &[(u16, AdmissionPolicy)] = &[
             source_flows_per_tick: 3,
             active_flows: 5,
             source_active_flows: 0,
+            usual_syns_per_tick: 0,
         },
     ),
     (
@@ -87,6 +90,7 @@ pub const LIMITS: &[(u16, AdmissionPolicy)] = &[
             source_flows_per_tick: 0,
             active_flows: 0,
             source_active_flows: 0,
+            usual_syns_per_tick: 0,
         },
     ),
     (
@@ -99,6 +103,7 @@ pub const LIMITS: &[(u16, AdmissionPolicy)] = &[
             source_flows_per_tick: 0,
             active_flows: 3,
             source_active_flows: 0,
+            usual_syns_per_tick: 0,
         },
     ),
     (
@@ -111,6 +116,7 @@ pub const LIMITS: &[(u16, AdmissionPolicy)] = &[
             source_flows_per_tick: 0,
             active_flows: 5,
             source_active_flows: 2,
+            usual_syns_per_tick: 0,
         },
     ),
     (
@@ -123,6 +129,7 @@ pub const LIMITS: &[(u16, AdmissionPolicy)] = &[
             source_flows_per_tick: 3,
             active_flows: 0,
             source_active_flows: 2,
+            usual_syns_per_tick: 0,
         },
     ),
     (
@@ -135,6 +142,7 @@ pub const LIMITS: &[(u16, AdmissionPolicy)] = &[
             source_flows_per_tick: 0,
             active_flows: 0,
             source_active_flows: 2,
+            usual_syns_per_tick: 0,
         },
     ),
 ];
@@ -147,13 +155,9 @@ pub fn rules(rows: &[RuleRow]) -> Vec<(Address, u8, u32)> {
     rows.iter().map(rule).collect()
 }
 
-/// Stops the clock of all limits for some seconds, and says how many flows have begun: at each
-/// listener, and of each of these clients there.
-///
-/// No test depends on when a tick ends: a window that seems to be another processor's, a little ahead
-/// of us, is the present one.
+/// Says how many flows have begun in this tick: at each listener, and of each of these clients there.
 pub fn set_windows(tables: &MemoryTables, clients: &[&str], mut flows: impl FnMut() -> u32) {
-    let tick = Tick(tables.now.get().wrapping_add(AHEAD_TICKS));
+    let tick = Tick(tables.now.get());
     for (id, policy) in LIMITS {
         let listener = ListenerId(*id);
         let record = &tables.admissions[usize::from(*id)];
@@ -213,6 +217,3 @@ pub(super) fn ask_who_comes(tables: &mut MemoryTables) {
         tables.set_admission(ListenerId(*id), policy);
     }
 }
-
-/// How far ahead [`set_windows`] is.
-const AHEAD_TICKS: u16 = 7;

@@ -194,7 +194,7 @@ pub(super) fn resolve_listeners(
                 .tcp_mss_clamp_bytes
                 .copied()
                 .and_then(|bytes| bytes.try_into().ok()),
-            tcp_syn_cookies: cookies::on(raw).is_some(),
+            tcp_syn_cookies: cookies::when(raw),
         });
     }
     admission::compile(&rules, &mut balancer.listeners);

@@ -382,12 +382,22 @@ pub const KEYS: &[Key] = &[
     key(
         "load_balancer.listener.tcp.syn_cookies",
         Kind::Word {
-            takes: &["off", "on"],
+            takes: &["off", "on", "under_attack"],
             later: &[],
         },
         Absent::Text("off"),
         "",
-        "Whether nlb answers SYNs itself, with a cookie, and begins a flow only when its client has sent that back: a flood of SYNs then remembers nothing and reaches no target (see [SYN cookies](concepts.md#syn-cookies) for what connections lose by it). Groups of mode `nat` only, and not with `five_tuple_and_sequence` or where stray or expired segments are forwarded. The first listener with `on` takes `nlb detach` and a new start.",
+        "When nlb answers SYNs itself, with a cookie, and begins a flow only when its client has sent that back: a flood of SYNs then remembers nothing and reaches no target (see [SYN cookies](concepts.md#syn-cookies) for what connections lose by it). `on`: always; `under_attack`: only while more SYNs come than `tcp.syn_cookies_above_per_second`, and for 13 to 26 seconds after. Groups of mode `nat` only, and not with `five_tuple_and_sequence` or where stray or expired segments are forwarded. The first listener that is not `off` takes `nlb detach` and a new start.",
+    ),
+    key(
+        "load_balancer.listener.tcp.syn_cookies_above_per_second",
+        Kind::Whole {
+            min: 1,
+            max: 1_000_000_000,
+        },
+        Absent::Whole(10_000),
+        "",
+        "With `tcp.syn_cookies = \"under_attack\"`: how many SYNs that would begin a flow may come in a second before the rest is answered with cookies. It holds for each address of the listener by itself, and is counted in ticks of 0.8 to 1.6 seconds.",
     ),
     key(
         "load_balancer.listener.udp.idle_timeout.seconds",

@@ -63,6 +63,7 @@ use crate::{
     events::{self, What, warnings::Warnings},
     flows::filter::{Filter, FilterError},
     health::{passive, state::Transition},
+    log,
     metrics::{Changes, Snapshot},
     next_hop::{Change, NextHopError, Watch, book::Book},
     plan::{self, Actual, Limits, PlanError, Wish},
@@ -418,6 +419,7 @@ impl Daemon {
                 }
                 _ = tick.tick() => {
                     self.service.alive();
+                    log::pump();
                     self.let_time_go_by();
                     self.reconcile_or_log();
                 }

@@ -346,11 +346,11 @@ impl Daemon {
         found
             .targets
             .iter()
-            .filter_map(|(id, identity, control)| {
+            .filter_map(|(_, identity, control)| {
                 let name = names.get(&identity.group_fingerprint)?;
                 let address = SocketAddr::new(identity.address.into(), identity.port.get());
                 let adopted = Adopted {
-                    took_new_flows: found.in_rings.contains(id),
+                    took_new_flows: control.takes_new_flows,
                     ended_flows: control.resets_flows,
                 };
                 Some((((*name).to_owned(), address), adopted))

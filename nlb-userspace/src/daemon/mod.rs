@@ -240,6 +240,7 @@ impl Daemon {
         let found = loaded.maps.read()?;
         let (sender, observations) = mpsc::channel(4096);
         let prober = Prober::new(sender).map_err(DaemonError::Prober)?;
+        let prober = prober.keep_routine();
         let events = Events::new(loaded.take_events()?).map_err(DaemonError::Events)?;
         let early = EarlyFragments::new(loaded.take_early()?).map_err(DaemonError::Events)?;
         let now = Instant::now();
@@ -391,6 +392,7 @@ impl Daemon {
                     return self;
                 }
                 Some(observation) = inputs.observations.recv() => {
+                    self.take_routine();
                     self.on_observation(observation);
                     while let Ok(observation) = inputs.observations.try_recv() {
                         self.on_observation(observation);
@@ -420,6 +422,7 @@ impl Daemon {
                 _ = tick.tick() => {
                     self.service.alive();
                     log::pump();
+                    self.take_routine();
                     self.let_time_go_by();
                     self.reconcile_or_log();
                 }
@@ -447,6 +450,13 @@ impl Daemon {
             reason: reason.map(|reason| reason.code().to_owned()),
             description: reason.map(|reason| reason.description().to_owned()),
         });
+    }
+
+    /// Takes in what checks found that nobody was woken for: it came before what wakes us.
+    fn take_routine(&mut self) {
+        for observation in self.prober.routine() {
+            self.on_observation(observation);
+        }
     }
 
     fn on_observation(&mut self, observation: Observation) {

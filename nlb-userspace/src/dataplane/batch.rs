@@ -16,8 +16,8 @@ const UPDATE_BATCH: libc::c_long = 26;
 #[derive(Debug, Default)]
 #[repr(C)]
 struct Batch {
-    in_batch: u64,
-    out_batch: u64,
+    begin: u64,
+    end: u64,
     keys: u64,
     values: u64,
     count: u32,

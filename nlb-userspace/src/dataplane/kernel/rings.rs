@@ -41,7 +41,7 @@ pub(super) struct Rings {
     map: &'static str,
     /// Where each ring is pinned, but for its number; without pins there is no other daemon to find them.
     pins: Option<PathBuf>,
-    rings: BTreeMap<u16, Shared<SharedRing>>,
+    by_id: BTreeMap<u16, Shared<SharedRing>>,
 }
 
 /// A ring that is to be.
@@ -57,18 +57,18 @@ impl Rings {
         prefix: &str,
     ) -> Result<Self, DataplaneError> {
         let outer = take(object, map)?;
-        let mut rings = BTreeMap::new();
+        let mut by_id = BTreeMap::new();
         for path in pins.map(entries).transpose()?.into_iter().flatten() {
             if let Some(group) = number(&path, prefix).and_then(|number| number.try_into().ok()) {
                 let ring = MapData::from_pin(&path).map_err(map_error("find a ring of", map))?;
-                rings.insert(group, share(&ring, map)?);
+                by_id.insert(group, share(&ring, map)?);
             }
         }
         Ok(Self {
             outer,
             map,
             pins: pins.map(|pins| pins.join(prefix)),
-            rings,
+            by_id,
         })
     }
 
@@ -82,7 +82,7 @@ impl Rings {
 
     /// The slots of a ring, if it was ever put in.
     pub(super) fn slots(&self, group: u16) -> Option<Arc<[u32]>> {
-        let ring = self.rings.get(&group)?.first()?;
+        let ring = self.by_id.get(&group)?.first()?;
         Some(ring.slots().collect())
     }
 
@@ -90,9 +90,9 @@ impl Rings {
     pub(super) fn write(&mut self, wanted: &[Wanted<'_>]) -> Result<(), DataplaneError> {
         let (known, new): (Vec<Wanted<'_>>, Vec<Wanted<'_>>) = wanted
             .iter()
-            .partition(|(group, _)| self.rings.contains_key(group));
+            .partition(|(group, _)| self.by_id.contains_key(group));
         for (group, slots) in known {
-            if let Some(ring) = self.rings.get(&group).and_then(|ring| ring.first()) {
+            if let Some(ring) = self.by_id.get(&group).and_then(|ring| ring.first()) {
                 ring.write(slots);
             }
         }
@@ -105,8 +105,8 @@ impl Rings {
         for (group, slots) in wanted {
             let definition = Definition::new_from_params(
                 BPF_MAP_TYPE_ARRAY as u32,
-                size_of::<u32>() as u32,
-                size_of::<Ring>() as u32,
+                bytes_of::<u32>(),
+                bytes_of::<Ring>(),
                 1,
                 MMAPABLE,
             );
@@ -120,7 +120,7 @@ impl Rings {
         }
         self.put(&made)?;
         for (group, data, ring) in made {
-            self.rings.insert(group, ring);
+            self.by_id.insert(group, ring);
             if let Some(pins) = &self.pins
                 && let Err(error) = pin(&data, pins, group)
             {
@@ -156,4 +156,9 @@ fn pin(data: &MapData, pins: &Path, group: u16) -> Result<(), DataplaneError> {
     let path = PathBuf::from(path);
     data.pin(&path)
         .map_err(|source| DataplaneError::Pin { path, source })
+}
+
+/// The size of a type, as the kernel counts it.
+fn bytes_of<T>() -> u32 {
+    u32::try_from(size_of::<T>()).unwrap_or(u32::MAX)
 }

@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::target::TargetId;
+use crate::{target::TargetId, word::Word};
 
 /// Slots of a ring: a prime, as Maglev's permutations need, and far more than any group's targets
 /// (NSDI'16 §5.3 uses the same).
@@ -35,8 +35,7 @@ impl Slot {
     }
 }
 
-/// A ring: what stands in each [`Slot`], 0 where there is no target. One map value, so that a new
-/// ring replaces the old one at once.
+/// A ring: what stands in each [`Slot`], 0 where there is no target. One map value.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(8))]
 pub struct Ring {
@@ -44,6 +43,38 @@ pub struct Ring {
     pub slots: [u32; SLOTS],
     /// No meaning, zero: BPF rounds values up to eight bytes.
     pub zero: u32,
+}
+
+/// The same memory for the daemon that changes it while packets read: two slots to a word.
+#[derive(FromBytes, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct SharedRing {
+    words: [Word; SLOTS.div_ceil(2)],
+}
+
+#[cfg(not(target_arch = "bpf"))]
+impl SharedRing {
+    /// Makes these its slots, one after the other; those that say so already are left alone. A packet
+    /// reads one slot, and finds there what was, or what will be.
+    pub fn write(&self, slots: &[u32]) {
+        for (word, pair) in self.words.iter().zip(slots.chunks(2)) {
+            let slot = |index| pair.get(index).copied().unwrap_or(0);
+            let pair: [u32; 2] = [slot(0), slot(1)];
+            let new: u64 = zerocopy::transmute!(pair);
+            if word.load() != new {
+                word.store(new);
+            }
+        }
+    }
+
+    /// What stands in its slots.
+    pub fn slots(&self) -> impl Iterator<Item = u32> {
+        let pairs = self.words.iter().map(|word| -> [u32; 2] {
+            let word = word.load();
+            zerocopy::transmute!(word)
+        });
+        pairs.flatten().take(SLOTS)
+    }
 }
 
 /// The slot that a flow's hash falls on: the high half of `hash` scaled to the ring, because a
@@ -55,7 +86,24 @@ pub const fn slot(hash: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
+    use zerocopy::FromZeros as _;
+
     use super::*;
+
+    #[test]
+    fn what_the_daemon_writes_is_the_ring_that_packets_read() {
+        let slots: Vec<u32> = (1..).take(SLOTS).collect();
+        let mut shared = SharedRing::new_zeroed();
+        shared.write(&slots);
+        assert!(shared.slots().eq(slots.iter().copied()));
+        let ring = Ring::ref_from_bytes(shared.as_mut_bytes()).unwrap();
+        assert_eq!(ring.slots.as_slice(), &slots);
+        assert_eq!(ring.zero, 0);
+    }
 
     #[test]
     fn every_hash_falls_on_the_ring_and_both_ends_are_reached() {

@@ -358,34 +358,32 @@ impl Desk {
             Some(applied) => Document::from_toml(&applied.text)?,
             None => Document::from_toml(file)?,
         };
-        let laid = self.state.overlay.lay(&base, |document| {
-            let text = document.to_toml().map_err(|error| error.to_string())?;
-            match config::parse(THE_DOCUMENT, &text) {
-                Ok(_) => Ok(()),
-                Err(faults) => Err(faults.iter().next().map_or_else(String::new, |fault| {
-                    format!("{} {}; {}", fault.field, fault.problem, fault.remedy)
-                })),
-            }
-        });
+        let base = Arc::new(base);
+        let (document, overlay, dropped) = if self.state.overlay.is_empty() {
+            (Arc::clone(&base), Overlay::default(), Vec::new())
+        } else {
+            let laid = self.state.overlay.lay(&base, judge);
+            (Arc::new(laid.document), laid.overlay, laid.dropped)
+        };
         // Messages about the file alone have the file's lines.
-        let desired = if applied.is_none() && laid.overlay.is_empty() {
+        let desired = if applied.is_none() && overlay.is_empty() {
             alone
         } else {
-            config::parse(THE_DOCUMENT, &laid.document.to_toml()?)?
+            config::parse(THE_DOCUMENT, &document.to_toml()?)?
         };
         Ok(Proposal {
             desired,
-            changes: changes::of_all(&self.document, &laid.document),
-            dropped: laid.dropped,
+            changes: changes::of_all(&self.document, &document),
+            dropped,
             discarded: is_superseded
                 .then(|| "the document that was applied".to_owned())
                 .into_iter()
                 .collect(),
             id: None,
             only_targets: false,
-            base: Arc::new(base),
-            document: Arc::new(laid.document),
-            record: self.record(applied, &laid.overlay),
+            base,
+            document,
+            record: self.record(applied, &overlay),
         })
     }
 
@@ -409,6 +407,17 @@ impl Desk {
     fn overlaid(&self) -> Vec<String> {
         let entries = self.state.overlay.iter();
         entries.map(|(id, _)| id.to_string()).collect()
+    }
+}
+
+/// Why a document is no configuration, in its first fault.
+fn judge(document: &Document) -> Result<(), String> {
+    let text = document.to_toml().map_err(|error| error.to_string())?;
+    match config::parse(THE_DOCUMENT, &text) {
+        Ok(_) => Ok(()),
+        Err(faults) => Err(faults.iter().next().map_or_else(String::new, |fault| {
+            format!("{} {}; {}", fault.field, fault.problem, fault.remedy)
+        })),
     }
 }
 

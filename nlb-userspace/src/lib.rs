@@ -26,7 +26,7 @@
 //! first one.
 //!
 //! [`metrics`] is what monitoring sees of all that, [`events`] is what
-//! operators hear, [`top`] what they watch.
+//! operators hear, [`log`] how it gets out without anybody waiting, [`top`] what they watch.
 //!
 //! [`doctor`] looks for what keeps all of it from working on a host.
 //!
@@ -55,6 +55,7 @@ pub mod flows;
 pub mod forward;
 pub mod health;
 pub mod interfaces;
+pub mod log;
 pub mod metrics;
 pub mod names;
 pub mod next_hop;

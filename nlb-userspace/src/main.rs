@@ -1,14 +1,17 @@
 //! The `nlb` binary: flags, logging, exit code; nothing else.
 
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 use nlb_userspace::{
     cli::{self, Cli},
-    events::journald,
+    log::{self, Journald, Lines},
     metrics::log::Counting,
 };
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+/// How long the last messages may take to be read.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -17,10 +20,10 @@ fn main() -> ExitCode {
     // https://no-color.org: set and not empty means none.
     let colours = std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let journal = journald::layer();
+    let journal = Journald::instead_of_stderr();
     let lines = journal.is_none().then(|| {
         tracing_subscriber::fmt::layer()
-            .with_writer(std::io::stderr)
+            .with_writer(|| Lines)
             .with_ansi(colours)
             .with_target(false)
     });
@@ -33,11 +36,13 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    match runtime {
+    let code = match runtime {
         Ok(runtime) => runtime.block_on(cli::run(cli)),
         Err(error) => {
             eprintln!("nlb: cannot start the runtime: {error}");
             ExitCode::FAILURE
         }
-    }
+    };
+    log::finish(LAST_WORDS);
+    code
 }

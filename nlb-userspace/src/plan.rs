@@ -298,6 +298,13 @@ fn unwished(
     wish: &Wish,
     wished: &HashSet<TargetId>,
 ) -> Vec<(TargetId, TargetControl)> {
+    let left: Vec<_> = (after.targets.iter())
+        .filter(|(id, _)| !wished.contains(id))
+        .collect();
+    // Of a hundred thousand targets there is mostly none.
+    if left.is_empty() {
+        return Vec::new();
+    }
     let terminates: HashMap<u32, bool> = wish
         .groups
         .iter()
@@ -320,9 +327,9 @@ fn unwished(
                     .unwrap_or(old.resets_flows),
             ..*old
         };
-        (!wished.contains(id)).then_some((*id, control))
+        (*id, control)
     };
-    after.targets.iter().filter_map(gone).collect()
+    left.into_iter().map(gone).collect()
 }
 
 /// The ids of rings, in the order of the wish.

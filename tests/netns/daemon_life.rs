@@ -101,6 +101,7 @@ fn sigkill_and_restart_of_the_daemon_break_no_transfer() -> Result<()> {
 
         // An upgrade is no more than this: whatever program a daemon brings takes the place of the
         // one that was there.
+        let logged = daemon.log()?.len();
         *daemon = lab.start_nlb()?;
         let replaced = attached(lab.gateway(), "eth0")?;
         ensure!(
@@ -117,6 +118,10 @@ fn sigkill_and_restart_of_the_daemon_break_no_transfer() -> Result<()> {
         no_counter_went_back(&before, &after);
         transfers.iter().try_for_each(Transfer::goes_on)?;
         wait_for_states(daemon, |_, state| state == "healthy")?;
+        ensure!(
+            !daemon.log()?[logged..].contains("from=\"initial\""),
+            "it knows which targets took new flows"
+        );
         for vip in http_vips() {
             who_answers(|| ask_http(lab, vip))?;
         }

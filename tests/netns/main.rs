@@ -22,6 +22,7 @@ mod forwarding;
 mod health;
 mod health_tls;
 mod icmp;
+mod log;
 mod metrics;
 mod next_hops;
 mod pinning;

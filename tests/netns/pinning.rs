@@ -42,16 +42,46 @@ fn remembered(lab: &Lab) -> Result<usize> {
     Ok(count)
 }
 
+/// A new ring is looked at until the flows from before, which there are none of, are known.
+fn wait_until_settled(lab: &Lab) -> Result<()> {
+    let [_, _, v4, v6] = http_vips();
+    wait_until("new connections take no entries", SOON, || {
+        let before = remembered(lab).ok();
+        let asked = [v4, v6, v4, v6].map(|vip| ask_http(lab, vip).is_ok());
+        asked.iter().all(|is_answered| *is_answered) && remembered(lab).ok() == before
+    })?;
+    Ok(())
+}
+
+#[test]
+fn connections_that_nobody_remembers_survive_a_change_made_while_no_daemon_ran() -> Result<()> {
+    with_configuration("on-change-3", &on_change(), |lab, daemon| {
+        let [_, _, v4, v6] = http_vips();
+        wait_until_settled(lab)?;
+        let entries = remembered(lab)?;
+        let mut old = [v4, v6]
+            .map(|vip| connection_to(lab, vip, "target1"))
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
+        ensure!(remembered(lab)? == entries, "nothing has changed");
+        daemon.kill_9()?;
+        lab.write_config(&without(&without(&on_change(), "10.2.0.11"), "fd00:2::11"))?;
+        *daemon = lab.start_nlb()?;
+        for connection in &mut old {
+            ensure!(
+                connection.get("/")?.target == "target1",
+                "by the rings that the other daemon left"
+            );
+        }
+        Ok(())
+    })
+}
+
 #[test]
 fn connections_that_nobody_remembers_survive_changes_and_a_killed_daemon() -> Result<()> {
     with_configuration("on-change", &on_change(), |lab, daemon| {
         let [_, _, v4, v6] = http_vips();
-        // A new ring is looked at until the flows from before, which there are none of, are known.
-        wait_until("new connections take no entries", SOON, || {
-            let before = remembered(lab).ok();
-            let asked = [v4, v6, v4, v6].map(|vip| ask_http(lab, vip).is_ok());
-            asked.iter().all(|is_answered| *is_answered) && remembered(lab).ok() == before
-        })?;
+        wait_until_settled(lab)?;
         let entries = remembered(lab)?;
         let mut old = [v4, v6]
             .map(|vip| connection_to(lab, vip, "target1"))

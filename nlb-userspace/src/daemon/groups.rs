@@ -35,7 +35,7 @@ pub(super) type TargetKey = (String, SocketAddr);
 /// What the maps of an earlier daemon say of a target.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Adopted {
-    /// It stood in its group's ring.
+    /// It took new flows.
     pub(super) took_new_flows: bool,
     /// Its flows ended with their next packet.
     pub(super) ended_flows: bool,

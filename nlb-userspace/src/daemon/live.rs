@@ -85,11 +85,18 @@ impl Daemon {
             },
             Stale::Everything => self.plan_everything(now)?,
         };
-        for planned in &steps {
-            self.loaded.maps.take(&planned.step)?;
-            self.actual.note(&planned.step);
-            if let Some(ring) = &planned.ring {
-                self.actual.note_ring(ring.clone());
+        // Rings follow each other, and many are not much dearer than one.
+        let are_rings = |one: &Planned, next: &Planned| one.ring.is_some() && next.ring.is_some();
+        for run in steps.chunk_by(are_rings) {
+            match run {
+                [one] => self.loaded.maps.take(&one.step)?,
+                rings => (self.loaded.maps).replace_rings(rings.iter().map(|ring| &ring.step))?,
+            }
+            for planned in run {
+                self.actual.note(&planned.step);
+                if let Some(ring) = &planned.ring {
+                    self.actual.note_ring(ring.clone());
+                }
             }
         }
         self.generation

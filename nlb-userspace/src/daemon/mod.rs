@@ -63,6 +63,7 @@ use crate::{
     events::{self, What, warnings::Warnings},
     flows::filter::{Filter, FilterError},
     health::{passive, state::Transition},
+    log,
     metrics::{Changes, Snapshot},
     next_hop::{Change, NextHopError, Watch, book::Book},
     plan::{self, Actual, Limits, PlanError, Wish},
@@ -239,6 +240,7 @@ impl Daemon {
         let found = loaded.maps.read()?;
         let (sender, observations) = mpsc::channel(4096);
         let prober = Prober::new(sender).map_err(DaemonError::Prober)?;
+        let prober = prober.keep_routine();
         let events = Events::new(loaded.take_events()?).map_err(DaemonError::Events)?;
         let early = EarlyFragments::new(loaded.take_early()?).map_err(DaemonError::Events)?;
         let now = Instant::now();
@@ -345,11 +347,11 @@ impl Daemon {
         found
             .targets
             .iter()
-            .filter_map(|(id, identity, control)| {
+            .filter_map(|(_, identity, control)| {
                 let name = names.get(&identity.group_fingerprint)?;
                 let address = SocketAddr::new(identity.address.into(), identity.port.get());
                 let adopted = Adopted {
-                    took_new_flows: found.in_rings.contains(id),
+                    took_new_flows: control.takes_new_flows,
                     ended_flows: control.resets_flows,
                 };
                 Some((((*name).to_owned(), address), adopted))
@@ -390,6 +392,7 @@ impl Daemon {
                     return self;
                 }
                 Some(observation) = inputs.observations.recv() => {
+                    self.take_routine();
                     self.on_observation(observation);
                     while let Ok(observation) = inputs.observations.try_recv() {
                         self.on_observation(observation);
@@ -418,6 +421,8 @@ impl Daemon {
                 }
                 _ = tick.tick() => {
                     self.service.alive();
+                    log::pump();
+                    self.take_routine();
                     self.let_time_go_by();
                     self.reconcile_or_log();
                 }
@@ -445,6 +450,13 @@ impl Daemon {
             reason: reason.map(|reason| reason.code().to_owned()),
             description: reason.map(|reason| reason.description().to_owned()),
         });
+    }
+
+    /// Takes in what checks found that nobody was woken for: it came before what wakes us.
+    fn take_routine(&mut self) {
+        for observation in self.prober.routine() {
+            self.on_observation(observation);
+        }
     }
 
     fn on_observation(&mut self, observation: Observation) {

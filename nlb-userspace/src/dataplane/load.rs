@@ -259,7 +259,7 @@ pub fn load(request: &Request<'_>) -> Result<Loaded, DataplaneError> {
     let mut object = loader.load(XDP_OBJECT).map_err(unloadable)?;
     let stages = stages::load(&mut object)?;
     let stages_pin = pin_stages(pins, stages)?;
-    let (maps, events) = KernelMaps::take(&mut object)?;
+    let (maps, events) = KernelMaps::take(&mut object, Some(pins))?;
     let early = EarlyMaps::take(&mut object)?;
     if !is_adopted && let Some(header) = maps.header() {
         sign(header, table_secret);
@@ -616,7 +616,7 @@ pub(super) fn links(pins: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
         .collect())
 }
 
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
+pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
     let unreadable = io_error("list", folder);
     let mut paths = fs::read_dir(folder)
         .and_then(|entries| {

@@ -8,10 +8,11 @@
 //! * [`kernel`]: the maps; with [`load`] the only place that knows aya.
 //! * [`decap`]: the same two for the program that runs on targets.
 //! * [`events`]: what the packet program tells; [`early`]: what it asks to be kept for a moment.
-//! * [`shared`]: the maps' memory, mapped into ours.
+//! * [`shared`]: the maps' memory, mapped into ours; `batch`: many entries in one system call.
 //! * [`running`]: the maps of a program that runs, looked at from outside; [`snapshot`]: what a packet that
 //!   nobody sends asks of them, [`routes`]: of the kernel, and [`rehearsal`]: the program on that packet.
 
+mod batch;
 pub mod decap;
 pub mod early;
 pub mod error;

@@ -113,8 +113,13 @@ pub fn of_all(from: &Document, to: &Document) -> Vec<PlannedChange> {
             });
         }
     }
-    let tops: BTreeSet<ResourceId> = from.tops().into_iter().chain(to.tops()).collect();
-    let tops: Vec<ResourceId> = tops.into_iter().collect();
+    let (before, after) = (from.tables_of_tops(), to.tables_of_tops());
+    let tops: BTreeSet<&ResourceId> = before.keys().chain(after.keys()).collect();
+    let tops: Vec<ResourceId> = tops
+        .into_iter()
+        .filter(|top| before.get(top) != after.get(top))
+        .cloned()
+        .collect();
     plan.extend(of_tops(from, to, &tops));
     plan
 }

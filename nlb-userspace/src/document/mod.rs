@@ -171,6 +171,17 @@ impl Document {
             .collect()
     }
 
+    /// The same with what they say: to look at all of them, where [`Self::get`] looks for one.
+    fn tables_of_tops(&self) -> HashMap<ResourceId, &Value> {
+        let named = |list, id: fn(String) -> ResourceId| {
+            let tops = self.list(list).iter();
+            tops.filter_map(move |top| Some((id(name_of(top)?), top)))
+        };
+        named(LOAD_BALANCER, ResourceId::LoadBalancer)
+            .chain(named(TARGET_GROUP, ResourceId::TargetGroup))
+            .collect()
+    }
+
     /// What is in a load balancer or target group, in the order of the document; a load balancer's
     /// listeners before its rules.
     pub fn children(&self, top: &ResourceId) -> Vec<ResourceId> {

@@ -7,7 +7,6 @@
 //!
 //! [`warnings`] makes events of states: what is wrong now and was not before.
 
-pub mod journald;
 mod log;
 pub mod warnings;
 

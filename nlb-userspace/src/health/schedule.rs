@@ -8,6 +8,9 @@
 //! one every [`PACE`]. From then on it is checked on a grid: every interval, at a point that follows
 //! from the target and this node's name. So a group's checks are spread over the whole interval, and
 //! the nodes of a fleet do not ask a target at the same moment.
+//!
+//! Whoever wants to know is woken by each outcome, unless it wants routine kept apart
+//! ([`Prober::keep_routine`]): that a target is well which was well many times is no news.
 
 use std::{
     hash::{Hash, Hasher as _},
@@ -40,6 +43,10 @@ const SUSPECT_EVERY: Duration = Duration::from_millis(10);
 const SUSPECT_PATIENCE: Duration = Duration::from_millis(40);
 /// The same, as a multiple of the time that it takes otherwise.
 const SUSPECT_LATENCIES: u32 = 4;
+/// A target that was well so many times in a row is so by every threshold that there may be.
+const ROUTINE_AFTER: u32 = 10;
+/// Routine outcomes that are kept; more than come in a second.
+const ROUTINE_ROOM: usize = 16_384;
 /// Descriptors that probes leave to the rest of the daemon.
 const OTHER_DESCRIPTORS: u64 = 1024;
 /// Probes under way at a time, at least and at most.
@@ -65,6 +72,8 @@ pub struct Prober<K> {
     /// What the thread will run, until it does.
     waiting: Option<(Runtime, oneshot::Receiver<()>)>,
     outcomes: mpsc::Sender<Observation<K>>,
+    /// Outcomes that are no news, if they are kept apart.
+    routine: Option<Routine<K>>,
     /// Probes that may be under way at a time: each has a descriptor, and they are not endless.
     slots: Arc<Semaphore>,
     /// The grid's origin.
@@ -74,6 +83,9 @@ pub struct Prober<K> {
     node: String,
     _stop: oneshot::Sender<()>,
 }
+
+/// Outcomes that nobody is woken for.
+type Routine<K> = Arc<Mutex<Vec<Observation<K>>>>;
 
 /// A target's probes. Dropping it stops them, the one under way included.
 #[derive(Debug)]
@@ -118,12 +130,29 @@ impl<K: Clone + Hash + Send + Sync + 'static> Prober<K> {
             runtime: runtime.handle().clone(),
             waiting: Some((runtime, stopped)),
             outcomes,
+            routine: None,
             slots: Arc::new(Semaphore::new(slots())),
             epoch: Instant::now(),
             next_first: Mutex::new(Instant::now()),
             node: node.nodename().to_string_lossy().into_owned(),
             _stop: stop,
         })
+    }
+
+    /// Keeps outcomes that are no news until [`routine`](Self::routine) asks for them.
+    #[must_use]
+    pub fn keep_routine(mut self) -> Self {
+        self.routine = Some(Arc::default());
+        self
+    }
+
+    /// What was kept: all of it came out before whatever is received after this call.
+    pub fn routine(&self) -> Vec<Observation<K>> {
+        let kept = self.routine.as_ref().map(|kept| {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *kept)
+        });
+        kept.unwrap_or_default()
     }
 
     /// Starts the thread, in the network namespace of the calling one and with no more rights than
@@ -163,6 +192,8 @@ impl<K: Clone + Hash + Send + Sync + 'static> Prober<K> {
             check,
             target,
             outcomes: self.outcomes.clone(),
+            routine: self.routine.clone(),
+            passed_in_a_row: 0,
             slots: Arc::clone(&self.slots),
             usual: None,
         };
@@ -239,6 +270,8 @@ struct Subject<K> {
     check: Arc<Check>,
     target: SocketAddr,
     outcomes: mpsc::Sender<Observation<K>>,
+    routine: Option<Routine<K>>,
+    passed_in_a_row: u32,
     slots: Arc<Semaphore>,
     /// How long it takes to answer: the mean of late, as TCP smooths its round trips (RFC 6298).
     usual: Option<Duration>,
@@ -310,8 +343,30 @@ impl<K: Clone> Subject<K> {
             lateness,
             at: Instant::now(),
         };
-        self.outcomes.send(observation).await.ok()?;
+        self.passed_in_a_row = match latency {
+            Some(_) => self.passed_in_a_row.saturating_add(1),
+            None => 0,
+        };
+        if let Some(news) = self.keep(observation) {
+            self.outcomes.send(news).await.ok()?;
+        }
         Some(latency.is_some())
+    }
+
+    /// Keeps what is no news; hands back what is.
+    fn keep(&self, observation: Observation<K>) -> Option<Observation<K>> {
+        if self.passed_in_a_row <= ROUTINE_AFTER || self.outcomes.is_closed() {
+            return Some(observation);
+        }
+        let Some(routine) = &self.routine else {
+            return Some(observation);
+        };
+        let mut kept = routine.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= ROUTINE_ROOM {
+            return Some(observation);
+        }
+        kept.push(observation);
+        None
     }
 }
 

@@ -130,6 +130,36 @@ async fn outcomes_arrive_with_their_key_until_the_guard_is_dropped() {
 }
 
 #[tokio::test]
+async fn routine_wakes_nobody_and_a_failure_comes_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let target = listener.local_addr().expect("an address");
+    let (outcomes, mut received) = mpsc::channel(64);
+    let mut prober = Prober::new(outcomes).expect("a runtime").keep_routine();
+    prober.begin().expect("a thread");
+    let _guard = prober.spawn((), tcp(), target, Duration::from_millis(2));
+    let passed = |seen: &Observation<()>| matches!(seen.outcome, ProbeOutcome::Passed { .. });
+    for _ in 0..ROUTINE_AFTER {
+        assert!(passed(&received.recv().await.expect("a sender")));
+    }
+    let mut routine = Vec::new();
+    while routine.len() < 3 {
+        tokio::task::yield_now().await;
+        routine.extend(prober.routine());
+    }
+    assert!(routine.iter().all(passed));
+    assert!(received.is_empty(), "nobody is woken");
+    drop(listener);
+    let first = received.recv().await.expect("a sender");
+    assert!(!passed(&first));
+    routine.extend(prober.routine());
+    assert!(
+        routine
+            .iter()
+            .all(|seen| passed(seen) && seen.at <= first.at)
+    );
+}
+
+#[tokio::test]
 async fn a_target_under_suspicion_is_asked_before_its_time_until_enough_failures_are_told() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
     let target = listener.local_addr().expect("an address");

@@ -150,6 +150,8 @@ metrics! {
         "Reloads and changes over the API since the daemon started: `done` or `refused`.";
     LOG_MESSAGES = "nlb_log_messages" Counter ["level"], "",
         "Messages of level `warn` and `error` that the daemon has logged: its faults.";
+    LOG_LOST = "nlb_log_messages_lost" Counter NONE, "",
+        "Messages that found no reader: whoever reads the log has stopped, or is too slow.";
     WARNINGS = "nlb_warnings" Gauge NONE, "",
         "Warnings that `nlb status` shows now.";
     INTERFACE = "nlb_interface" Info ["interface", "xdp_mode"], "",

@@ -187,6 +187,7 @@ impl Families {
         self.counter(&c::CHANGES, &["refused"], own.changes.refused);
         self.counter(&c::LOG_MESSAGES, &["warn"], own.logged.warnings);
         self.counter(&c::LOG_MESSAGES, &["error"], own.logged.errors);
+        self.counter(&c::LOG_LOST, &[], own.logged.lost);
         self.gauge(&c::WARNINGS, &[], status.warnings.len());
     }
 }

@@ -15,6 +15,8 @@ pub struct Counts {
     pub warnings: u64,
     /// Of level `error`.
     pub errors: u64,
+    /// Of any level, that nobody took.
+    pub lost: u64,
 }
 
 /// What was counted so far.
@@ -22,6 +24,7 @@ pub fn counts() -> Counts {
     Counts {
         warnings: WARNINGS.load(Ordering::Relaxed),
         errors: ERRORS.load(Ordering::Relaxed),
+        lost: crate::log::lost(),
     }
 }
 

@@ -119,7 +119,7 @@ impl Subject {
         for name in FLOW_MAPS {
             flow_memory_bytes += accounted(array(&ebpf, name)?)?;
         }
-        let (maps, events) = KernelMaps::take(&mut ebpf)?;
+        let (maps, events) = KernelMaps::take(&mut ebpf, None)?;
         let mut subject = Self {
             ebpf,
             maps,

@@ -39,8 +39,8 @@ const PATIENCE: Duration = Duration::from_mins(5);
 const CALM: Duration = Duration::from_secs(20);
 /// Targets of the group that one flips in.
 const LARGE: u32 = 1_000;
-/// Where all targets listen, and where the victim is checked.
-const PORT: u16 = 8080;
+/// Where all targets listen, and where the victim is checked; the lab has servers at others.
+const PORT: u16 = 7070;
 const VICTIM_PORT: u16 = 9090;
 /// The network of all targets: /10.
 const NETWORK: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 0);

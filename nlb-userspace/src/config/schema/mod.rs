@@ -7,7 +7,11 @@
 
 mod keys;
 
-use std::fmt::Write as _;
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Write as _,
+    sync::LazyLock,
+};
 
 pub use self::keys::KEYS;
 
@@ -90,7 +94,9 @@ pub struct Key {
 
 /// The key with this full dotted name.
 pub fn find(path: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.path == path)
+    static BY_PATH: LazyLock<HashMap<&str, &Key>> =
+        LazyLock::new(|| KEYS.iter().map(|key| (key.path, key)).collect());
+    BY_PATH.get(path).copied()
 }
 
 /// `table.name`, or `name` at the top of the file.
@@ -104,11 +110,13 @@ pub fn join(table: &str, name: &str) -> String {
 
 /// Whether a key or a table of that full dotted name exists.
 pub(in crate::config) fn is_known(path: &str) -> bool {
-    KEYS.iter().any(|key| {
-        key.path
-            .strip_prefix(path)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    })
+    // A large file asks a million times.
+    static KNOWN: LazyLock<HashSet<&str>> = LazyLock::new(|| {
+        let tables = |path: &'static str| path.match_indices('.').map(|(end, _)| &path[..end]);
+        let keys = KEYS.iter().map(|key| key.path);
+        keys.clone().chain(keys.flat_map(tables)).collect()
+    });
+    KNOWN.contains(path)
 }
 
 /// Names that may stand directly in the table of that full dotted name, each once.

@@ -15,7 +15,7 @@ use nlb_common::{
     word::Word,
 };
 
-use super::{KernelMaps, map_error, ring};
+use super::{KernelMaps, map_error};
 use crate::dataplane::DataplaneError;
 
 /// What a daemon finds in maps that another one left.
@@ -35,8 +35,6 @@ pub struct Found {
     pub tunnels: Vec<(u16, Tunnel)>,
     /// The prefilter's bitmap.
     pub prefilter: Vec<u64>,
-    /// Targets that a ring names: those that took new flows.
-    pub in_rings: BTreeSet<TargetId>,
     /// The pool's addresses.
     pub sources: Vec<(SourceId, Address)>,
     /// Those that new flows get.
@@ -73,7 +71,7 @@ impl KernelMaps {
             .zip(self.listeners.iter())
             .filter_map(|(id, record)| Some((ListenerId(id), record.key()?, record.policy())))
             .collect();
-        let settling = self.settling(&listeners)?;
+        let settling = self.settling(&listeners);
         let admissions = (0u16..)
             .zip(self.admissions.iter())
             .map(|(id, record)| (ListenerId(id), record.policy()))
@@ -126,7 +124,6 @@ impl KernelMaps {
             })
             .collect::<Result<_, DataplaneError>>()?;
         Ok(Found {
-            in_rings: self.in_rings(&targets)?,
             sources: self.pool.iter().flat_map(Pool::all).collect(),
             turns: self
                 .pool
@@ -163,10 +160,7 @@ impl KernelMaps {
     }
 
     /// The rings of listeners that pin flows on change.
-    fn settling(
-        &self,
-        listeners: &[(ListenerId, ListenerKey, ListenerPolicy)],
-    ) -> Result<Vec<FoundRing>, DataplaneError> {
+    fn settling(&self, listeners: &[(ListenerId, ListenerKey, ListenerPolicy)]) -> Vec<FoundRing> {
         let groups: BTreeSet<u16> = listeners
             .iter()
             .filter(|(_, _, policy)| policy.flags.pins_on_change())
@@ -174,10 +168,9 @@ impl KernelMaps {
             .collect();
         let mut found = Vec::new();
         for group in groups {
-            if let (Some(slots), Some(bases)) = (
-                ring(&self.rings, "RINGS", group)?,
-                ring(&self.ring_bases, "RING_BASES", group)?,
-            ) {
+            if let (Some(slots), Some(bases)) =
+                (self.rings.slots(group), self.ring_bases.slots(group))
+            {
                 found.push(FoundRing {
                     group,
                     slots,
@@ -185,24 +178,6 @@ impl KernelMaps {
                 });
             }
         }
-        Ok(found)
-    }
-
-    /// The targets that the rings of these targets' groups name.
-    fn in_rings(
-        &self,
-        targets: &[(TargetId, TargetIdentity, TargetControl)],
-    ) -> Result<BTreeSet<TargetId>, DataplaneError> {
-        let groups: BTreeSet<u16> = targets
-            .iter()
-            .map(|(_, identity, _)| identity.group)
-            .collect();
-        let mut in_rings = BTreeSet::new();
-        for group in groups {
-            if let Some(slots) = ring(&self.rings, "RINGS", group)? {
-                in_rings.extend(slots.iter().filter(|id| **id != 0).copied().map(TargetId));
-            }
-        }
-        Ok(in_rings)
+        found
     }
 }

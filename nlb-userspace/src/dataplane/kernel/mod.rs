@@ -2,12 +2,13 @@
 
 mod admission;
 mod found;
+mod rings;
 
-use std::{collections::BTreeMap, os::fd::AsFd as _, sync::Arc};
+use std::{collections::BTreeMap, os::fd::AsFd as _, path::Path};
 
 use aya::{
     Ebpf,
-    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
 use nlb_common::{
     address::Address,
@@ -20,7 +21,7 @@ use nlb_common::{
     next_hop::{NeighbourKey, NextHopSlot},
     plain::Plain,
     quic::ServerIdKey,
-    ring::Ring,
+    ring::SharedRing,
     source::{Pool, Translations},
     stop::Stop,
     target::{Target, TargetId},
@@ -29,23 +30,21 @@ use nlb_common::{
     word::Word,
 };
 use nlb_ebpf::flows::Place;
-use zerocopy::FromZeros as _;
 
-use self::admission::RuleMap;
 pub use self::found::{Found, FoundRing};
+use self::{admission::RuleMap, rings::Rings};
 use super::{
-    Dataplane, DataplaneError, RingSlots, Step,
+    Dataplane, DataplaneError, Step,
     shared::Shared,
     spills,
     sweep::{self, Sweep},
 };
 use crate::{flows::Table, plan::Limits, settling::Settling, source_rules::SourceRules};
 
-/// `BPF_F_MMAPABLE` of `linux/bpf.h`: the inner maps of `RINGS` must have the template's flags.
-const MMAPABLE: u32 = 1 << 10;
-
-/// Rings in the kernel.
-type RingMaps = ArrayOfMaps<MapData, Array<MapData, Plain<Ring>>>;
+/// What the names of rings' pins begin with; the ring's id follows.
+const RING_PREFIX: &str = "ring-";
+/// The same of `RING_BASES`.
+const BASES_PREFIX: &str = "ring-bases-";
 
 /// Every map that the daemon uses.
 pub struct KernelMaps {
@@ -68,8 +67,8 @@ pub struct KernelMaps {
     sources: HashMap<MapData, Plain<Source>, [u64; 2]>,
     /// The sets of rules that were made last.
     made_rules: Vec<(SourceRules, RuleMap)>,
-    rings: RingMaps,
-    ring_bases: RingMaps,
+    rings: Rings,
+    ring_bases: Rings,
     hints: Shared<Hints>,
     listener_counters: PerCpuArray<MapData, Plain<Traffic>>,
     target_counters: PerCpuArray<MapData, Plain<Traffic>>,
@@ -138,6 +137,7 @@ new_shared!(
     NextHopSlot,
     Pool,
     Prefilter,
+    SharedRing,
     Target,
     Translations,
     TunnelSlot,
@@ -155,8 +155,11 @@ fn slot<'r, R>(map: &'static str, records: &'r [R], index: usize) -> Result<&'r 
 
 impl KernelMaps {
     /// Takes the maps out of a loaded object; the events' ring buffer apart, because it is waited
-    /// for.
-    pub fn take(object: &mut Ebpf) -> Result<(Self, RingBuf<MapData>), DataplaneError> {
+    /// for. Rings are pinned in this folder, and found there.
+    pub fn take(
+        object: &mut Ebpf,
+        pins: Option<&Path>,
+    ) -> Result<(Self, RingBuf<MapData>), DataplaneError> {
         let events =
             RingBuf::try_from(take(object, "EVENTS")?).map_err(map_error("use", "EVENTS"))?;
         let maps = Self {
@@ -184,10 +187,8 @@ impl KernelMaps {
             made_rules: Vec::new(),
             sources: HashMap::try_from(take(object, "ADMISSION_SOURCES")?)
                 .map_err(map_error("use", "ADMISSION_SOURCES"))?,
-            rings: ArrayOfMaps::try_from(take(object, "RINGS")?)
-                .map_err(map_error("use", "RINGS"))?,
-            ring_bases: ArrayOfMaps::try_from(take(object, "RING_BASES")?)
-                .map_err(map_error("use", "RING_BASES"))?,
+            rings: Rings::take(object, "RINGS", pins, RING_PREFIX)?,
+            ring_bases: Rings::take(object, "RING_BASES", pins, BASES_PREFIX)?,
             hints: take_shared(object, "LISTENER_HINTS")?,
             listener_counters: PerCpuArray::try_from(take(object, "LISTENER_COUNTERS")?)
                 .map_err(map_error("use", "LISTENER_COUNTERS"))?,
@@ -226,7 +227,7 @@ impl KernelMaps {
         Limits {
             listeners: self.listeners.len(),
             targets: self.targets.len(),
-            groups: self.rings.len() as usize,
+            groups: self.rings.capacity(),
         }
     }
 
@@ -281,56 +282,30 @@ impl KernelMaps {
 }
 
 impl KernelMaps {
-    fn replace_ring(
+    /// Takes steps that replace rings, all at once; other steps are none of its business. After an error
+    /// some of them may have been taken.
+    pub fn replace_rings<'s>(
         &mut self,
-        group: u16,
-        slots: &RingSlots,
-        bases: Option<&RingSlots>,
+        steps: impl Iterator<Item = &'s Step>,
     ) -> Result<(), DataplaneError> {
-        // First: packets that see the new slots must see their bases.
-        if let Some(bases) = bases {
-            put_ring(&mut self.ring_bases, "RING_BASES", group, &bases.0)?;
+        let (mut all_slots, mut all_bases) = (Vec::new(), Vec::new());
+        for step in steps {
+            if let Step::ReplaceRing {
+                group,
+                slots,
+                bases,
+            } = step
+            {
+                all_slots.push((*group, &*slots.0));
+                all_bases.extend(bases.as_ref().map(|bases| (*group, &*bases.0)));
+            }
         }
-        put_ring(&mut self.rings, "RINGS", group, &slots.0)
+        // First: packets that see the new slots must see their bases.
+        self.ring_bases.write(&all_bases)?;
+        self.rings.write(&all_slots)
     }
 }
 
-/// Puts a ring in the place of another. No packet sees it while it is filled.
-fn put_ring(
-    rings: &mut RingMaps,
-    map: &'static str,
-    group: u16,
-    slots: &[u32],
-) -> Result<(), DataplaneError> {
-    let mut ring = Box::new(Plain(Ring::new_zeroed()));
-    for (slot, id) in ring.0.slots.iter_mut().zip(slots) {
-        *slot = *id;
-    }
-    let mut inner = Array::<MapData, Plain<Ring>>::create(1, MMAPABLE)
-        .map_err(map_error("make a ring for", map))?;
-    inner
-        .set(0, ring.as_ref(), 0)
-        .map_err(map_error("fill a ring for", map))?;
-    rings
-        .set(group.into(), &inner, 0)
-        .map_err(map_error("replace a ring of", map))
-}
-
-/// The slots of a ring that may not be there.
-fn ring(
-    rings: &RingMaps,
-    map: &'static str,
-    group: u16,
-) -> Result<Option<Arc<[u32]>>, DataplaneError> {
-    // One that was never put in has no inner map.
-    let Ok(inner) = rings.get(&u32::from(group), 0) else {
-        return Ok(None);
-    };
-    let ring = inner.get(&0, 0).map_err(map_error("read", map))?;
-    Ok(Some(ring.0.slots.as_slice().into()))
-}
-
-/// A set of rules as a map. No packet sees it while it is filled.
 fn traffic(
     counters: &PerCpuArray<MapData, Plain<Traffic>>,
     index: u32,
@@ -386,11 +361,7 @@ impl Dataplane for KernelMaps {
             Step::WriteTunnel { group, tunnel } => {
                 slot("TUNNELS", &self.tunnels, (*group).into())?.write(tunnel);
             }
-            Step::ReplaceRing {
-                group,
-                slots,
-                bases,
-            } => self.replace_ring(*group, slots, bases.as_ref())?,
+            Step::ReplaceRing { .. } => self.replace_rings(std::iter::once(step))?,
             Step::Hint { number, id } => slot("LISTENER_HINTS", &self.hints, 0)?.set(*number, *id),
             Step::WriteListener { id, key, policy } => {
                 slot("LISTENERS", &self.listeners, id.0.into())?.write(key, *policy);

@@ -45,11 +45,11 @@ fn systemd_understands_every_line_of_the_units() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    for file in ["nlb.service", "nlb.socket"] {
+    for (folder, file) in [("", "nlb.service"), ("optional/", "nlb.socket")] {
         // The program need not be installed here, nor the manual page.
-        let text = fs::read_to_string(packaging(file)).unwrap();
+        let text = fs::read_to_string(packaging(&format!("{folder}{file}"))).unwrap();
         let text = text
-            .replace("/usr/local/bin/nlb", "/bin/true")
+            .replace("/usr/bin/nlb", "/bin/true")
             .replace("Documentation=man:nlb(1)\n", "");
         fs::write(folder.path().join(file), text).unwrap();
     }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use xtask::workspace_root;
 
 use crate::{
-    fuzz, lint,
+    deb, fuzz, lint,
     run::{Privilege, cargo, listen},
     setup,
     suites::{Suite, suites},
@@ -21,6 +21,9 @@ const KERNEL_ONLY: [&str; 3] = ["verifier", "differential", "netns"];
 
 /// The suite that goes through the bodies of the fuzz targets without a fuzzer.
 const BEFORE_FUZZING: &str = "properties";
+
+/// The suite that installs the Debian package.
+const WITH_PACKAGE: &str = "netns";
 
 /// How long each fuzz target runs: enough to go through its corpus and some hundred thousand inputs.
 const FUZZ_SECONDS: u64 = 15;
@@ -38,6 +41,7 @@ enum Step {
     Setup,
     Lint,
     Fuzz,
+    Package,
     Cargo(String, Vec<String>),
 }
 
@@ -47,6 +51,7 @@ impl Step {
             Self::Setup => "setup",
             Self::Lint => "lint",
             Self::Fuzz => "fuzz",
+            Self::Package => "package",
             Self::Cargo(name, _) => name,
         }
     }
@@ -100,6 +105,9 @@ fn steps(suites: &[Suite], is_quick: bool, privilege: Privilege) -> Vec<Step> {
         if is_quick && KERNEL_ONLY.contains(&suite.name.as_str()) {
             continue;
         }
+        if suite.name == WITH_PACKAGE {
+            steps.push(Step::Package);
+        }
         let line = format!(
             "test --package nlb-tests --test {} --no-fail-fast",
             suite.name
@@ -127,9 +135,10 @@ fn perform(step: &Step, place: &str) -> Outcome {
     let begin = Instant::now();
     let mut tally = Tally::default();
     let result = match step {
-        Step::Setup => setup::setup().and_then(|()| setup::fuzzer()).map(|()| true),
+        Step::Setup => setup::setup_for_tests().map(|()| true),
         Step::Lint => lint::lint(),
         Step::Fuzz => fuzz::step(FUZZ_SECONDS, &mut tally),
+        Step::Package => deb::for_tests().map(|()| true),
         Step::Cargo(_, words) => {
             let mut heard = Tally::default();
             let result = counted(
@@ -250,7 +259,8 @@ mod tests {
     }
 
     #[test]
-    fn fuzzing_follows_the_properties_and_a_quick_run_leaves_it_out() {
+    fn fuzzing_follows_the_properties_the_package_comes_before_its_test_and_a_quick_run_has_neither()
+     {
         let suites = ["packets", "properties", "netns"].map(|name| Suite {
             name: name.into(),
             has_harness: true,
@@ -260,8 +270,8 @@ mod tests {
             let names = steps.iter().map(|step| step.name().to_owned());
             names.collect::<Vec<_>>().join(" ")
         };
-        assert!(names(false).ends_with("packets properties fuzz netns"));
-        assert!(!names(true).contains("fuzz"));
+        assert!(names(false).ends_with("packets properties fuzz package netns"));
+        assert!(!names(true).contains("fuzz") && !names(true).contains("package"));
     }
 
     #[test]

@@ -649,7 +649,7 @@ fn what_is_legal_but_seldom_meant_is_warned_of_in_the_order_of_the_file() {
     );
     assert_eq!(
         suspicions(include_str!("../../packaging/nlb.toml")),
-        [Suspicion::NoInterface, Suspicion::NoLoadBalancer],
+        [Suspicion::NoLoadBalancer, Suspicion::NoInterface],
         "what the Debian package begins with"
     );
     let idle = MINIMAL.replace("10.0.0.11\"", "10.0.0.11\"\n  weight = 0")

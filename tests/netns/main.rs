@@ -24,6 +24,7 @@ mod health_tls;
 mod icmp;
 mod metrics;
 mod next_hops;
+mod package;
 mod pinning;
 mod privileges;
 mod quic;

@@ -15,14 +15,13 @@ use super::{
 };
 
 /// What stands for another release's version: as long as ours.
-fn another_version(ours: &str) -> String {
+pub(crate) fn another_version(ours: &str) -> String {
     let (rest, last) = ours.split_at(ours.len() - 1);
     format!("{rest}{}", if last == "9" { "8" } else { "9" })
 }
 
-/// A copy of the program that says another version of itself, wherever it does.
-fn another_build(lab: &Lab, ours: &str, theirs: &str) -> Result<std::path::PathBuf> {
-    let mut program = fs::read(daemon::binary()?)?;
+/// A program that says another version of itself, wherever it does.
+pub(crate) fn patched(mut program: Vec<u8>, ours: &str, theirs: &str) -> Vec<u8> {
     let places: Vec<usize> = program
         .windows(ours.len())
         .enumerate()
@@ -32,6 +31,12 @@ fn another_build(lab: &Lab, ours: &str, theirs: &str) -> Result<std::path::PathB
     for place in places {
         program[place..place + theirs.len()].copy_from_slice(theirs.as_bytes());
     }
+    program
+}
+
+/// A copy of our program, patched so.
+fn another_build(lab: &Lab, ours: &str, theirs: &str) -> Result<std::path::PathBuf> {
+    let program = patched(fs::read(daemon::binary()?)?, ours, theirs);
     let file = lab.directory().join("nlb-of-another-build");
     fs::write(&file, program)?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;

@@ -51,14 +51,17 @@ pub(crate) fn deb(profile: Profile) -> Result<()> {
     setup::packager()?;
     match profile {
         Profile::Release => println!("deb: {}", build(profile)?.display()),
-        Profile::Dev => for_tests()?,
+        Profile::Dev => {
+            judged()?;
+            roots::make(&folder()?)?;
+        }
     }
     Ok(())
 }
 
-/// What the tests take: the package as it can be had without compiling anything anew, once lintian has
-/// nothing to say against it, and roots to install it in.
-pub(crate) fn for_tests() -> Result<()> {
+/// The package as it can be had without compiling anything anew, for the tests, once lintian has nothing
+/// to say against it.
+pub(crate) fn judged() -> Result<()> {
     let package = build(Profile::Dev)?;
     if which("lintian").is_some() {
         run(Command::new("lintian")
@@ -67,7 +70,12 @@ pub(crate) fn for_tests() -> Result<()> {
     } else {
         println!("deb: lintian is not here, so nobody judges the package");
     }
-    roots::make(&target_folder()?.join("package"))
+    Ok(())
+}
+
+/// Where packages and roots are made.
+pub(crate) fn folder() -> Result<PathBuf> {
+    Ok(target_folder()?.join("package"))
 }
 
 fn build(profile: Profile) -> Result<PathBuf> {
@@ -79,9 +87,8 @@ fn build(profile: Profile) -> Result<PathBuf> {
         compile.arg("--release");
     }
     run(&mut compile)?;
-    let target = target_folder()?;
-    let stage = target.join("package");
-    lay_out(&target.join(profile.folder()).join("nlb"), &stage)?;
+    let stage = folder()?;
+    lay_out(&target_folder()?.join(profile.folder()).join("nlb"), &stage)?;
     pack(profile, &stage)
 }
 

@@ -1,12 +1,12 @@
 //! `cargo xtask test`: every check, the cheap ones first, to the end even after a failure.
 
-use std::{fmt::Write as _, process::Command, sync::Mutex, time::Instant};
+use std::{fmt::Write as _, process::Command, sync::Mutex, thread, time::Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use xtask::workspace_root;
 
 use crate::{
-    deb, fuzz, lint,
+    deb, fuzz, lint, roots,
     run::{Privilege, cargo, listen},
     setup,
     suites::{Suite, suites},
@@ -57,6 +57,9 @@ impl Step {
     }
 }
 
+/// Clean Debian roots on their way: that is waiting for a mirror, which need not keep the other steps.
+type Roots = thread::JoinHandle<Result<()>>;
+
 /// Runs every step; `false` when one failed.
 pub(crate) fn test(is_quick: bool) -> Result<bool> {
     let begin = Instant::now();
@@ -66,8 +69,10 @@ pub(crate) fn test(is_quick: bool) -> Result<bool> {
         Privilege::look(),
     );
     let mut outcomes = Vec::new();
+    let mut roots = None;
     for (index, step) in steps.iter().enumerate() {
-        outcomes.push(perform(step, &format!("[{}/{}]", index + 1, steps.len())));
+        let place = format!("[{}/{}]", index + 1, steps.len());
+        outcomes.push(perform(step, &place, &mut roots));
     }
     print!("{}", summary(&outcomes, begin.elapsed().as_secs_f64()));
     Ok(outcomes.iter().all(|outcome| outcome.is_ok))
@@ -129,16 +134,19 @@ fn steps(suites: &[Suite], is_quick: bool, privilege: Privilege) -> Vec<Step> {
     steps
 }
 
-fn perform(step: &Step, place: &str) -> Outcome {
+fn perform(step: &Step, place: &str, roots: &mut Option<Roots>) -> Outcome {
     let name = step.name();
     println!("\n{place} {name}");
     let begin = Instant::now();
     let mut tally = Tally::default();
     let result = match step {
-        Step::Setup => setup::setup_for_tests().map(|()| true),
+        Step::Setup => setup::setup_for_tests().map(|()| {
+            *roots = Some(thread::spawn(|| roots::make(&deb::folder()?)));
+            true
+        }),
         Step::Lint => lint::lint(),
         Step::Fuzz => fuzz::step(FUZZ_SECONDS, &mut tally),
-        Step::Package => deb::for_tests().map(|()| true),
+        Step::Package => package(roots.take()).map(|()| true),
         Step::Cargo(_, words) => {
             let mut heard = Tally::default();
             let result = counted(
@@ -166,6 +174,16 @@ fn perform(step: &Step, place: &str) -> Outcome {
         is_ok,
         seconds,
         tally,
+    }
+}
+
+/// Makes the Debian package, and waits for the roots to install it in.
+fn package(roots: Option<Roots>) -> Result<()> {
+    deb::judged()?;
+    match roots.map(thread::JoinHandle::join) {
+        None => Ok(()),
+        Some(Ok(made)) => made,
+        Some(Err(_)) => bail!("making Debian's roots panicked"),
     }
 }
 

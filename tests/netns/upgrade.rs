@@ -1,7 +1,7 @@
 //! Other daemons over the same pins: of another build, of another layout, and one that ran out of
 //! memory.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, Map, MapData};
@@ -91,10 +91,25 @@ fn maps_of_another_layout_are_left_alone_and_the_way_out_is_told() -> Result<()>
             theirs[0]
         );
         ensure!(log.contains(&told), "{log}");
+        // As an upgrade asks before it restarts the daemon.
+        let can_take_over = || {
+            Command::new(daemon::binary()?)
+                .args(["check", "--running"])
+                .arg(lab.directory().join("nlb.toml"))
+                .output()
+                .context("nlb check --running")
+        };
+        let answer = can_take_over()?;
+        let said = String::from_utf8_lossy(&answer.stderr);
+        ensure!(
+            !answer.status.success() && said.contains("layout"),
+            "{said}"
+        );
         for vip in http_vips() {
             ask_http(lab, vip).context("by the maps that nobody touched")?;
         }
         open()?.set(0, ours, 0)?;
+        ensure!(can_take_over()?.status.success());
         *daemon = lab.start_nlb()?;
         ensure!(daemon.status()?["adopted"] == true);
         Ok(())

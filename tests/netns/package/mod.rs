@@ -130,11 +130,11 @@ fn paths(machine: &Machine) -> Result<BTreeSet<String>> {
 
 fn wait_until_healthy(machine: &Machine) -> Result<()> {
     wait_until("all targets are healthy", SOON, || {
-        let Ok(status) = status(machine) else {
+        let Ok(report) = status(machine) else {
             return false;
         };
-        let mut states = targets(&status).map(|target| text(&target["state"]));
-        targets(&status).next().is_some() && states.all(|state| state == "healthy")
+        let mut all = targets(&report);
+        all.next().is_some() && targets(&report).all(|target| target["state"] == "healthy")
     })?;
     Ok(())
 }
@@ -148,11 +148,12 @@ fn operators_configuration() -> String {
         "[node.capacity]",
         "flows =",
     ];
-    configuration()
+    let kept: Vec<String> = configuration()
         .lines()
         .filter(|line| !fixed.iter().any(|key| line.contains(key)))
-        .map(|line| format!("{line}\n"))
-        .collect()
+        .map(str::to_owned)
+        .collect();
+    kept.join("\n")
 }
 
 /// What a fresh installation is: running, enabled, attached to nothing, and with all that a person

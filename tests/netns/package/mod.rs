@@ -64,7 +64,7 @@ fn next_release(lab: &Lab, machine: &Machine) -> Result<String> {
     let theirs = another_version(&ours);
     let tree = lab.directory().join("next");
     let run = |command: &mut Command| -> Result<()> {
-        ensure!(command.status()?.success(), "{command:?}");
+        ensure!(command.output()?.status.success(), "{command:?}");
         Ok(())
     };
     run(Command::new("dpkg-deb")

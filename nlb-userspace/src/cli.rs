@@ -7,6 +7,7 @@
 
 mod assignments;
 mod cells;
+pub mod check;
 pub mod declare;
 pub mod doctor;
 pub mod endpoint;
@@ -73,13 +74,7 @@ pub enum Command {
     ///
     /// Lists every fault with file, line, field, value, and what would be right. Exits with 0 if
     /// there is none, with 1 otherwise. Warnings do not count as faults.
-    Check {
-        /// The configuration file
-        file: PathBuf,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Check(check::Check),
     /// Show listeners, targets, their health, and what was counted
     Status {
         /// Where the daemon is
@@ -193,6 +188,9 @@ pub enum Command {
         /// The bpffs of the configuration's node.bpffs
         #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
         bpffs: PathBuf,
+        /// The configuration file, whose node.bpffs is meant
+        #[arg(long, value_name = "FILE", conflicts_with = "bpffs")]
+        config: Option<PathBuf>,
     },
     /// Take tunnels' headers off on a target
     ///
@@ -250,7 +248,7 @@ impl Pins {
 pub async fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run { config } => run_daemon(&config).await,
-        Command::Check { file, json } => return check(&file, json),
+        Command::Check(check) => return check.run(),
         Command::Status { reach, json } => status(&reach, json).await,
         Command::Reload { reach, json } => reload(&reach, json).await,
         Command::Lb(lb) => lb.run().await,
@@ -269,7 +267,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Stops(stops) => stops.run().await,
         Command::Completions { shell } => Ok(generated::completions(shell)),
         Command::Man { directory } => generated::manual(&directory),
-        Command::Detach { bpffs } => detach(&bpffs),
+        Command::Detach { bpffs, config } => detach(bpffs, config.as_deref()),
         Command::Decap(options) => decapsulate(&options).await,
         Command::Audit {
             command: AuditCommand::Verify { file },
@@ -308,52 +306,6 @@ async fn run_daemon(config: &Path) -> Result<String, Failure> {
     // It is large, and made once.
     Box::pin(run::run(config)).await?;
     Ok(String::new())
-}
-
-fn check(file: &Path, json: bool) -> ExitCode {
-    match config::load(file) {
-        Ok(desired) if json => {
-            let answer = serde_json::json!({ "faults": [], "warnings": desired.warnings });
-            say(&format!("{answer:#}\n"));
-            ExitCode::SUCCESS
-        }
-        Ok(desired) => {
-            let mut text = String::new();
-            for warning in &desired.warnings {
-                let _ = writeln!(text, "{warning}");
-            }
-            let listeners: usize = desired
-                .load_balancers
-                .iter()
-                .map(|balancer| balancer.listeners.len())
-                .sum();
-            let targets: usize = desired
-                .target_groups
-                .iter()
-                .map(|group| group.targets.len())
-                .sum();
-            let found = [
-                count(desired.load_balancers.len(), "load balancer"),
-                count(listeners, "listener"),
-                count(desired.target_groups.len(), "target group"),
-                count(targets, "target"),
-            ];
-            let _ = writeln!(text, "{}: no faults: {}", file.display(), found.join(", "));
-            say(&text);
-            ExitCode::SUCCESS
-        }
-        Err(faults) if json => {
-            match serde_json::to_string_pretty(&faults) {
-                Ok(text) => say(&format!("{text}\n")),
-                Err(error) => eprintln!("nlb: cannot write JSON: {error}"),
-            }
-            ExitCode::FAILURE
-        }
-        Err(faults) => {
-            eprintln!("{faults}");
-            ExitCode::FAILURE
-        }
-    }
 }
 
 /// `1 listener`, `2 listeners`.
@@ -397,8 +349,12 @@ async fn reload(reach: &Reach, json: bool) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn detach(bpffs: &Path) -> Result<String, Failure> {
-    let detached = load::detach(bpffs, &bpffs.join("nlb"))?;
+fn detach(bpffs: PathBuf, config: Option<&Path>) -> Result<String, Failure> {
+    let bpffs = match config {
+        Some(file) => config::load(file)?.node.bpffs,
+        None => bpffs,
+    };
+    let detached = load::detach(&bpffs, &bpffs.join("nlb"))?;
     if detached.pins == 0 {
         return Ok("nothing is attached\n".to_owned());
     }

@@ -647,6 +647,11 @@ fn what_is_legal_but_seldom_meant_is_warned_of_in_the_order_of_the_file() {
         suspicions("[node]\ninterfaces = [\"eth0\"]\n"),
         [Suspicion::NoLoadBalancer]
     );
+    assert_eq!(
+        suspicions(include_str!("../../packaging/nlb.toml")),
+        [Suspicion::NoLoadBalancer, Suspicion::NoInterface],
+        "what the Debian package begins with"
+    );
     let idle = MINIMAL.replace("10.0.0.11\"", "10.0.0.11\"\n  weight = 0")
         + "\n[[target_group]]\nname = \"spare\"\nprotocol = \"TCP\"\nport = 1\n"
         + "\n[[load_balancer]]\nname = \"bare\"\naddresses = [\"192.0.2.9\"]\n";
@@ -668,6 +673,18 @@ fn what_is_legal_but_seldom_meant_is_warned_of_in_the_order_of_the_file() {
         "nlb.toml:23:1: target_group \"spare\": warning: is used by no listener; its targets stay \
          `unused` (Target.NotInUse)"
     );
+}
+
+#[test]
+fn the_packages_configuration_is_whole_once_its_example_is_taken() {
+    let text = include_str!("../../packaging/nlb.toml");
+    let (comment, rest) = text.split_once("[node]").unwrap();
+    let taken = rest
+        .replace("interfaces = []", "interfaces = [\"eth0\"]")
+        .replace("\n# ", "\n");
+    let desired = parse(&format!("{comment}[node]{taken}"));
+    assert_eq!(desired.target_groups[0].targets.len(), 2);
+    assert!(desired.warnings.is_empty(), "{:?}", desired.warnings);
 }
 
 #[test]

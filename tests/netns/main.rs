@@ -25,6 +25,7 @@ mod icmp;
 mod log;
 mod metrics;
 mod next_hops;
+mod package;
 mod pinning;
 mod privileges;
 mod quic;

@@ -1,7 +1,7 @@
 //! Other daemons over the same pins: of another build, of another layout, and one that ran out of
 //! memory.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, Map, MapData};
@@ -15,14 +15,13 @@ use super::{
 };
 
 /// What stands for another release's version: as long as ours.
-fn another_version(ours: &str) -> String {
+pub(crate) fn another_version(ours: &str) -> String {
     let (rest, last) = ours.split_at(ours.len() - 1);
     format!("{rest}{}", if last == "9" { "8" } else { "9" })
 }
 
-/// A copy of the program that says another version of itself, wherever it does.
-fn another_build(lab: &Lab, ours: &str, theirs: &str) -> Result<std::path::PathBuf> {
-    let mut program = fs::read(daemon::binary()?)?;
+/// A program that says another version of itself, wherever it does.
+pub(crate) fn patched(mut program: Vec<u8>, ours: &str, theirs: &str) -> Vec<u8> {
     let places: Vec<usize> = program
         .windows(ours.len())
         .enumerate()
@@ -32,6 +31,12 @@ fn another_build(lab: &Lab, ours: &str, theirs: &str) -> Result<std::path::PathB
     for place in places {
         program[place..place + theirs.len()].copy_from_slice(theirs.as_bytes());
     }
+    program
+}
+
+/// A copy of our program, patched so.
+fn another_build(lab: &Lab, ours: &str, theirs: &str) -> Result<std::path::PathBuf> {
+    let program = patched(fs::read(daemon::binary()?)?, ours, theirs);
     let file = lab.directory().join("nlb-of-another-build");
     fs::write(&file, program)?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
@@ -86,10 +91,25 @@ fn maps_of_another_layout_are_left_alone_and_the_way_out_is_told() -> Result<()>
             theirs[0]
         );
         ensure!(log.contains(&told), "{log}");
+        // As an upgrade asks before it restarts the daemon.
+        let can_take_over = || {
+            Command::new(daemon::binary()?)
+                .args(["check", "--running"])
+                .arg(lab.directory().join("nlb.toml"))
+                .output()
+                .context("nlb check --running")
+        };
+        let answer = can_take_over()?;
+        let said = String::from_utf8_lossy(&answer.stderr);
+        ensure!(
+            !answer.status.success() && said.contains("layout"),
+            "{said}"
+        );
         for vip in http_vips() {
             ask_http(lab, vip).context("by the maps that nobody touched")?;
         }
         open()?.set(0, ours, 0)?;
+        ensure!(can_take_over()?.status.success());
         *daemon = lab.start_nlb()?;
         ensure!(daemon.status()?["adopted"] == true);
         Ok(())

@@ -1,10 +1,12 @@
 //! What a person types, and what continuous integration runs: `cargo xtask …`.
 #![forbid(unsafe_code)]
 
+mod deb;
 mod fuzz;
 mod lint;
 mod packages;
 mod program;
+mod roots;
 mod run;
 mod setup;
 mod suites;
@@ -38,6 +40,8 @@ cargo xtask: everything that is done with this repository
                                    nginx), change (connections broken), scale (large tables)
       --quick                        fewer rows and rounds, and nothing is written
       --json FILE                    also write what was measured
+  cargo xtask deb                  builds the Debian package, and says where it is
+      --dev                          from what `cargo build` compiles, as the tests do
   cargo xtask lint                 the rules that no compiler checks: who may name aya, who
                                    may write `unsafe`
   cargo xtask help                 this text
@@ -66,14 +70,21 @@ fn dispatch(arguments: &[String]) -> Result<bool> {
     match command {
         "setup" => {
             takes(command, rest, &[])?;
-            setup::setup()?;
-            setup::fuzzer()?;
+            setup::setup_for_tests()?;
         }
         "demo" => program::DEMO.become_it(rest)?,
         "bench" => program::BENCH.become_it(rest)?,
         "test" => {
             takes(command, rest, &["--quick"])?;
             return test::test(!rest.is_empty());
+        }
+        "deb" => {
+            takes(command, rest, &["--dev"])?;
+            deb::deb(if rest.is_empty() {
+                deb::Profile::Release
+            } else {
+                deb::Profile::Dev
+            })?;
         }
         "fuzz" => return fuzz::fuzz(rest),
         "lint" => {

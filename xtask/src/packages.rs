@@ -107,6 +107,26 @@ pub(crate) const RIVALS_OF_BENCH: [Need; 3] = [
     },
 ];
 
+/// What cargo-deb asks for the libraries that the program needs.
+pub(crate) const SHLIBDEPS: Need = Need {
+    package: "dpkg-dev",
+    shown_by: "dpkg-shlibdeps",
+};
+
+/// What the test of the Debian package uses: the package's maker, a maker of clean roots to install it
+/// in, and a judge.
+pub(crate) const FOR_PACKAGE: [Need; 3] = [
+    SHLIBDEPS,
+    Need {
+        package: "mmdebstrap",
+        shown_by: "mmdebstrap",
+    },
+    Need {
+        package: "lintian",
+        shown_by: "lintian",
+    },
+];
+
 /// The compiler of bpf-linker's and libFuzzer's C++.
 pub(crate) const CXX: Need = Need {
     package: "g++",

@@ -10,7 +10,7 @@ use xtask::{
 };
 
 use crate::{
-    fuzz,
+    deb, fuzz,
     packages::{self, Apt, Need},
     run::{Privilege, ask, run},
 };
@@ -67,12 +67,14 @@ fn fault_of(linker: Option<Linker>, compiler_llvm: u32) -> Option<String> {
     ))
 }
 
-/// Looks, installs what is missing, and tells what is there.
-pub(crate) fn setup() -> Result<()> {
-    setup_with(&[])
+/// Looks, installs what is missing of everything that is used here, and tells what is there.
+pub(crate) fn setup_for_tests() -> Result<()> {
+    setup_with(&packages::FOR_PACKAGE)?;
+    fuzzer()?;
+    packager()
 }
 
-/// The same, and packages that only one command uses.
+/// The same for what building nlb takes, and packages that only one command uses.
 pub(crate) fn setup_with(more: &[Need]) -> Result<()> {
     let mut apt = Apt::look(Privilege::look());
     let mut tools = packages::missing(&packages::TOOLS);
@@ -102,7 +104,7 @@ pub(crate) fn setup_with(more: &[Need]) -> Result<()> {
 
 /// Installs cargo-fuzz where rustup has a nightly toolchain to run it with; toolchains stay as they
 /// are. Nothing but fuzzing needs it, so a machine on which this fails is still set up.
-pub(crate) fn fuzzer() -> Result<()> {
+fn fuzzer() -> Result<()> {
     if look()?.nightly.is_none() {
         println!("setup: fuzzer            none, because rustup has no nightly toolchain");
         return Ok(());
@@ -124,6 +126,20 @@ pub(crate) fn fuzzer() -> Result<()> {
     }
     if let Some(program) = fuzz::find_cargo_fuzz() {
         println!("setup: fuzzer            {}", program.display());
+    }
+    Ok(())
+}
+
+/// Installs cargo-deb, which makes the Debian package.
+pub(crate) fn packager() -> Result<()> {
+    if deb::find_cargo_deb().is_none() {
+        println!("setup: installing cargo-deb, which makes the Debian package; about two minutes");
+        let mut cargo = outside_cargo(Path::new("cargo"));
+        let version = ["--version", deb::CARGO_DEB, "--locked"];
+        run(cargo.args(["install", "cargo-deb"]).args(version))?;
+    }
+    if let Some(program) = deb::find_cargo_deb() {
+        println!("setup: packager          {}", program.display());
     }
     Ok(())
 }

@@ -1,12 +1,12 @@
 //! `cargo xtask test`: every check, the cheap ones first, to the end even after a failure.
 
-use std::{fmt::Write as _, process::Command, sync::Mutex, time::Instant};
+use std::{fmt::Write as _, process::Command, sync::Mutex, thread, time::Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use xtask::workspace_root;
 
 use crate::{
-    fuzz, lint,
+    deb, fuzz, lint, roots,
     run::{Privilege, cargo, listen},
     setup,
     suites::{Suite, suites},
@@ -21,6 +21,9 @@ const KERNEL_ONLY: [&str; 3] = ["verifier", "differential", "netns"];
 
 /// The suite that goes through the bodies of the fuzz targets without a fuzzer.
 const BEFORE_FUZZING: &str = "properties";
+
+/// The suite that installs the Debian package.
+const WITH_PACKAGE: &str = "netns";
 
 /// How long each fuzz target runs: enough to go through its corpus and some hundred thousand inputs.
 const FUZZ_SECONDS: u64 = 15;
@@ -38,6 +41,7 @@ enum Step {
     Setup,
     Lint,
     Fuzz,
+    Package,
     Cargo(String, Vec<String>),
 }
 
@@ -47,10 +51,14 @@ impl Step {
             Self::Setup => "setup",
             Self::Lint => "lint",
             Self::Fuzz => "fuzz",
+            Self::Package => "package",
             Self::Cargo(name, _) => name,
         }
     }
 }
+
+/// Clean Debian roots on their way: that is waiting for a mirror, which need not keep the other steps.
+type Roots = thread::JoinHandle<Result<()>>;
 
 /// Runs every step; `false` when one failed.
 pub(crate) fn test(is_quick: bool) -> Result<bool> {
@@ -61,8 +69,10 @@ pub(crate) fn test(is_quick: bool) -> Result<bool> {
         Privilege::look(),
     );
     let mut outcomes = Vec::new();
+    let mut roots = None;
     for (index, step) in steps.iter().enumerate() {
-        outcomes.push(perform(step, &format!("[{}/{}]", index + 1, steps.len())));
+        let place = format!("[{}/{}]", index + 1, steps.len());
+        outcomes.push(perform(step, &place, &mut roots));
     }
     print!("{}", summary(&outcomes, begin.elapsed().as_secs_f64()));
     Ok(outcomes.iter().all(|outcome| outcome.is_ok))
@@ -100,6 +110,9 @@ fn steps(suites: &[Suite], is_quick: bool, privilege: Privilege) -> Vec<Step> {
         if is_quick && KERNEL_ONLY.contains(&suite.name.as_str()) {
             continue;
         }
+        if suite.name == WITH_PACKAGE {
+            steps.push(Step::Package);
+        }
         let line = format!(
             "test --package nlb-tests --test {} --no-fail-fast",
             suite.name
@@ -121,15 +134,19 @@ fn steps(suites: &[Suite], is_quick: bool, privilege: Privilege) -> Vec<Step> {
     steps
 }
 
-fn perform(step: &Step, place: &str) -> Outcome {
+fn perform(step: &Step, place: &str, roots: &mut Option<Roots>) -> Outcome {
     let name = step.name();
     println!("\n{place} {name}");
     let begin = Instant::now();
     let mut tally = Tally::default();
     let result = match step {
-        Step::Setup => setup::setup().and_then(|()| setup::fuzzer()).map(|()| true),
+        Step::Setup => setup::setup_for_tests().map(|()| {
+            *roots = Some(thread::spawn(|| roots::make(&deb::folder()?)));
+            true
+        }),
         Step::Lint => lint::lint(),
         Step::Fuzz => fuzz::step(FUZZ_SECONDS, &mut tally),
+        Step::Package => package(roots.take()).map(|()| true),
         Step::Cargo(_, words) => {
             let mut heard = Tally::default();
             let result = counted(
@@ -157,6 +174,16 @@ fn perform(step: &Step, place: &str) -> Outcome {
         is_ok,
         seconds,
         tally,
+    }
+}
+
+/// Makes the Debian package, and waits for the roots to install it in.
+fn package(roots: Option<Roots>) -> Result<()> {
+    deb::judged()?;
+    match roots.map(thread::JoinHandle::join) {
+        None => Ok(()),
+        Some(Ok(made)) => made,
+        Some(Err(_)) => bail!("making Debian's roots panicked"),
     }
 }
 
@@ -250,7 +277,8 @@ mod tests {
     }
 
     #[test]
-    fn fuzzing_follows_the_properties_and_a_quick_run_leaves_it_out() {
+    fn fuzzing_follows_the_properties_the_package_comes_before_its_test_and_a_quick_run_has_neither()
+     {
         let suites = ["packets", "properties", "netns"].map(|name| Suite {
             name: name.into(),
             has_harness: true,
@@ -260,8 +288,8 @@ mod tests {
             let names = steps.iter().map(|step| step.name().to_owned());
             names.collect::<Vec<_>>().join(" ")
         };
-        assert!(names(false).ends_with("packets properties fuzz netns"));
-        assert!(!names(true).contains("fuzz"));
+        assert!(names(false).ends_with("packets properties fuzz package netns"));
+        assert!(!names(true).contains("fuzz") && !names(true).contains("package"));
     }
 
     #[test]

@@ -174,6 +174,9 @@ fn place(
 /// Why a legal configuration is suspicious.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Suspicion {
+    /// `node.interfaces` is an empty list.
+    #[error("is empty; no packet will reach nlb until an interface is named")]
+    NoInterface,
     /// No `[[load_balancer]]`.
     #[error("has no load balancer; nothing will be forwarded")]
     NoLoadBalancer,

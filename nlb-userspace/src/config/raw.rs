@@ -250,7 +250,7 @@ impl RawFile {
 impl RawNode {
     fn read(reader: &mut Reader<'_, '_>, table: &Table<'_>) -> Self {
         Self {
-            interfaces: reader.texts(table, "interfaces"),
+            interfaces: reader.texts_or_none(table, "interfaces"),
             xdp_mode: reader.word(table, "xdp_mode"),
             hash_key_file: reader.text(table, "hash_key_file"),
             hash_key: reader.secret(table, "hash_key"),

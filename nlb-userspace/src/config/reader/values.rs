@@ -56,11 +56,29 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// A list of strings; entries of another shape are recorded and left out.
+    /// A list of at least one string; entries of another shape are recorded and left out.
     pub(in crate::config) fn texts(
         &mut self,
         table: &Table<'_>,
         name: &str,
+    ) -> Field<Vec<At<String>>> {
+        self.list_of_texts(table, name, false)
+    }
+
+    /// The same, where an empty list says something that leaving the key out does not.
+    pub(in crate::config) fn texts_or_none(
+        &mut self,
+        table: &Table<'_>,
+        name: &str,
+    ) -> Field<Vec<At<String>>> {
+        self.list_of_texts(table, name, true)
+    }
+
+    fn list_of_texts(
+        &mut self,
+        table: &Table<'_>,
+        name: &str,
+        may_be_empty: bool,
     ) -> Field<Vec<At<String>>> {
         let found = match self.find(table, name) {
             Ok(found) => found,
@@ -79,7 +97,7 @@ impl Reader<'_, '_> {
             let remedy = Remedy::WriteTexts(example);
             return self.wrong(&found.spot, value.get_ref(), Shape::List, remedy);
         };
-        if items.is_empty() {
+        if items.is_empty() && !may_be_empty {
             self.report
                 .fault(&found.spot, Problem::Empty, Remedy::WriteTexts(example));
             return Field::Wrong;

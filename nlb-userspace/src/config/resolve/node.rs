@@ -15,7 +15,7 @@ use super::{
             Capacity, Endpoint, HashKey, HashKeyError, HashKeySource, IpVersion, Node, OnExit,
             Seccomp, TcpApi, TunnelSources, XdpMode,
         },
-        error::{Problem, Remedy},
+        error::{Problem, Remedy, Suspicion},
         raw::{RawNode, RawTcpApi},
         reader::Field,
         report::{At, Report, Spot},
@@ -142,11 +142,13 @@ fn tcp_api(raw: &RawTcpApi, report: &mut Report<'_>) -> Option<TcpApi> {
 fn interfaces(raw: &RawNode, report: &mut Report<'_>) -> Vec<String> {
     let mut lines: HashMap<&str, usize> = HashMap::new();
     let mut interfaces = Vec::new();
-    for at in raw
-        .interfaces
-        .value()
-        .map_or(&[][..], |at| at.value.as_slice())
-    {
+    let Some(listed) = raw.interfaces.value() else {
+        return interfaces;
+    };
+    if listed.value.is_empty() {
+        report.warn(&listed.spot, Suspicion::NoInterface);
+    }
+    for at in &listed.value {
         let name = at.value.as_str();
         // The rule of the kernel's `dev_valid_name`.
         if name.is_empty()

@@ -39,7 +39,7 @@ pub const KEYS: &[Key] = &[
         Kind::Texts,
         Absent::Required,
         "",
-        "Network interfaces on which the XDP program is attached. At least one, each once; names of 1 to 15 bytes.",
+        "Network interfaces on which the XDP program is attached, each once; an empty list attaches it nowhere, which is how the Debian package begins. Names of 1 to 15 bytes.",
     ),
     key(
         "node.xdp_mode",

@@ -35,6 +35,7 @@ mod survival;
 mod tools;
 mod top;
 mod tunnels;
+mod tutorial;
 mod upgrade;
 
 use std::{

@@ -1,6 +1,7 @@
 //! What a person types, and what continuous integration runs: `cargo xtask …`.
 #![forbid(unsafe_code)]
 
+mod book;
 mod fuzz;
 mod lint;
 mod packages;
@@ -38,6 +39,8 @@ cargo xtask: everything that is done with this repository
                                    nginx), change (connections broken), scale (large tables)
       --quick                        fewer rows and rounds, and nothing is written
       --json FILE                    also write what was measured
+  cargo xtask book                 the documentation as a site, target/book/index.html, by mdBook,
+                                   which is installed if it is missing
   cargo xtask lint                 the rules that no compiler checks: who may name aya, who
                                    may write `unsafe`
   cargo xtask help                 this text
@@ -76,6 +79,10 @@ fn dispatch(arguments: &[String]) -> Result<bool> {
             return test::test(!rest.is_empty());
         }
         "fuzz" => return fuzz::fuzz(rest),
+        "book" => {
+            takes(command, rest, &[])?;
+            book::book()?;
+        }
         "lint" => {
             takes(command, rest, &[])?;
             return lint::lint();
@@ -106,6 +113,7 @@ mod tests {
             &["tset"][..],
             &["test", "--fast"],
             &["lint", "--quick"],
+            &["book", "--open"],
             &["fuzz", "--seconds"],
             &["fuzz", "--seconds", "0"],
         ] {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use xtask::workspace_root;
 
 use crate::{
-    fuzz, lint,
+    book, fuzz, lint,
     run::{Privilege, cargo, listen},
     setup,
     suites::{Suite, suites},
@@ -37,6 +37,7 @@ struct Outcome {
 enum Step {
     Setup,
     Lint,
+    Book,
     Fuzz,
     Cargo(String, Vec<String>),
 }
@@ -46,6 +47,7 @@ impl Step {
         match self {
             Self::Setup => "setup",
             Self::Lint => "lint",
+            Self::Book => "book",
             Self::Fuzz => "fuzz",
             Self::Cargo(name, _) => name,
         }
@@ -81,6 +83,11 @@ fn steps(suites: &[Suite], is_quick: bool, privilege: Privilege) -> Vec<Step> {
         step("fmt", "fmt --all --check"),
         step("clippy", "clippy --workspace --all-targets -- -D warnings"),
         Step::Lint,
+    ]);
+    if !is_quick {
+        steps.push(Step::Book);
+    }
+    steps.extend([
         step(
             "unit",
             "test --workspace --exclude nlb-tests --no-fail-fast",
@@ -129,6 +136,7 @@ fn perform(step: &Step, place: &str) -> Outcome {
     let result = match step {
         Step::Setup => setup::setup().and_then(|()| setup::fuzzer()).map(|()| true),
         Step::Lint => lint::lint(),
+        Step::Book => book::book().map(|()| true),
         Step::Fuzz => fuzz::step(FUZZ_SECONDS, &mut tally),
         Step::Cargo(_, words) => {
             let mut heard = Tally::default();

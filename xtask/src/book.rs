@@ -36,7 +36,7 @@ pub(crate) fn book() -> Result<()> {
         fs::write(&path, from_beside_the_manifest(&text))
             .with_context(|| format!("writing {}", path.display()))?;
     }
-    build(&mdbook, &source)?;
+    build(&mdbook, &source, &site)?;
     println!("book: {}", site.join("index.html").display());
     Ok(())
 }
@@ -65,7 +65,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 fn to_beside_the_manifest(text: &str) -> String {
     let mut text = text.to_owned();
     for (document, name) in BESIDE_THE_MANIFEST {
-        text = text.replace(&format!("](../{document}"), &format!("]({name}"));
+        text = text.replace(&format!("../{document}"), name);
     }
     text
 }
@@ -76,10 +76,12 @@ fn from_beside_the_manifest(text: &str) -> String {
 }
 
 /// mdBook says its warnings and goes on; here they are faults.
-fn build(mdbook: &Path, source: &Path) -> Result<()> {
+fn build(mdbook: &Path, source: &Path, site: &Path) -> Result<()> {
     let output = Command::new(mdbook)
         .arg("build")
         .arg(source)
+        .arg("--dest-dir")
+        .arg(site)
         // Nothing below matters, and colours would hide the words looked for.
         .env("MDBOOK_LOG", "warn")
         .env("NO_COLOR", "1")
@@ -110,8 +112,8 @@ mod tests {
     #[test]
     fn links_between_docs_and_the_documents_beside_the_manifest_lead_on_in_the_book() {
         assert_eq!(
-            to_beside_the_manifest("[a](../CHANGELOG.md#b) [c](api.md) [d](../CONTRIBUTING.md)"),
-            "[a](changelog.md#b) [c](api.md) [d](contributing.md)"
+            to_beside_the_manifest("[a](../CHANGELOG.md#b) [c](api.md) [d](../../CONTRIBUTING.md)"),
+            "[a](changelog.md#b) [c](api.md) [d](../contributing.md)"
         );
         assert_eq!(
             from_beside_the_manifest("[a](docs/api.md#b) and docs/api.md"),

@@ -29,9 +29,9 @@ const BEGIN: &str = "\
     exec bash --noprofile --norc -eo pipefail";
 
 /// How long a block may take.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// How long a reader asks again until what is shown is there.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_mins(1);
 
 /// A running shell. Dropping it ends whatever was started in it.
 pub(super) struct Shell {

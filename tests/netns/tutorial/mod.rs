@@ -17,7 +17,7 @@ use self::{
 /// What a chapter must not leave: hosts, what nlb pins, and processes other than this shell's.
 const LEFT: &str = "\
     ip netns list
-    find /sys/fs/bpf -name '*nlb*'
+    find ~ /run /var/lib /sys/fs/bpf -name '*nlb*'
     ls /proc | grep -x '[0-9]*' | while read pid; do
         grep -sx -e nlb -e python3 /proc/$pid/comm || true
     done";

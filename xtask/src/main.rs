@@ -20,8 +20,8 @@ const HELP: &str = "\
 cargo xtask: everything that is done with this repository
 
   cargo xtask setup                install what is missing: a compiler and a linker for BPF,
-                                   and the programs that the tests use. Says what it does
-                                   before it does it; a second run finds nothing to do
+                                   the programs that the tests use, and mdBook. Says what it
+                                   does before it does it; a second run finds nothing to do
   cargo xtask demo                 build nlb, put it between a client and web servers in
                                    network namespaces of this machine, and show it at work
       --json FILE                    also write what was measured
@@ -39,8 +39,7 @@ cargo xtask: everything that is done with this repository
                                    nginx), change (connections broken), scale (large tables)
       --quick                        fewer rows and rounds, and nothing is written
       --json FILE                    also write what was measured
-  cargo xtask book                 the documentation as a site, target/book/index.html, by mdBook,
-                                   which is installed if it is missing
+  cargo xtask book                 the documentation as a site, target/book/index.html
   cargo xtask lint                 the rules that no compiler checks: who may name aya, who
                                    may write `unsafe`
   cargo xtask help                 this text
@@ -69,8 +68,7 @@ fn dispatch(arguments: &[String]) -> Result<bool> {
     match command {
         "setup" => {
             takes(command, rest, &[])?;
-            setup::setup()?;
-            setup::fuzzer()?;
+            setup::everything()?;
         }
         "demo" => program::DEMO.become_it(rest)?,
         "bench" => program::BENCH.become_it(rest)?,

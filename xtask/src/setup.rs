@@ -74,12 +74,15 @@ fn fault_of(linker: Option<Linker>, compiler_llvm: u32) -> Option<String> {
     ))
 }
 
-/// Looks, installs what is missing, and tells what is there.
-pub(crate) fn setup() -> Result<()> {
-    setup_with(&[])
+/// Looks, installs what is missing for any command but the benchmark, and tells what is there.
+pub(crate) fn everything() -> Result<()> {
+    setup_with(&[])?;
+    fuzzer()?;
+    println!("setup: mdBook            {}", mdbook()?.display());
+    Ok(())
 }
 
-/// The same, and packages that only one command uses.
+/// Looks, installs what is missing for building and testing, and packages that only one command uses.
 pub(crate) fn setup_with(more: &[Need]) -> Result<()> {
     let mut apt = Apt::look(Privilege::look());
     let mut tools = packages::missing(&packages::TOOLS);
@@ -109,7 +112,7 @@ pub(crate) fn setup_with(more: &[Need]) -> Result<()> {
 
 /// Installs cargo-fuzz where rustup has a nightly toolchain to run it with; toolchains stay as they
 /// are. Nothing but fuzzing needs it, so a machine on which this fails is still set up.
-pub(crate) fn fuzzer() -> Result<()> {
+fn fuzzer() -> Result<()> {
     if look()?.nightly.is_none() {
         println!("setup: fuzzer            none, because rustup has no nightly toolchain");
         return Ok(());

@@ -134,7 +134,7 @@ fn perform(step: &Step, place: &str) -> Outcome {
     let begin = Instant::now();
     let mut tally = Tally::default();
     let result = match step {
-        Step::Setup => setup::setup().and_then(|()| setup::fuzzer()).map(|()| true),
+        Step::Setup => setup::everything().map(|()| true),
         Step::Lint => lint::lint(),
         Step::Book => book::book().map(|()| true),
         Step::Fuzz => fuzz::step(FUZZ_SECONDS, &mut tally),

@@ -14,7 +14,7 @@ use self::{
     shell::Shell,
 };
 
-/// What a chapter must not leave: hosts, what nlb pins, and processes other than this shell's.
+/// What a chapter must not leave: hosts, files and pins of nlb's, and servers that run on.
 const LEFT: &str = "\
     ip netns list
     find ~ /run /var/lib /sys/fs/bpf -name '*nlb*'

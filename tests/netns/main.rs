@@ -37,6 +37,7 @@ mod survival;
 mod tools;
 mod top;
 mod tunnels;
+mod tutorial;
 mod upgrade;
 
 use std::{

@@ -1,6 +1,7 @@
 //! What a person types, and what continuous integration runs: `cargo xtask …`.
 #![forbid(unsafe_code)]
 
+mod book;
 mod deb;
 mod fuzz;
 mod lint;
@@ -21,8 +22,8 @@ const HELP: &str = "\
 cargo xtask: everything that is done with this repository
 
   cargo xtask setup                install what is missing: a compiler and a linker for BPF,
-                                   and the programs that the tests use. Says what it does
-                                   before it does it; a second run finds nothing to do
+                                   the programs that the tests use, and mdBook. Says what it
+                                   does before it does it; a second run finds nothing to do
   cargo xtask demo                 build nlb, put it between a client and web servers in
                                    network namespaces of this machine, and show it at work
       --json FILE                    also write what was measured
@@ -42,6 +43,7 @@ cargo xtask: everything that is done with this repository
       --json FILE                    also write what was measured
   cargo xtask deb                  builds the Debian package, and says where it is
       --dev                          from what `cargo build` compiles, as the tests do
+  cargo xtask book                 the documentation as a site, target/book/index.html
   cargo xtask lint                 the rules that no compiler checks: who may name aya, who
                                    may write `unsafe`
   cargo xtask help                 this text
@@ -70,7 +72,7 @@ fn dispatch(arguments: &[String]) -> Result<bool> {
     match command {
         "setup" => {
             takes(command, rest, &[])?;
-            setup::setup_for_tests()?;
+            setup::everything()?;
         }
         "demo" => program::DEMO.become_it(rest)?,
         "bench" => program::BENCH.become_it(rest)?,
@@ -87,6 +89,10 @@ fn dispatch(arguments: &[String]) -> Result<bool> {
             })?;
         }
         "fuzz" => return fuzz::fuzz(rest),
+        "book" => {
+            takes(command, rest, &[])?;
+            book::book()?;
+        }
         "lint" => {
             takes(command, rest, &[])?;
             return lint::lint();
@@ -117,6 +123,7 @@ mod tests {
             &["tset"][..],
             &["test", "--fast"],
             &["lint", "--quick"],
+            &["book", "--open"],
             &["fuzz", "--seconds"],
             &["fuzz", "--seconds", "0"],
         ] {

@@ -32,7 +32,7 @@ impl Need {
 }
 
 /// What building, testing and the demonstration use.
-pub(crate) const TOOLS: [Need; 14] = [
+pub(crate) const TOOLS: [Need; 15] = [
     Need {
         package: "gcc",
         shown_by: "cc",
@@ -88,6 +88,11 @@ pub(crate) const TOOLS: [Need; 14] = [
     Need {
         package: "tmux",
         shown_by: "tmux",
+    },
+    // The tutorial's web servers.
+    Need {
+        package: "python3",
+        shown_by: "python3",
     },
 ];
 

@@ -1,12 +1,15 @@
 //! `cargo xtask setup`: looks for what building and testing nlb takes, says what is missing, and
 //! installs that and nothing else.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail};
 use xtask::{
     environment::outside_cargo,
-    toolchain::{Compiler, Facts, Missing, choose, find_compiler, find_linker, look},
+    toolchain::{Compiler, Facts, Missing, choose, find_compiler, find_linker, look, search_path},
 };
 
 use crate::{
@@ -21,6 +24,9 @@ const LINKER: Version = Version {
     minor: 13,
 };
 
+/// The oldest mdBook that says what is wrong with a document's HTML, and the series that is installed.
+const MDBOOK: Version = Version { major: 0, minor: 5 };
+
 /// LLVM versions that bpf-linker of that series can be built with.
 const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 
@@ -32,9 +38,10 @@ struct Version {
 }
 
 impl Version {
-    /// Reads the last word of what a program prints about itself: `bpf-linker 0.13.0`.
+    /// Reads the last word of what a program prints about itself: `bpf-linker 0.13.0`, `mdbook v0.5.4`.
     fn of(text: &str) -> Option<Self> {
-        let mut numbers = text.split_whitespace().last()?.split(['.', '-', '+']);
+        let word = text.split_whitespace().last()?;
+        let mut numbers = word.trim_start_matches('v').split(['.', '-', '+']);
         let mut number = || numbers.next()?.parse().ok();
         Some(Self {
             major: number()?,
@@ -67,14 +74,16 @@ fn fault_of(linker: Option<Linker>, compiler_llvm: u32) -> Option<String> {
     ))
 }
 
-/// Looks, installs what is missing of everything that is used here, and tells what is there.
-pub(crate) fn setup_for_tests() -> Result<()> {
+/// Looks, installs what is missing for any command but the benchmark, and tells what is there.
+pub(crate) fn everything() -> Result<()> {
     setup_with(&packages::FOR_PACKAGE)?;
     fuzzer()?;
-    packager()
+    packager()?;
+    println!("setup: mdBook            {}", mdbook()?.display());
+    Ok(())
 }
 
-/// The same for what building nlb takes, and packages that only one command uses.
+/// Looks, installs what is missing for building and testing, and packages that only one command uses.
 pub(crate) fn setup_with(more: &[Need]) -> Result<()> {
     let mut apt = Apt::look(Privilege::look());
     let mut tools = packages::missing(&packages::TOOLS);
@@ -142,6 +151,35 @@ pub(crate) fn packager() -> Result<()> {
         println!("setup: packager          {}", program.display());
     }
     Ok(())
+}
+
+/// Where mdBook is; installed if it is missing or too old.
+pub(crate) fn mdbook() -> Result<PathBuf> {
+    if let Some(program) = find_mdbook() {
+        return Ok(program);
+    }
+    let Version { major, minor } = MDBOOK;
+    println!(
+        "setup: installing mdBook {major}.{minor}, which builds the documentation's site; about a minute"
+    );
+    let mut cargo = outside_cargo(Path::new("cargo"));
+    cargo
+        .args(["install", "mdbook", "--locked", "--force"])
+        .args(["--version", &format!("^{major}.{minor}")])
+        // It reads forty pages: quick to build is quicker than quick to run.
+        .args(["--profile", "dev"])
+        .args(["--no-default-features", "--features", "search"]);
+    run(&mut cargo)?;
+    find_mdbook().context("mdBook was installed, and is not where cargo installs programs")
+}
+
+fn find_mdbook() -> Option<PathBuf> {
+    let program = search_path()
+        .into_iter()
+        .map(|folder| folder.join("mdbook"))
+        .find(|program| program.is_file())?;
+    let version = Version::of(&ask(Command::new(&program).arg("--version"))?)?;
+    (version >= MDBOOK).then_some(program)
 }
 
 fn needs_debians_compiler(facts: &Facts, apt: Option<&mut Apt>) -> Result<bool> {
@@ -302,6 +340,7 @@ mod tests {
         assert!(version("bpf-linker 0.9.15") < version("bpf-linker 0.13.0"));
         assert!(version("bpf-linker 1.0.0") > version("bpf-linker 0.13.2"));
         assert_eq!(version("0.13.0-dev"), LINKER);
+        assert_eq!(version("mdbook v0.5.4"), MDBOOK);
         assert_eq!(Version::of("bpf-linker"), None);
     }
 

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use xtask::workspace_root;
 
 use crate::{
-    deb, fuzz, lint, roots,
+    book, deb, fuzz, lint, roots,
     run::{Privilege, cargo, listen},
     setup,
     suites::{Suite, suites},
@@ -40,6 +40,7 @@ struct Outcome {
 enum Step {
     Setup,
     Lint,
+    Book,
     Fuzz,
     Package,
     Cargo(String, Vec<String>),
@@ -50,6 +51,7 @@ impl Step {
         match self {
             Self::Setup => "setup",
             Self::Lint => "lint",
+            Self::Book => "book",
             Self::Fuzz => "fuzz",
             Self::Package => "package",
             Self::Cargo(name, _) => name,
@@ -91,6 +93,11 @@ fn steps(suites: &[Suite], is_quick: bool, privilege: Privilege) -> Vec<Step> {
         step("fmt", "fmt --all --check"),
         step("clippy", "clippy --workspace --all-targets -- -D warnings"),
         Step::Lint,
+    ]);
+    if !is_quick {
+        steps.push(Step::Book);
+    }
+    steps.extend([
         step(
             "unit",
             "test --workspace --exclude nlb-tests --no-fail-fast",
@@ -140,11 +147,12 @@ fn perform(step: &Step, place: &str, roots: &mut Option<Roots>) -> Outcome {
     let begin = Instant::now();
     let mut tally = Tally::default();
     let result = match step {
-        Step::Setup => setup::setup_for_tests().map(|()| {
+        Step::Setup => setup::everything().map(|()| {
             *roots = Some(thread::spawn(|| roots::make(&deb::folder()?)));
             true
         }),
         Step::Lint => lint::lint(),
+        Step::Book => book::book().map(|()| true),
         Step::Fuzz => fuzz::step(FUZZ_SECONDS, &mut tally),
         Step::Package => package(roots.take()).map(|()| true),
         Step::Cargo(_, words) => {

@@ -26,6 +26,43 @@ fn every_example_is_valid_without_a_warning() {
     assert!(names.len() >= 3);
 }
 
+/// The blocks of TOML in a document that are whole configurations, each with the number of its line.
+fn configurations(document: &str) -> Vec<(usize, String)> {
+    let mut lines = document.lines().zip(1..);
+    let mut found = Vec::new();
+    while let Some((text, line)) = lines.next() {
+        if text == "```toml" {
+            let block = lines.by_ref().map(|(text, _)| text);
+            let block: Vec<&str> = block.take_while(|text| *text != "```").collect();
+            found.push((line, block.join("\n")));
+        }
+    }
+    found.retain(|(_, text)| text.contains("[node]") && text.contains("[[load_balancer]]"));
+    found
+}
+
+#[test]
+fn every_whole_configuration_in_a_document_is_valid_without_a_warning() {
+    let mut documents = Vec::new();
+    for document in crate::links::documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for (line, text) in configurations(&text) {
+            let name = format!("{}:{line}", document.display());
+            match config::parse(&name, &text) {
+                Ok(desired) => assert_eq!(desired.warnings, [], "{name}"),
+                Err(faults) => panic!("{faults}"),
+            }
+            documents.push(document.file_name().unwrap().to_owned());
+        }
+    }
+    for migration in ["ipvs.md", "haproxy.md", "aws-nlb.md"] {
+        assert!(
+            documents.iter().any(|name| name == migration),
+            "{migration}"
+        );
+    }
+}
+
 #[test]
 fn the_nat_example_serves_both_protocols_on_both_ip_versions() {
     let desired = config::load(&document::path("examples/nat.toml")).unwrap();

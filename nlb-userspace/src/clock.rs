@@ -1,6 +1,6 @@
 //! The kernel's ticks, as userspace can know them.
 
-use std::sync::OnceLock;
+use std::{sync::OnceLock, time::Duration};
 
 use nlb_common::tick::{Clock, Tick};
 use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
@@ -15,6 +15,11 @@ pub fn of_this_kernel() -> Clock {
 /// The present tick, within one of what the packet program reads.
 pub fn now() -> Tick {
     of_this_kernel().tick_at(nanos(clock_gettime(ClockId::MonotonicCoarse)))
+}
+
+/// The time that `CLOCK_MONOTONIC` shows, as the kernel's programs read it.
+pub fn since_boot() -> Duration {
+    Duration::from_nanos(nanos(clock_gettime(ClockId::Monotonic)))
 }
 
 fn nanos(time: Timespec) -> u64 {

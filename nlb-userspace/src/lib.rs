@@ -36,6 +36,7 @@ pub mod access;
 pub mod api;
 #[cfg(test)]
 mod authority;
+pub mod capture;
 pub mod cli;
 pub mod client;
 pub mod clock;

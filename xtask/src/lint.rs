@@ -43,6 +43,7 @@ const RULES: [Rule; 3] = [
             "nlb-ebpf/src/kernel/",
             PLAIN,
             "nlb-common/src/word.rs",
+            "nlb-userspace/src/dataplane/capture/syscall.rs",
             "nlb-userspace/src/dataplane/events.rs",
             "nlb-userspace/src/dataplane/log.rs",
             "nlb-userspace/src/dataplane/shared.rs",

@@ -1,5 +1,5 @@
 //! Compiles the kernel programs, so that the daemon can embed them: `nlb-xdp`, `nlb-xdp-decap`,
-//! `nlb-xdp-pass` and `nlb-xdp-ask` in `OUT_DIR`.
+//! `nlb-xdp-pass`, `nlb-xdp-ask` and `nlb-xdp-capture` in `OUT_DIR`.
 
 use std::{env, path::Path, process::ExitCode};
 

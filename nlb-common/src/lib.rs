@@ -9,6 +9,7 @@
 //! * [`stop`], [`counter`], [`event`]: what the packet program tells.
 //! * [`settings`]: constants patched in when the program is loaded.
 //! * [`route`]: the words of the program that asks the kernel's routes for `nlb explain`.
+//! * [`capture`]: the words of the programs that copy packets for `nlb capture`.
 //! * [`decap`]: the words of the other program, which takes tunnels' headers off on targets.
 //! * [`bench`]: the words of the benchmark.
 //! * [`maps`]: every map's name, and the layout version of all of this.
@@ -27,6 +28,7 @@ pub mod address;
 pub mod admission;
 pub mod answer;
 pub mod bench;
+pub mod capture;
 pub mod counter;
 pub mod decap;
 pub mod early;

@@ -86,6 +86,14 @@ impl Stage {
     /// The program that interfaces run: the front stage.
     pub const FRONT_PROGRAM: &str = "nlb";
 
+    /// Where that program is in the kernel's array of programs, behind the stages: for whoever stands in its
+    /// place for a while.
+    #[expect(clippy::cast_possible_truncation, reason = "stages are few")]
+    pub const FRONT_INDEX: u32 = Self::ALL.len() as u32;
+
+    /// How many programs that array has.
+    pub const PROGRAMS: usize = Self::ALL.len() + 1;
+
     /// How far the story has come when this stage is reached.
     ///
     /// A stage goes on to deeper ones only, so every story ends. The one exception goes on to itself,

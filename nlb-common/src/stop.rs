@@ -34,7 +34,7 @@ macro_rules! stops {
 
             /// What it means, for an operator.
             pub const fn meaning(self) -> &'static str {
-                match self { $(Self::$name => concat!($($meaning,)+),)+ }
+                match self { $(Self::$name => concat!($($meaning,)+).trim_ascii_start(),)+ }
             }
 
             /// What becomes of the packet.

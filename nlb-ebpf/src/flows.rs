@@ -11,8 +11,9 @@
 //! more of them. An established flow whose time has not run out is never displaced.
 
 use nlb_common::{
-    flow::{Bucket, Choice, Client, FlowEntry, FlowState, Progress, WAYS, spilled},
+    flow::{Bucket, Choice, Client, FlowEntry, FlowState, Progress, WAYS, far_bucket, spilled},
     hash::Secret,
+    settings::Settings,
     source::EntryNumber,
     tick::Tick,
 };
@@ -69,6 +70,21 @@ impl Place {
     #[inline(always)]
     pub fn second<T: Tables>(self, tables: &T) -> u32 {
         tables.far((self.0 >> 32) as u32)
+    }
+
+    /// The three buckets, for whoever looks at the table from outside.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "one half of the hash is one bucket"
+    )]
+    pub fn buckets(self, settings: &Settings) -> [u32; 3] {
+        let (near, all) = (settings.near_mask, settings.bucket_mask);
+        let far = |hash| far_bucket(hash, near, all);
+        [
+            self.near_hash() & near,
+            far(self.0 as u32),
+            far((self.0 >> 32) as u32),
+        ]
     }
 
     /// The hash itself.

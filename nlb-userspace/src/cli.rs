@@ -6,6 +6,7 @@
 //! [`explain`], [`flows`] and [`stops`] look at maps, with or without a daemon.
 
 mod assignments;
+pub mod capture;
 mod cells;
 pub mod check;
 pub mod declare;
@@ -167,6 +168,19 @@ pub enum Command {
     /// Reads the packet program's counters twice, so that each reason has a rate. Those that are counted
     /// fastest come first. Needs root, but no daemon.
     Stops(stops::Stops),
+    /// Write packets to a file, as they came in and as they left, each with what became of it and why
+    ///
+    /// The file is of the format pcapng, which Wireshark reads: interface and direction of each frame, and
+    /// as a comment what became of the packet, with listener and target. A packet that left is there twice;
+    /// one that was dropped, or left to this host, once. To watch: `nlb capture -w - | wireshark -k -i -`.
+    ///
+    /// While this command runs, a program stands in the packet program's place and calls it for each packet.
+    /// While nobody captures, packets pay nothing; while somebody does, each packet pays, also those that the
+    /// filter does not mean. What is copied is bounded by --rate-limit and --buffer. If this command is
+    /// killed, packets go straight on after 5 seconds, and the daemon takes away what is left.
+    ///
+    /// Needs root, but no daemon; filters by names need one.
+    Capture(Box<capture::Capture>),
     /// Print a script that completes these commands in a shell
     ///
     /// For bash: `nlb completions bash > /etc/bash_completion.d/nlb`.
@@ -264,6 +278,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Diff(diff) => diff.run().await,
         Command::Explain(explain) => explain.run().await,
         Command::Flows(flows) => flows.run().await,
+        Command::Capture(capture) => capture.run().await,
         Command::Stops(stops) => stops.run().await,
         Command::Completions { shell } => Ok(generated::completions(shell)),
         Command::Man { directory } => generated::manual(&directory),

@@ -1,6 +1,6 @@
 //! The kernel's ticks, as userspace can know them.
 
-use std::sync::OnceLock;
+use std::{sync::OnceLock, time::Duration};
 
 use nlb_common::tick::{Clock, Tick};
 use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
@@ -21,6 +21,11 @@ pub fn now() -> Tick {
 pub fn now_of(shift: u32) -> Tick {
     let time = nanos(clock_gettime(ClockId::MonotonicCoarse));
     of_this_kernel().with_shift(shift).tick_at(time)
+}
+
+/// The time that `CLOCK_MONOTONIC` shows, as the kernel's programs read it.
+pub fn since_boot() -> Duration {
+    Duration::from_nanos(nanos(clock_gettime(ClockId::Monotonic)))
 }
 
 fn nanos(time: Timespec) -> u64 {

@@ -25,6 +25,12 @@ impl Interfaces {
         name_to_index(&self.0, name).ok()
     }
 
+    /// An interface's index, or what to do if there is none.
+    pub fn wanted(&self, name: &str) -> Result<u32, String> {
+        let index = self.index(name);
+        index.ok_or_else(|| format!("there is no interface `{name}`; `ip link` lists them"))
+    }
+
     /// An interface's name, or its number if there is none.
     pub fn name(&self, index: u32) -> String {
         index_to_name(&self.0, index).unwrap_or_else(|_| format!("interface {index}"))

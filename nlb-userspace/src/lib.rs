@@ -37,6 +37,7 @@ pub mod api;
 #[cfg(test)]
 mod authority;
 mod bond;
+pub mod capture;
 pub mod cli;
 pub mod client;
 pub mod clock;

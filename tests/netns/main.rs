@@ -8,6 +8,7 @@ mod admission;
 mod api;
 mod api_tcp;
 mod authority;
+mod captured;
 mod changes;
 mod cookies;
 mod daemon_life;

@@ -51,18 +51,27 @@ pub struct Objects {
     pub pass: PathBuf,
     /// `nlb-xdp-ask`: asks the kernel's routes.
     pub ask: PathBuf,
+    /// `nlb-xdp-capture`: stands in the load balancer's place and copies packets.
+    pub capture: PathBuf,
 }
 
 /// Builds the kernel programs, leaves them under their names in `out_dir`, and tells cargo when to do
 /// so again.
 pub fn build(out_dir: &Path) -> Result<Objects> {
-    let names = ["nlb-xdp", "nlb-xdp-decap", "nlb-xdp-pass", "nlb-xdp-ask"];
-    let [xdp, decap, pass, ask] = build_binaries(out_dir, names)?;
+    let names = [
+        "nlb-xdp",
+        "nlb-xdp-decap",
+        "nlb-xdp-pass",
+        "nlb-xdp-ask",
+        "nlb-xdp-capture",
+    ];
+    let [xdp, decap, pass, ask, capture] = build_binaries(out_dir, names)?;
     Ok(Objects {
         xdp,
         decap,
         pass,
         ask,
+        capture,
     })
 }
 

@@ -44,6 +44,7 @@ const RULES: [Rule; 3] = [
             PLAIN,
             "nlb-common/src/word.rs",
             "nlb-userspace/src/dataplane/batch.rs",
+            "nlb-userspace/src/dataplane/capture/syscall.rs",
             "nlb-userspace/src/dataplane/events.rs",
             "nlb-userspace/src/dataplane/log.rs",
             "nlb-userspace/src/dataplane/shared.rs",

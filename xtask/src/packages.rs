@@ -32,7 +32,7 @@ impl Need {
 }
 
 /// What building, testing and the demonstration use.
-pub(crate) const TOOLS: [Need; 15] = [
+pub(crate) const TOOLS: [Need; 16] = [
     Need {
         package: "gcc",
         shown_by: "cc",
@@ -60,6 +60,10 @@ pub(crate) const TOOLS: [Need; 15] = [
     Need {
         package: "tcpdump",
         shown_by: "tcpdump",
+    },
+    Need {
+        package: "tshark",
+        shown_by: "tshark",
     },
     Need {
         package: "curl",

@@ -3,9 +3,9 @@
 use aya_ebpf::{btf_maps::ProgramArray, macros::btf_map, programs::XdpContext};
 use nlb_ebpf::Stage;
 
-/// The stages' programs, by [`Stage`]; filled by the loader before the front stage is attached.
+/// The stages' programs, by [`Stage`], and the front program; filled by the loader before the front stage is attached.
 #[btf_map]
-static STAGES: ProgramArray<{ Stage::ALL.len() }> = ProgramArray::new();
+static STAGES: ProgramArray<{ Stage::PROGRAMS }> = ProgramArray::new();
 
 /// Goes on to a stage; returns only if its program is missing.
 ///

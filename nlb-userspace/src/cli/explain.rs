@@ -148,10 +148,7 @@ impl Explain {
         let Some(name) = &self.interface else {
             return Ok(None);
         };
-        let index = interfaces.index(name);
-        let index =
-            index.ok_or_else(|| format!("there is no interface `{name}`; `ip link` lists them"))?;
-        Ok(Some(index))
+        Ok(Some(interfaces.wanted(name)?))
     }
 
     /// The frames, each with a remark that comes before its explanation.

@@ -77,7 +77,7 @@ impl Daemon {
                         StopVerdict::Answer => "answer",
                     }
                     .to_owned(),
-                    meaning: stop.meaning().trim().to_owned(),
+                    meaning: stop.meaning().to_owned(),
                 })
                 .collect(),
             warnings,

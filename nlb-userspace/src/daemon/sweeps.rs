@@ -81,6 +81,11 @@ impl Daemon {
 
     /// Sweeps the flow table and takes away what nothing needs any more.
     pub(super) fn sweep(&mut self) {
+        match self.loaded.end_dead_captures() {
+            Ok(0) => {}
+            Ok(links) => tracing::warn!(links, "took away what a killed capture had left behind"),
+            Err(error) => tracing::error!("cannot take away what a capture left behind: {error}"),
+        }
         let before = self.loaded.maps.flows_of_sources();
         let sweep = self.sweep_flows();
         let maps = &mut self.loaded.maps;

@@ -30,7 +30,8 @@ use rustix::fs::FlockOperation;
 use zerocopy::IntoBytes as _;
 
 use super::{
-    DataplaneError, XDP_OBJECT, early::EarlyMaps, kernel::KernelMaps, log, shared::Shared, stages,
+    DataplaneError, XDP_OBJECT, capture, early::EarlyMaps, kernel::KernelMaps, log, shared::Shared,
+    stages,
 };
 use crate::{
     bond::{Bond, bond_of},
@@ -337,7 +338,7 @@ fn secret_bytes(words: [u64; 4]) -> [u8; 32] {
 
 /// Pins the stages of this program beside those of the programs that are still attached.
 fn pin_stages(pins: &Path, stages: ProgramArray<MapData>) -> Result<PathBuf, DataplaneError> {
-    let last = entries(pins)?
+    let last = stages_pins(pins)?
         .iter()
         .filter_map(|path| number(path, STAGES_PREFIX))
         .max();
@@ -502,6 +503,32 @@ impl Loaded {
         Ok(())
     }
 
+    /// Takes the program's place back where a capture has it that was killed; how many places that were.
+    pub fn end_dead_captures(&mut self) -> Result<usize, DataplaneError> {
+        if !self.has_pins() || capture::pinned_lease(&self.pins)?.is_some() {
+            return Ok(0);
+        }
+        let front = stages::program(&mut self.object, Stage::FRONT_PROGRAM)?;
+        let own = front.info().map_err(DataplaneError::Program)?.id();
+        let mut taken_back = 0;
+        for path in links(&self.pins)? {
+            let unusable = |source| DataplaneError::Link {
+                path: path.clone(),
+                source,
+            };
+            let link = FdLink::from(PinnedLink::from_pin(&path).map_err(unusable)?);
+            if link.info().map_err(unusable)?.program_id() != own {
+                self.replace(&path)?;
+                taken_back += 1;
+            }
+        }
+        let lease = self.pins.join(capture::LEASE_PIN);
+        if taken_back > 0 && lease.exists() {
+            fs::remove_file(&lease).map_err(io_error("remove", &lease))?;
+        }
+        Ok(taken_back)
+    }
+
     /// Takes the program off every interface that is not in `keep`. Where the bpffs is gone there is
     /// no pin left to remove, and the status says so.
     pub fn detach_others(&self, keep: &[u32]) -> Result<(), DataplaneError> {
@@ -520,8 +547,8 @@ impl Loaded {
 
     /// Removes the stages of programs that are attached nowhere any more.
     fn forget_other_stages(&self) -> Result<(), DataplaneError> {
-        for path in entries(&self.pins)? {
-            if number(&path, STAGES_PREFIX).is_some() && path != self.stages_pin {
+        for path in stages_pins(&self.pins)? {
+            if path != self.stages_pin {
                 fs::remove_file(&path).map_err(io_error("remove", &path))?;
             }
         }
@@ -614,6 +641,12 @@ pub(super) fn links(pins: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
                 .is_some_and(|name| name.starts_with(LINK_PREFIX))
         })
         .collect())
+}
+
+/// The pins of arrays of stages: of this program, and of others that are still attached.
+pub(super) fn stages_pins(pins: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
+    let is_one = |path: &PathBuf| number(path, STAGES_PREFIX).is_some();
+    Ok(entries(pins)?.into_iter().filter(is_one).collect())
 }
 
 pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>, DataplaneError> {

@@ -11,8 +11,10 @@
 //! * [`shared`]: the maps' memory, mapped into ours; `batch`: many entries in one system call.
 //! * [`running`]: the maps of a program that runs, looked at from outside; [`snapshot`]: what a packet that
 //!   nobody sends asks of them, [`routes`]: of the kernel, and [`rehearsal`]: the program on that packet.
+//! * [`capture`]: a program in the running one's place, that copies packets.
 
 mod batch;
+pub mod capture;
 pub mod decap;
 pub mod early;
 pub mod error;
@@ -58,6 +60,10 @@ pub static DECAP_OBJECT: &[u8] =
 /// A kernel program that passes every frame, for the far ends of veth pairs: an ELF object.
 pub static PASS_OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nlb-xdp-pass"));
+
+/// A kernel program that stands in the load balancer's place and copies packets: an ELF object.
+pub static CAPTURE_OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nlb-xdp-capture"));
 
 /// A kernel program that asks the kernel's routes: an ELF object.
 static ASK_OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nlb-xdp-ask"));

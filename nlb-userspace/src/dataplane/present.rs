@@ -1,14 +1,16 @@
 //! What programs there are on this host, ours and others'; no right to ask means no answer.
 
-use aya::programs::{links::LinkType, loaded_links, loaded_programs};
+use aya::programs::{ProgramInfo, links::LinkType, loaded_links, loaded_programs};
+
+/// A program.
+pub(super) fn program(id: u32) -> Option<ProgramInfo> {
+    let mut loaded = loaded_programs().filter_map(Result::ok);
+    loaded.find(|program| program.id() == id)
+}
 
 /// The name of a program.
 pub fn program_name(id: u32) -> Option<String> {
-    loaded_programs()
-        .filter_map(Result::ok)
-        .find(|program| program.id() == id)?
-        .name_as_str()
-        .map(str::to_owned)
+    program(id)?.name_as_str().map(str::to_owned)
 }
 
 /// The XDP link that holds a program in its place; none if it was attached without.

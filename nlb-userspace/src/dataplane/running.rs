@@ -18,6 +18,7 @@ use nlb_common::{
     flow::{Bucket, WAYS},
     listener::Listener,
     maps::{Header, LAYOUT_VERSION},
+    next_hop::NextHopSlot,
     plain::Plain,
     settings::{self, Settings},
     source::{Pool, Translations},
@@ -27,7 +28,7 @@ use nlb_common::{
 };
 
 use super::{
-    DataplaneError,
+    DataplaneError, capture,
     kernel::{map_error, share},
     load::{LINK_PREFIX, io_error, number, require_bpffs},
     shared::Shared,
@@ -47,6 +48,8 @@ const HANDOVER: &str = "HANDOVER";
 /// A program that runs, with its stages.
 #[derive(Debug)]
 pub struct Running {
+    /// The front program's id, which no other program has before the machine starts anew.
+    pub program: u32,
     /// The constants that it was loaded with.
     pub settings: Settings,
     /// The interfaces whose packets it sees, by index, as far as its links are pinned.
@@ -97,7 +100,7 @@ impl Running {
         let program = link.info().map_err(unusable)?.program_id();
         Ok(Self {
             interfaces: links.iter().map(|(index, _)| *index).collect(),
-            ..Self::of_program(program)?
+            ..Self::of_program(capture::front(program)?)?
         })
     }
 
@@ -131,6 +134,7 @@ impl Running {
             }
         }
         let mut running = Self {
+            program: id,
             settings: Settings::default(),
             interfaces: Vec::new(),
             maps: all,
@@ -195,6 +199,11 @@ impl Running {
         Ok(counts)
     }
 
+    /// Where its frames are sent, by the addresses that they begin with.
+    pub fn next_hops(&self) -> Result<Shared<NextHopSlot>, DataplaneError> {
+        share(&self.data("NEXT_HOPS")?, "NEXT_HOPS")
+    }
+
     /// The flow table and what its entries name.
     pub fn flows(&self) -> Result<FlowMaps, DataplaneError> {
         Ok(FlowMaps {
@@ -232,7 +241,7 @@ pub(super) fn tag(program: &ProgramInfo) -> Option<(String, u64)> {
 }
 
 /// A program's maps by their names.
-fn maps(program: &ProgramInfo) -> Result<BTreeMap<String, u32>, DataplaneError> {
+pub(super) fn maps(program: &ProgramInfo) -> Result<BTreeMap<String, u32>, DataplaneError> {
     let ids = program.map_ids().map_err(DataplaneError::Program)?;
     let ids = ids.unwrap_or_default().into_iter();
     // One without a name, or that is gone already, is none that we look for.

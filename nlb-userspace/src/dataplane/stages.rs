@@ -45,11 +45,14 @@ pub fn load(object: &mut Ebpf) -> Result<ProgramArray<MapData>, DataplaneError> 
             .set(*stage as u32, descriptor, 0)
             .map_err(full("fill"))?;
     }
-    program(object, Stage::FRONT_PROGRAM)?
-        .load()
-        .map_err(DataplaneError::Program)?;
+    let front = program(object, Stage::FRONT_PROGRAM)?;
+    front.load().map_err(DataplaneError::Program)?;
+    let descriptor = front.fd().map_err(DataplaneError::Program)?;
+    stages
+        .set(Stage::FRONT_INDEX, descriptor, 0)
+        .map_err(full("fill"))?;
     Ok(stages)
 }
 
 /// The array's name.
-const STAGES: &str = "STAGES";
+pub(super) const STAGES: &str = "STAGES";

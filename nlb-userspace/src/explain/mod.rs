@@ -20,6 +20,7 @@ use nlb_ebpf::{Verdict, follow, front, memory::MemoryFrame, tables::Tables};
 use serde::Serialize;
 
 pub use self::text::Shown;
+pub(crate) use self::text::stopped;
 use self::{fact::Fact, told::Told};
 
 /// What became of a packet, and how it came to that.

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use nlb_common::{stage::Stage, stop::StopVerdict};
+use nlb_common::{
+    stage::Stage,
+    stop::{Stop, StopVerdict},
+};
 use nlb_ebpf::{Verdict, memory::MemoryFrame, parse::parse};
 use serde_json::{Value, json};
 
@@ -134,18 +137,7 @@ impl Shown<'_> {
             interface,
             ..
         } = self.explanation;
-        if let Some(stop) = stops.first() {
-            let becomes = match stop.verdict() {
-                StopVerdict::Pass => "left to this host's own stack",
-                StopVerdict::Drop if *verdict == Verdict::Drop => "dropped",
-                StopVerdict::Drop | StopVerdict::Answer => {
-                    "answered from here, to the neighbour it came from"
-                }
-            };
-            let mut text = format!("{becomes}: {}: {}", stop.name(), stop.meaning());
-            for other in stops.iter().skip(1) {
-                let _infallible = write!(text, " And {}: {}", other.name(), other.meaning());
-            }
+        if let Some(text) = stopped(*verdict == Verdict::Drop, stops) {
             return text;
         }
         let index = match verdict {
@@ -191,6 +183,23 @@ impl Shown<'_> {
     fn pins(self) -> bool {
         self.explanation.facts().any(|fact| *fact == Fact::Pinned)
     }
+}
+
+/// What becomes of a packet that was stopped for these reasons, the first of which is why it ended.
+pub(crate) fn stopped(is_dropped: bool, stops: &[Stop]) -> Option<String> {
+    let (stop, others) = stops.split_first()?;
+    let becomes = match stop.verdict() {
+        StopVerdict::Pass => "left to this host's own stack",
+        StopVerdict::Drop if is_dropped => "dropped",
+        StopVerdict::Drop | StopVerdict::Answer => {
+            "answered from here, to the neighbour it came from"
+        }
+    };
+    let mut text = format!("{becomes}: {}: {}", stop.name(), stop.meaning());
+    for other in others {
+        let _infallible = write!(text, " And {}: {}", other.name(), other.meaning());
+    }
+    Some(text)
 }
 
 /// What a stage is for.

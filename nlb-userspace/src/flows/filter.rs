@@ -240,6 +240,26 @@ impl Filter {
 }
 
 impl Selection {
+    /// The ids of the listeners that are meant, or none for all.
+    pub fn listeners(&self) -> Option<impl Iterator<Item = u16>> {
+        Some((0..).zip(self.listeners.as_ref()?).filter_map(listed))
+    }
+
+    /// The ids of the targets that are meant, or none for all.
+    pub fn targets(&self) -> Option<impl Iterator<Item = u32>> {
+        Some((0..).zip(self.targets.as_ref()?).filter_map(listed))
+    }
+
+    /// The prefix of the clients that are meant, and how many of its bits count, if not all are.
+    pub const fn client(&self) -> Option<(Address, u8)> {
+        self.client
+    }
+
+    /// The protocol that is meant, if not all are.
+    pub const fn protocol(&self) -> Option<u8> {
+        self.protocol
+    }
+
     /// Whether a flow is meant.
     pub fn has(&self, flow: &Flow) -> bool {
         let listed = |ids: &Option<Vec<bool>>, id: usize| {
@@ -260,6 +280,10 @@ impl Selection {
                 .client
                 .is_none_or(|(prefix, bits)| Address::from(flow.client.ip()).prefix(bits) == prefix)
     }
+}
+
+fn listed<I>((id, is_meant): (I, &bool)) -> Option<I> {
+    is_meant.then_some(id)
 }
 
 /// An address, and perhaps a port.

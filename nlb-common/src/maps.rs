@@ -8,8 +8,8 @@
 //! | `ADMISSION` | listener id → [`Admission`](crate::admission::Admission) | daemon; packet: its counts | a flow's first packet |
 //! | `RULES` | listener id → longest prefix of a source → admitted or blocked, replaced whole | daemon | a flow's first packet |
 //! | `ADMISSION_SOURCES` | [`Source`](crate::admission::Source) → [`SourceRecord`](crate::admission::SourceRecord), least recently used out first | a flow's first packet; daemon: its flows | a flow's first packet |
-//! | `RINGS` | target group id → [`Ring`](crate::ring::Ring), replaced whole | daemon | a flow's first packet; each of a listener that pins on change |
-//! | `RING_BASES` | target group id → [`Ring`](crate::ring::Ring) of targets that flows had before a slot changed, replaced whole | daemon | packet of a slot that has changed |
+//! | `RINGS` | target group id → [`Ring`](crate::ring::Ring), changed slot by slot | daemon | a flow's first packet; each of a listener that pins on change |
+//! | `RING_BASES` | target group id → [`Ring`](crate::ring::Ring) of targets that flows had before a slot changed, the same; first | daemon | packet of a slot that has changed |
 //! | `LISTENER_HINTS` | – → [`Hints`] | daemon | packet, if any listener pins on change |
 //! | `TARGETS` | target id → [`Target`](crate::target::Target) | daemon | packet |
 //! | `TUNNELS` | target group id → [`TunnelSlot`](crate::tunnel::TunnelSlot) | daemon | packet in a tunnel mode |

@@ -35,6 +35,7 @@ use axum::{
     http::{Method, StatusCode},
     routing::{MethodFilter, on},
 };
+use rustix::fs::{FlockOperation, flock};
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::{mpsc, watch},
@@ -76,6 +77,9 @@ pub enum ApiError {
 }
 
 /// Binds the control socket. One that nobody listens on any more is replaced.
+///
+/// One daemon at a time may look: or two find the same old socket, and the second one removes what the
+/// first has just bound, which then listens where nobody can reach it.
 pub async fn bind(path: &Path) -> Result<UnixListener, ApiError> {
     let error = |action| {
         move |source| ApiError::Io {
@@ -84,6 +88,10 @@ pub async fn bind(path: &Path) -> Result<UnixListener, ApiError> {
             source,
         }
     };
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let folder = fs::File::open(folder).map_err(error("open the folder of"))?;
+    flock(&folder, FlockOperation::LockExclusive)
+        .map_err(|errno| error("lock the folder of")(errno.into()))?;
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return Err(ApiError::NotASocket(path.to_owned()));

@@ -34,6 +34,7 @@ pub(crate) fn make(folder: &Path) -> Result<()> {
         println!("deb: apt knows no mirror of Debian here, so there is no root to install in");
         return Ok(());
     };
+    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     thread::scope(|scope| {
         let runs: Vec<_> = wanted
             .iter()

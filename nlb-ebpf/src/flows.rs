@@ -435,3 +435,87 @@ pub fn note<T: Tables>(tables: &T, entry: &FlowEntry, old: Progress, new: Progre
         tables.swap(&entry.progress, old.to_word(), new.to_word());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use core::net::IpAddr;
+    use std::vec;
+
+    use nlb_common::{address::Address, hash::Key};
+    use zerocopy::big_endian::U16;
+
+    use super::*;
+
+    const BUCKETS: u32 = 1 << 12;
+    const CLIENTS: u32 = 1 << 18;
+
+    fn settings(secret: u8) -> Settings {
+        Settings {
+            table_key: Key::derive(&[secret; 32], 1),
+            bucket_mask: BUCKETS - 1,
+            near_mask: BUCKETS / 16 - 1,
+            ..Settings::default()
+        }
+    }
+
+    /// Clients that differ as little as clients do: one address and its ports, and its neighbours'.
+    fn client(number: u32, is_v6: bool) -> Client {
+        let [a, b, c, d] = number.to_be_bytes();
+        let address = if is_v6 {
+            IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from_be_bytes([a, b])])
+        } else {
+            IpAddr::from([198, 51, a, b])
+        };
+        Client {
+            address: Address::from(address),
+            port: U16::new(u16::from_be_bytes([c, d])),
+            protocol: 6,
+        }
+    }
+
+    /// The fullest bucket, as multiples of the mean, for each of a client's three.
+    fn fullest(secret: u8, is_v6: bool) -> [f64; 3] {
+        let settings = settings(secret);
+        let mut clients = vec![[0_u32; 3]; BUCKETS as usize];
+        for number in 0..CLIENTS {
+            let place = Place::by(&settings.table_key, &client(number, is_v6));
+            for (kind, bucket) in place.buckets(&settings).into_iter().enumerate() {
+                clients[bucket as usize][kind] += 1;
+            }
+        }
+        let near = f64::from(BUCKETS / 16);
+        let far = f64::from(BUCKETS) - near;
+        let most = |kind: usize| clients.iter().map(|counts| counts[kind]).max();
+        [(0, near), (1, far), (2, far)].map(|(kind, buckets)| {
+            f64::from(most(kind).unwrap_or(0)) * buckets / f64::from(CLIENTS)
+        })
+    }
+
+    #[test]
+    fn clients_that_are_alike_are_spread_evenly_over_near_and_far_buckets() {
+        for secret in 0..8 {
+            for is_v6 in [false, true] {
+                let [near, first, second] = fullest(secret, is_v6);
+                // Means of 1024 and 68: random ones exceed these by chance in one run of a million.
+                assert!(near < 1.25, "{secret} {is_v6}: near {near}");
+                assert!(first < 2.0, "{secret} {is_v6}: first {first}");
+                assert!(second < 2.0, "{secret} {is_v6}: second {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn far_buckets_are_no_near_ones_and_all_are_of_the_table() {
+        let settings = settings(1);
+        for number in 0..CLIENTS {
+            let place = Place::by(&settings.table_key, &client(number, false));
+            let [near, first, second] = place.buckets(&settings);
+            assert!(near <= settings.near_mask);
+            for far in [first, second] {
+                assert!(far > settings.near_mask && far <= settings.bucket_mask);
+            }
+        }
+    }
+}

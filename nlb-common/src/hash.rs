@@ -166,8 +166,6 @@ fn raw(port: U16) -> u64 {
     u64::from(u16::from_ne_bytes(port.to_bytes()))
 }
 
-/// XXH64 of eight-byte words (xxHash specification §"XXH64 algorithm description"), for inputs
-/// below 64 bytes, of which there is at most one stripe.
 /// A product, whose upper half depends on all of the word, and in its lower half both.
 #[inline(always)]
 const fn fold(word: u64, key: u64) -> u64 {
@@ -175,6 +173,8 @@ const fn fold(word: u64, key: u64) -> u64 {
     product ^ product >> 32
 }
 
+/// XXH64 of eight-byte words (xxHash specification §"XXH64 algorithm description"), for inputs
+/// below 64 bytes, of which there is at most one stripe.
 #[inline(always)]
 fn xxh64<const N: usize>(seed: u64, words: &[u64; N]) -> u64 {
     const { assert!(N < 8, "one stripe at most") };

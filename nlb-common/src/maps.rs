@@ -18,7 +18,7 @@
 //! | `VLAN_LINKS` | VLAN interface's index → [`VlanLink`](crate::next_hop::VlanLink) | daemon | a flow's first answer |
 //! | `SERVER_IDS` | [`ServerIdKey`](crate::quic::ServerIdKey) → target id | daemon | a packet for a QUIC listener |
 //! | `FLOWS` | bucket → [`Bucket`](crate::flow::Bucket) | packet | packet, daemon |
-//! | `SPILLS` | near bucket → when one of its flows last found no room there ([`spilled`](crate::flow::spilled)) | packet | packet |
+//! | `SPILLS` | near bucket → when one of its flows last found no room there ([`spilled`](crate::flow::spilled)) | packet; daemon: takes old ones away | packet |
 //! | `FRAGMENTS` | [`FragmentKey`](crate::fragment::FragmentKey) → [`FragmentRecord`](crate::fragment::FragmentRecord), least recently used out first | packet | packet |
 //! | `IDENTIFICATIONS` | – → [`Identifications`](crate::fragment::Identifications) | packet | a fragment with a translated source |
 //! | `TRANSLATIONS` | the same → [`Translations`](crate::source::Translations) | packet | packet, daemon |

@@ -448,6 +448,18 @@ impl Kernel {
         if let Some(difference) = self.source_difference(tables)? {
             return Ok(Some(difference));
         }
+        let marks: Vec<u64> = self
+            .array::<u64>("SPILLS")?
+            .iter()
+            .collect::<Result<_, _>>()?;
+        for (near, (kernel, memory)) in marks.iter().zip(&tables.spills).enumerate() {
+            if (*kernel == 0) != (memory.load() == 0) {
+                return Ok(Some(format!(
+                    "mark of near bucket {near}: kernel {kernel:#x}, memory {:#x}",
+                    memory.load()
+                )));
+            }
+        }
         let ours = self.flows()?;
         for (index, (kernel, memory)) in ours.iter().zip(&mut tables.buckets).enumerate() {
             let bytes: [u8; 128] = value(memory);
